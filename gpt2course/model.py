@@ -1,0 +1,298 @@
+"""The modern GPT, every rung of the ladder a config field whose "off" is the identity. Lessons 03, 06, 07, 08.
+
+The architecture is that of the nanochat speedrun of 29 January 2026 (karpathy/nanochat, commit 348fbb3) and, with other
+fields, of its later record (commit 92d63d4). A block is
+
+    x = resid_lambda * x + x0_lambda * x0;  x = x + attention(norm(x));  x = x + mlp(norm(x))
+
+Letters in shapes: B batch, T time, C width (n_embd), H heads, D head size, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from gpt2course.attention import FULL, attention
+from gpt2course.losses import cross_entropy, softcap
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Every number and switch of the model. The values that switch a rung off stand behind `off`."""
+
+    vocab_size: int = 32768
+    sequence_len: int = 2048  # T of training; longer inputs work
+    n_layer: int = 12
+    n_embd: int = 768
+    n_head: int = 6
+    n_kv_head: int = 6  # fewer than n_head: grouped-query attention (arXiv 2305.13245)
+    rope_base: float = 10_000.0  # rotary positions (arXiv 2104.09864); off: 0
+    qk_norm: bool = True  # RMSNorm of queries and keys after RoPE (arXiv 2010.04245); off: False
+    qk_gain: float = 1.0  # factor on the normalised q and on the normalised k; off: 1
+    softcap: float = 15.0  # logits squashed into (-15, 15) (arXiv 2408.00118); off: 0
+    embed_norm: bool = True  # RMSNorm straight after the token embedding; off: False
+    window_pattern: str = "L"  # tiled over the layers, S short or L long, the last layer always L; off: "L"
+    short_window: int = 0  # W of the S layers: W previous tokens and itself
+    resid_lambda: tuple[float, float] | None = None  # initial residual scalar of the first and last layer; off: None (1)
+    x0_lambda: tuple[float, float] | None = None  # the same of the skip from the embedding; off: None (0)
+    value_embeds: bool = False  # gated value embeddings on alternating layers (arXiv 2410.17897); off: False
+    ve_gate_channels: int = 32  # the gate reads this many channels of its layer's input
+    ve_gate_scale: float = 2.0  # gate = scale * sigmoid(...)
+    ve_gate_init: float = 0.0  # gate weights start uniform in [0, this]
+    smear: bool = False  # add a gated copy of the previous token's embedding; off: False
+    smear_channels: int = 24
+    backout: float | None = None  # initial weight of the mid-layer state taken out before the head; off: None
+    wte_std: float = 1.0
+    lm_head_std: float = 0.001
+    c_fc_scale: float = 1.0  # factor on the initial range of the MLP's first matrix
+
+    def __post_init__(self):
+        def check(ok, text):
+            if not ok:
+                raise ValueError(f"GPTConfig: {text}")
+
+        for name in ("vocab_size", "sequence_len", "n_layer", "n_embd", "n_head", "n_kv_head"):
+            check(isinstance(getattr(self, name), int) and getattr(self, name) > 0, f"{name} must be a positive integer, got {getattr(self, name)!r}")
+        check(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        check(self.n_head % self.n_kv_head == 0, f"n_head {self.n_head} is not a multiple of n_kv_head {self.n_kv_head}")
+        check(self.head_dim % 2 == 0, f"head size {self.head_dim} must be even, since RoPE turns pairs of channels")
+        check(self.window_pattern and set(self.window_pattern) <= set("SL"), f"window_pattern {self.window_pattern!r} may hold only S and L")
+        check("S" not in self.window_pattern or self.short_window > 0, f"window_pattern {self.window_pattern!r} needs short_window > 0, got {self.short_window}")
+        check(not self.value_embeds or self.ve_gate_channels <= self.n_embd, f"ve_gate_channels {self.ve_gate_channels} exceeds n_embd {self.n_embd}")
+        check(not self.smear or self.smear_channels <= self.n_embd, f"smear_channels {self.smear_channels} exceeds n_embd {self.n_embd}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    def window(self, layer: int) -> tuple[int, int]:
+        """The attention window of a layer: (W, 0), or (-1, 0) for the whole past."""
+        short = layer < self.n_layer - 1 and self.window_pattern[layer % len(self.window_pattern)] == "S"
+        return (self.short_window, 0) if short else FULL
+
+    def has_value_embed(self, layer: int) -> bool:
+        """Every second layer, counted back from the last, which always has one."""
+        return self.value_embeds and (self.n_layer - 1 - layer) % 2 == 0
+
+
+def norm(x: torch.Tensor) -> torch.Tensor:
+    """RMSNorm over the last dimension without a learned scale (arXiv 1910.07467)."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rope_tables(T: int, head_dim: int, base: float, device=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of RoPE's angles t * base^(-2i / head_dim), each (T, head_dim / 2) in float32."""
+    frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)  # (D/2,)
+    angles = torch.arange(T, dtype=torch.float32, device=device)[:, None] * frequencies  # (T, D/2)
+    return angles.cos(), angles.sin()
+
+
+def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn the pairs (x_i, x_{i + D/2}) of x (B, T, H, D) by the angle of their position; cos and sin (T, D/2)."""
+    a, b = x.chunk(2, dim=-1)  # (B, T, H, D/2) each: the two halves, not the interleaved channels
+    cos, sin = cos[:, None, :], sin[:, None, :]  # (T, 1, D/2) broadcasts over heads
+    return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+
+
+class Linear(nn.Linear):
+    """A linear layer without bias whose float32 master weight is cast to the dtype of its input."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__(n_in, n_out, bias=False)
+
+    def forward(self, x):
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention with RoPE, QK-norm, a window and, on some layers, a gated value embedding."""
+
+    def __init__(self, config: GPTConfig, layer: int):
+        super().__init__()
+        self.config, self.window = config, config.window(layer)
+        C, D = config.n_embd, config.head_dim
+        self.c_q = Linear(C, config.n_head * D)
+        self.c_k = Linear(C, config.n_kv_head * D)
+        self.c_v = Linear(C, config.n_kv_head * D)
+        self.c_proj = Linear(C, C)
+        self.ve_gate = Linear(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
+
+    def forward(self, x, ve, cos, sin):
+        B, T, C = x.shape
+        cfg, D = self.config, self.config.head_dim
+        q = self.c_q(x).view(B, T, cfg.n_head, D)  # (B, T, H, D)
+        k = self.c_k(x).view(B, T, cfg.n_kv_head, D)
+        v = self.c_v(x).view(B, T, cfg.n_kv_head, D)
+        if ve is not None:
+            gate = cfg.ve_gate_scale * torch.sigmoid(self.ve_gate(x[..., : cfg.ve_gate_channels]))  # (B, T, Hkv)
+            v = v + gate[..., None] * ve.view(B, T, cfg.n_kv_head, D)
+        if cfg.rope_base:
+            q, k = rope(q, cos, sin), rope(k, cos, sin)
+        if cfg.qk_norm:
+            q, k = norm(q), norm(k)
+        if cfg.qk_gain != 1:
+            q, k = q * cfg.qk_gain, k * cfg.qk_gain
+        y = attention(q, k, v, self.window)  # (B, T, H, D)
+        return self.c_proj(y.reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    """Two matrices with ReLU squared between (arXiv 2109.08668)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x):
+        return self.c_proj(F.relu(self.c_fc(x)).square())  # (B, T, C) -> (B, T, 4C) -> (B, T, C)
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int):
+        super().__init__()
+        self.attn = Attention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x, ve, cos, sin):
+        x = x + self.attn(norm(x), ve, cos, sin)
+        return x + self.mlp(norm(x))
+
+
+class GPT(nn.Module):
+    """The model. Build it anywhere, the meta device included, then call `init_weights`.
+
+    Weights are float32 masters; activations run in `compute_dtype`, chosen once. With `embed_dtype` the token and value
+    embeddings (and so their Adam moments) are stored in another dtype, bfloat16 in the recipe's runs on GPUs.
+    """
+
+    def __init__(self, config: GPTConfig, compute_dtype=torch.float32, embed_dtype=torch.float32):
+        super().__init__()
+        self.config, self.compute_dtype = config, compute_dtype
+        V, C = config.vocab_size, config.n_embd
+        self.wte = nn.Embedding(V, C, dtype=embed_dtype)
+        self.blocks = nn.ModuleList([Block(config, i) for i in range(config.n_layer)])
+        kv_dim = config.n_kv_head * config.head_dim
+        self.value_embeds = nn.ModuleDict({str(i): nn.Embedding(V, kv_dim, dtype=embed_dtype) for i in range(config.n_layer) if config.has_value_embed(i)})
+        self.lm_head = Linear(C, V)
+        self.resid_lambdas = nn.Parameter(torch.empty(config.n_layer)) if config.resid_lambda else None
+        self.x0_lambdas = nn.Parameter(torch.empty(config.n_layer)) if config.x0_lambda else None
+        self.smear_gate = Linear(config.smear_channels, 1) if config.smear else None
+        self.smear_lambda = nn.Parameter(torch.empty(1)) if config.smear else None
+        self.backout_lambda = nn.Parameter(torch.empty(1)) if config.backout is not None else None
+        self._rope = {}  # tables by device and length; not weights, so neither saved nor moved
+
+    @torch.no_grad()
+    def init_weights(self, seed: int = 42) -> "GPT":
+        """Fill every parameter from its own stream of random numbers, the same on every device; returns the model.
+
+        wte N(0, wte_std); lm_head N(0, 0.001); q, k, v, c_fc and value embeddings uniform with standard deviation
+        1 / sqrt(C) (c_fc times c_fc_scale); output projections 0, so that every block starts as the identity.
+        """
+        cfg = self.config
+        bound = math.sqrt(3 / cfg.n_embd)  # uniform in [-bound, bound] has standard deviation 1 / sqrt(n_embd)
+        generator = torch.Generator().manual_seed(seed)
+
+        def fill(p, draw):
+            p.copy_(draw(torch.empty(p.shape, dtype=torch.float32)))  # drawn on the CPU in float32, then cast
+
+        def uniform(low, high):
+            return lambda t: t.uniform_(low, high, generator=generator)
+
+        def normal(std):
+            return lambda t: t.normal_(0, std, generator=generator)
+
+        fill(self.wte.weight, normal(cfg.wte_std))
+        fill(self.lm_head.weight, normal(cfg.lm_head_std))
+        for block in self.blocks:
+            for linear in (block.attn.c_q, block.attn.c_k, block.attn.c_v):
+                fill(linear.weight, uniform(-bound, bound))
+            fill(block.mlp.c_fc.weight, uniform(-bound * cfg.c_fc_scale, bound * cfg.c_fc_scale))
+            block.attn.c_proj.weight.zero_()
+            block.mlp.c_proj.weight.zero_()
+            if block.attn.ve_gate is not None:
+                fill(block.attn.ve_gate.weight, uniform(0, cfg.ve_gate_init))
+        for ve in self.value_embeds.values():
+            fill(ve.weight, uniform(-bound, bound))
+        for parameter, ends in ((self.resid_lambdas, cfg.resid_lambda), (self.x0_lambdas, cfg.x0_lambda)):
+            if parameter is not None:
+                parameter.copy_(torch.linspace(*ends, cfg.n_layer) if cfg.n_layer > 1 else torch.tensor(ends[:1]))
+        if cfg.smear:
+            fill(self.smear_gate.weight, uniform(0, 0.02))
+            self.smear_lambda.zero_()
+        if cfg.backout is not None:
+            self.backout_lambda.fill_(cfg.backout)
+        return self
+
+    def rope(self, T: int, device) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin tables (T, D/2) in the compute dtype, made for the training length and grown when asked for more."""
+        key = (str(device), max(self.config.sequence_len, 1 << (T - 1).bit_length() if T > self.config.sequence_len else 0))
+        if key not in self._rope:
+            tables = rope_tables(key[1], self.config.head_dim, self.config.rope_base or 1.0, device)
+            self._rope[key] = [t.to(self.compute_dtype) for t in tables]
+        return tuple(t[:T] for t in self._rope[key])
+
+    def hidden(self, idx: torch.Tensor) -> torch.Tensor:
+        """The normalised state before the head: idx (B, T) -> (B, T, C) in the compute dtype."""
+        cfg = self.config
+        cos, sin = self.rope(idx.size(1), idx.device)
+        x = self.wte(idx).to(self.compute_dtype)  # (B, T, C)
+        if cfg.embed_norm:
+            x = norm(x)
+        if cfg.smear:  # position t takes in position t - 1; the first has none before it
+            gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[:, 1:, : cfg.smear_channels]))  # (B, T-1, 1)
+            x = torch.cat([x[:, :1], x[:, 1:] + gate * x[:, :-1]], dim=1)
+        x0 = x
+        for i, block in enumerate(self.blocks):
+            if self.resid_lambdas is not None:
+                x = self.resid_lambdas[i].to(x.dtype) * x
+            if self.x0_lambdas is not None:
+                x = x + self.x0_lambdas[i].to(x.dtype) * x0
+            ve = self.value_embeds[str(i)](idx).to(x.dtype) if cfg.has_value_embed(i) else None  # (B, T, Hkv * D)
+            x = block(x, ve, cos, sin)
+            if i == cfg.n_layer // 2:
+                middle = x
+        if cfg.backout is not None:
+            x = x - self.backout_lambda.to(x.dtype) * middle
+        return norm(x)
+
+    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean"):
+        """Logits (B, T, V) in float32 without targets; with targets (B, T), -1 ignored, the loss in nats per token.
+
+        reduction: "mean", "sum", or "none" (B, T) without gradients.
+        """
+        x = self.hidden(idx)  # (B, T, C)
+        if targets is None:
+            return softcap(self.lm_head(x).float(), self.config.softcap)  # (B, T, V)
+        loss = cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), self.config.softcap, reduction)
+        return loss.view(targets.shape) if reduction == "none" else loss
+
+    def num_params(self) -> dict[str, int]:
+        """Parameters by group. `scaling` (matrices + head) is the count that gave nanochat the cleanest scaling laws."""
+        count = {
+            "wte": self.wte.weight.numel(),
+            "value_embeds": sum(p.numel() for p in self.value_embeds.parameters()),
+            "lm_head": self.lm_head.weight.numel(),
+            "matrices": sum(p.numel() for p in self.blocks.parameters()),
+        }
+        total = sum(p.numel() for p in self.parameters())
+        return count | {"scalars": total - sum(count.values()), "total": total, "scaling": count["matrices"] + count["lm_head"]}
+
+    def flops_per_token(self, causal: bool = False) -> float:
+        """Training FLOPs a token, forward and backward: 6 for each weight of a matrix product, and attention.
+
+        As published (causal=False) a layer's attention costs 12 * C * min(W, T), as if every query saw the whole window
+        (PaLM, arXiv 2204.02311, appendix B; nanochat's count). causal=True counts the keys that a query really sees.
+        """
+        cfg, T = self.config, self.config.sequence_len
+        weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
+        attn = 0.0
+        for i in range(cfg.n_layer):
+            left = cfg.window(i)[0]
+            W = T if left < 0 else min(left, T)
+            keys = W if not causal else sum(min(t, W) + 1 if left >= 0 else t + 1 for t in range(T)) / T
+            attn += 12 * cfg.n_embd * keys
+        return 6 * weights + attn

@@ -1,0 +1,372 @@
+"""The ladder of recipes and the dial `depth`, which together fix every number of a run. Lesson 03 on; all of lesson 14.
+
+A recipe says how to train; depth says how large; `resolve` turns the two into a Plan in which nothing is left open.
+Sources: `jan29` is karpathy/nanochat at commit 348fbb3 (the 3.04-hour run of 29 January 2026), `record` is the same
+project at commit 92d63d4 (3 July 2026), both as their code computes it; small machines are this course's own choice.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+from dataclasses import dataclass, field
+
+import torch
+import tyro
+
+from gpt2course.files import UserError, command
+from gpt2course.model import GPT, GPTConfig
+from gpt2course.optim import Group, MuonAdamW
+
+REFERENCE_BATCH = 2**19  # tokens; the batch for which the rates below were tuned at depth 12
+REFERENCE_WIDTH = 768  # the width of depth 12; AdamW rates scale with (width / 768)^-0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. Every field can be overridden by name; None means that `resolve` derives it from depth."""
+
+    name: str = "modern"
+    lesson: str = "03"
+
+    # size: what depth fixes unless it is set apart
+    depth: int = 12  # layers
+    width: int | None = None  # C; None: 64 * depth, rounded up to a multiple of head_dim
+    head_dim: int = 128
+    n_kv_head: int | None = None  # None: as many as query heads
+    sequence_len: int = 2048  # T
+    vocab_size: int = 32768
+    batch_tokens: int | None = None  # tokens of one optimizer step; None: by batch_rule
+    batch_rule: str = "fixed"  # fixed: 2^19; horizon: 2^19 (D / D_d12)^0.383 to a power of two (arXiv 2505.13738)
+    ratio: float = 12.0  # training tokens for each scaling parameter (matrices + head)
+    steps: int | None = None  # None: ratio * scaling parameters / batch_tokens, rounded down
+    eval_bytes: int = 48_000_000  # validation text read by an evaluation during training, about 20 * 2^19 tokens
+
+    # architecture: the fields of GPTConfig
+    rope_base: float = 10_000.0
+    qk_norm: bool = True
+    qk_gain: float = 1.0
+    softcap: float = 15.0
+    embed_norm: bool = True
+    window_pattern: str = "L"
+    short_window_divisor: int = 2  # the short window is T / divisor ...
+    short_window_tile: int = 1  # ... rounded up to a multiple of this (128: FlashAttention-3's tile)
+    resid_lambda: tuple[float, float] | None = None
+    x0_lambda: tuple[float, float] | None = None
+    value_embeds: bool = False
+    ve_gate_channels: int = 32
+    ve_gate_scale: float = 2.0
+    ve_gate_init: float = 0.0
+    smear: bool = False
+    backout: float | None = None
+    wte_std: float = 1.0
+    c_fc_scale: float = 1.0
+
+    # optimizer: rates at width 768 and 2^19 tokens a batch
+    matrix_optimizer: str = "adamw"  # or muon
+    matrix_lr: float = 0.02  # Muon
+    matrix_adamw_lr: float = 0.003  # AdamW on the matrices
+    head_lr: float = 0.004
+    wte_lr: float = 0.3
+    ve_lr: float = 0.3
+    scalar_lr: float = 0.5  # x0 lambdas; the residual lambdas, which multiply, get a hundredth
+    smear_lr: float = 0.2  # smear and backout; not scaled with the batch
+    head_betas: tuple[float, float] = (0.8, 0.95)
+    embed_betas: tuple[float, float] = (0.8, 0.95)
+    x0_beta1: float = 0.96
+    head_weight_decay: float = 0.0
+    wte_weight_decay: float = 0.0
+    ve_weight_decay: float = 0.0
+    resid_weight_decay: float = 0.0
+    weight_decay: float = 0.2  # of the matrices, cautious with Muon
+    weight_decay_rule: str = "depth"  # depth: * (12 / depth)^2; horizon: * sqrt(B / 2^19) * D_d12 / D (arXiv 2405.13698)
+    muon_beta2: float = 0.95
+    ns_steps: int = 5
+    muon_safety: float = 1.02
+    muon_row_norm: bool = False
+    muon_renorm: bool = False
+    lr_batch_power: float = 0.5  # rates scale with (B / 2^19)^power ...
+    lr_batch_floor: float = 0.0  # ... but not below this
+
+    # schedules
+    warmup_steps: int = 0
+    warmdown_ratio: float = 0.5  # share of the steps in which the rate falls linearly
+    final_lr: float = 0.0
+    momentum_start: float = 0.85
+    momentum: float = 0.95
+    momentum_steps: int = 300  # linear from start to peak
+    momentum_end: float | None = None  # linear to this during the warm-down; None: stay
+    weight_decay_schedule: str = "linear"  # or cosine, both to 0 at the last step
+
+
+MODERN = Recipe()
+MUON = dataclasses.replace(MODERN, name="muon", lesson="05", matrix_optimizer="muon")
+WINDOWS = dataclasses.replace(MUON, name="windows", lesson="06", window_pattern="SSSL")
+LAMBDAS = dataclasses.replace(WINDOWS, name="lambdas", lesson="07", resid_lambda=(1.0, 1.0), x0_lambda=(0.1, 0.1))
+JAN29 = dataclasses.replace(LAMBDAS, name="jan29", lesson="08", value_embeds=True)
+RECORD = dataclasses.replace(
+    JAN29, name="record", lesson="14", ratio=8.0, batch_rule="horizon", eval_bytes=192_000_000,
+    rope_base=100_000.0, qk_gain=1.2, short_window_divisor=4, short_window_tile=128, resid_lambda=(1.15, 1.05), x0_lambda=(0.20, 0.05),
+    ve_gate_channels=12, ve_gate_scale=3.0, ve_gate_init=0.02, smear=True, backout=0.2, wte_std=0.8, c_fc_scale=0.4,
+    head_lr=0.008, ve_lr=0.15, head_betas=(0.8, 0.96), embed_betas=(0.8, 0.995), head_weight_decay=0.01, wte_weight_decay=0.001,
+    ve_weight_decay=0.01, resid_weight_decay=0.05, weight_decay=0.28, weight_decay_rule="horizon", muon_beta2=0.9, muon_safety=1.01,
+    muon_row_norm=True, muon_renorm=True, warmup_steps=40, warmdown_ratio=0.65, final_lr=0.05, momentum=0.97, momentum_steps=400,
+    momentum_end=0.90, weight_decay_schedule="cosine",
+)  # fmt: skip
+LADDER = {r.name: r for r in (MODERN, MUON, WINDOWS, LAMBDAS, JAN29, RECORD)}
+
+# What a machine can hold and finish: sizes only, never a change of the recipe. `corpus` and `device_batch` (rows a device
+# takes at a time) are not fields of a recipe; all the others are.
+PROFILES = {
+    "laptop": dict(corpus="embedded", device_batch=16, depth=4, width=192, head_dim=64, sequence_len=256, vocab_size=4096,
+                   batch_tokens=4096, steps=450, eval_bytes=100_000),
+    "1gpu": dict(corpus="climbmix", device_batch=32, depth=12),
+    "8xh100": dict(corpus="climbmix", device_batch=16, depth=24),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every number of a run, resolved: what `config.json` of a run holds."""
+
+    recipe: Recipe
+    model: GPTConfig
+    params: dict[str, int]  # by group, see GPT.num_params
+    batch_tokens: int
+    steps: int
+    tokens: int  # batch_tokens * steps
+    flops_per_token: float  # as published; `flops_per_token_causal` counts only the keys a query sees
+    flops_per_token_causal: float
+    flops: float  # of the whole run, as published
+    lr_width_scale: float
+    lr_batch_scale: float
+    groups: dict[str, dict] = field(default_factory=dict)  # optimizer group -> its settings, rates at their peak
+
+    def lr(self, step: int) -> float:
+        """The multiplier of every rate at `step` (from 0): warm-up, flat, linear warm-down to final_lr."""
+        r, warmdown = self.recipe, round(self.recipe.warmdown_ratio * self.steps)
+        if step < r.warmup_steps:
+            return (step + 1) / r.warmup_steps
+        if step <= self.steps - warmdown:
+            return 1.0
+        left = (self.steps - step) / warmdown
+        return left + (1 - left) * r.final_lr
+
+    def muon_momentum(self, step: int) -> float:
+        r, warmdown = self.recipe, round(self.recipe.warmdown_ratio * self.steps)
+        if step < r.momentum_steps:
+            return r.momentum_start + (r.momentum - r.momentum_start) * step / r.momentum_steps
+        if r.momentum_end is not None and step >= self.steps - warmdown:
+            return r.momentum + (r.momentum_end - r.momentum) * (step - (self.steps - warmdown)) / warmdown
+        return r.momentum
+
+    def weight_decay(self, step: int) -> float:
+        """The multiplier of the matrices' weight decay at `step`."""
+        done = step / self.steps
+        return 1 - done if self.recipe.weight_decay_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+    def to_json(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(value: dict) -> "Plan":
+        """Rebuild a Plan from `to_json`, for checkpoints: the stored numbers, not today's defaults."""
+
+        def make(cls, values):
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+        try:
+            return Plan(**(value | {"recipe": make(Recipe, value["recipe"]), "model": make(GPTConfig, value["model"])}))
+        except (KeyError, TypeError) as e:
+            raise UserError(f"this is not the plan of a run made by this version of gpt2course ({e}); train again, or use the version that made it") from None
+
+
+def override(recipe: Recipe, changes: dict) -> Recipe:
+    """The recipe with fields changed by name; names and types are checked, numbers may be given as text ("1e-3")."""
+    known = {f.name: f for f in dataclasses.fields(Recipe)}
+    clean = {}
+    for name, value in changes.items():
+        if name not in known or name in ("name", "lesson"):
+            near = difflib.get_close_matches(name, known, n=3)
+            raise UserError(f"recipe {recipe.name!r} has no setting {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+                            + " `python -m gpt2course.recipes jan29 --depth 24` prints them all")  # fmt: skip
+        kind = known[name].type
+        clean[name] = _coerce(name, value, kind.__name__ if kind in (int, float, bool, str) else str(kind))
+    return dataclasses.replace(recipe, **clean)
+
+
+def _coerce(name, value, kind):
+    """`value` as the annotated kind ("int | None", "tuple[float, float]", ...), from JSON, YAML or command-line text."""
+    given = value
+    if isinstance(value, str) and kind != "str":
+        try:
+            value = json.loads(value.lower() if value in ("True", "False") else "null" if value == "None" else value)
+        except json.JSONDecodeError:
+            raise UserError(f"setting {name} = {given!r} is not of type {kind}") from None
+    if value is None and "None" in kind:
+        return None
+    if kind.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(x, (int, float)) for x in value):
+        return tuple(float(x) for x in value)
+    if kind.startswith("bool") and isinstance(value, bool):
+        return value
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if kind.startswith("int") and number and value == int(value):
+        return int(value)
+    if kind.startswith("float") and number:
+        return float(value)
+    if kind == "str" and isinstance(value, str):
+        return value
+    raise UserError(f"setting {name} = {given!r} is not of type {kind}")
+
+
+def _check(r: Recipe) -> None:
+    """Ranges of what a person may set."""
+
+    def need(ok, name, allowed):
+        if not ok:
+            raise UserError(f"recipe {r.name!r}: {name} = {getattr(r, name)!r} is not allowed; {allowed}")
+
+    for name in ("depth", "head_dim", "sequence_len", "vocab_size", "eval_bytes", "short_window_divisor", "short_window_tile", "ns_steps", "ve_gate_channels"):
+        need(getattr(r, name) >= 1, name, "it must be at least 1")
+    for name in ("width", "n_kv_head", "batch_tokens", "steps"):
+        need(getattr(r, name) is None or getattr(r, name) >= 1, name, "it must be at least 1, or None to derive it")
+    need(r.depth <= 128, "depth", "at most 128 layers")
+    need(r.head_dim % 2 == 0, "head_dim", "it must be even, since RoPE turns pairs of channels")
+    need(r.sequence_len >= 2, "sequence_len", "it must be at least 2")
+    need(r.vocab_size >= 266, "vocab_size", "it must be at least 266: 256 bytes, 9 special tokens and one merge")
+    need(r.ratio > 0, "ratio", "it must be positive")
+    need(r.ns_steps <= 5, "ns_steps", "there are coefficients for 1 to 5 iterations")
+    need(r.matrix_optimizer in ("adamw", "muon"), "matrix_optimizer", "adamw or muon")
+    need(r.batch_rule in ("fixed", "horizon"), "batch_rule", "fixed or horizon")
+    need(r.weight_decay_rule in ("depth", "horizon"), "weight_decay_rule", "depth or horizon")
+    need(r.weight_decay_schedule in ("linear", "cosine"), "weight_decay_schedule", "linear or cosine")
+    need(0 <= r.warmdown_ratio <= 1, "warmdown_ratio", "it is a share, 0 to 1")
+    need(r.warmup_steps >= 0 and r.momentum_steps >= 0, "warmup_steps", "it must not be negative")
+    for name in ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "weight_decay", "final_lr", "lr_batch_floor", "softcap", "rope_base"):
+        need(getattr(r, name) >= 0, name, "it must not be negative")
+    for name in ("momentum_start", "momentum", "x0_beta1", "muon_beta2"):
+        need(0 <= getattr(r, name) < 1, name, "it must be in [0, 1)")
+
+
+def model_config(r: Recipe) -> GPTConfig:
+    """The architecture of a recipe at its depth."""
+    width = r.width or -(-r.depth * 64 // r.head_dim) * r.head_dim
+    if width % r.head_dim:
+        raise UserError(f"width {width} is not a multiple of head_dim {r.head_dim}; set head_dim to a divisor of {width}, or width to a multiple of {r.head_dim}")
+    heads = width // r.head_dim
+    short = -(-r.sequence_len // r.short_window_divisor // r.short_window_tile) * r.short_window_tile
+    shared = {f.name for f in dataclasses.fields(GPTConfig)} & {f.name for f in dataclasses.fields(Recipe)}
+    values = {name: getattr(r, name) for name in shared}
+    values |= dict(n_layer=r.depth, n_embd=width, n_head=heads, n_kv_head=r.n_kv_head or heads, short_window=short)
+    try:
+        return GPTConfig(**values)
+    except ValueError as e:
+        raise UserError(str(e)) from None
+
+
+def scaling_params(r: Recipe) -> int:
+    with torch.device("meta"):
+        return GPT(model_config(r)).num_params()["scaling"]
+
+
+def resolve(name: str, /, **changes) -> Plan:
+    """The Plan of a recipe by name, with fields of the recipe changed by name: resolve("jan29", depth=24, ratio=8)."""
+    if name not in LADDER:
+        raise UserError(f"recipe {name!r} does not exist; the ladder is {', '.join(LADDER)}")
+    r = override(LADDER[name], changes)
+    _check(r)
+    config = model_config(r)
+    with torch.device("meta"):
+        model = GPT(config)
+    params = model.num_params()
+    horizon = int(r.ratio * params["scaling"])  # D, the tokens that ratio asks for
+    d12 = r.ratio * scaling_params(dataclasses.replace(r, depth=12, width=None, head_dim=128, n_kv_head=None))  # the same, at depth 12
+    batch = r.batch_tokens
+    if batch is None:
+        batch = REFERENCE_BATCH if r.batch_rule == "fixed" else 2 ** round(math.log2(REFERENCE_BATCH * (horizon / d12) ** 0.383))
+    if batch % r.sequence_len:
+        raise UserError(f"batch_tokens {batch} is not a multiple of sequence_len {r.sequence_len}")
+    steps = r.steps if r.steps is not None else horizon // batch
+    if steps < 1:
+        raise UserError(f"recipe {name!r}: ratio {r.ratio:g} asks for {horizon:,} tokens, less than one batch of {batch:,}; set steps, or a smaller batch_tokens")
+    width_scale = (config.n_embd / REFERENCE_WIDTH) ** -0.5
+    batch_scale = max((batch / REFERENCE_BATCH) ** r.lr_batch_power, r.lr_batch_floor)
+    if r.weight_decay_rule == "depth":
+        decay = r.weight_decay * (12 / r.depth) ** 2
+    else:
+        decay = r.weight_decay * math.sqrt(batch / REFERENCE_BATCH) * d12 / horizon
+    return Plan(
+        recipe=r, model=config, params=params, batch_tokens=batch, steps=steps, tokens=batch * steps,
+        flops_per_token=model.flops_per_token(), flops_per_token_causal=model.flops_per_token(causal=True),
+        flops=model.flops_per_token() * batch * steps, lr_width_scale=width_scale, lr_batch_scale=batch_scale,
+        groups=_group_settings(r, width_scale, batch_scale, decay),
+    )  # fmt: skip
+
+
+def _group_settings(r: Recipe, width_scale: float, batch_scale: float, decay: float) -> dict[str, dict]:
+    """Peak rate, decay and constants of every optimizer group."""
+
+    def adamw(lr, betas, weight_decay=0.0):
+        return dict(kind="adamw", lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay)
+
+    embed, scalar = width_scale * batch_scale, batch_scale
+    groups = {
+        "lm_head": adamw(r.head_lr * embed, r.head_betas, r.head_weight_decay),
+        "wte": adamw(r.wte_lr * embed, r.embed_betas, r.wte_weight_decay),
+        "value_embeds": adamw(r.ve_lr * embed, r.embed_betas, r.ve_weight_decay),
+        "resid_lambdas": adamw(0.01 * r.scalar_lr * scalar, (0.8, 0.95), r.resid_weight_decay),
+        "x0_lambdas": adamw(r.scalar_lr * scalar, (r.x0_beta1, 0.95)),
+        "smear_backout": adamw(r.smear_lr, (0.8, 0.95)),
+    }
+    if r.matrix_optimizer == "adamw":
+        groups["matrices"] = adamw(r.matrix_adamw_lr * embed, (0.9, 0.95), decay)
+    else:
+        groups["matrices"] = dict(kind="muon", lr=r.matrix_lr * batch_scale, weight_decay=decay, beta2=r.muon_beta2, ns_steps=r.ns_steps,
+                                  safety=r.muon_safety, row_norm=r.muon_row_norm, renorm=r.muon_renorm)  # fmt: skip
+    return groups
+
+
+def group_of(name: str) -> str:
+    """The optimizer group of a parameter, from its name in the model."""
+    first = name.split(".")[0]
+    return {"blocks": "matrices", "smear_gate": "smear_backout", "smear_lambda": "smear_backout", "backout_lambda": "smear_backout"}.get(first, first)
+
+
+def make_optimizer(model: GPT, plan: Plan, ns_dtype=torch.float32, compile: bool = False) -> MuonAdamW:
+    """The optimizer of a plan, every parameter of the model in exactly one group."""
+    members = {name: {} for name in plan.groups}
+    for name, p in model.named_parameters():
+        members[group_of(name)][name] = p
+    assert sum(len(m) for m in members.values()) == len(list(model.parameters()))
+    groups = [Group(name=g, params=members[g], **settings) for g, settings in plan.groups.items() if members[g]]
+    return MuonAdamW(groups, ns_dtype, compile)
+
+
+@dataclass
+class Show:
+    """Print every resolved number of a recipe at a depth as JSON.
+
+    Example: python -m gpt2course.recipes jan29 --depth 24 --ratio 12
+    """
+
+    recipe: tyro.conf.Positional[str]  # modern, muon, windows, lambdas, jan29 or record
+    depth: int = 24  # layers; everything else follows from it
+    ratio: float | None = None  # training tokens for each scaling parameter; default: the recipe's
+    set: tuple[str, ...] = ()  # any other setting, as name=value, for example --set width=192 head_dim=64
+
+
+def settings_from_text(pairs) -> dict:
+    """{"width": "192"} from ("width=192",), for `--set`."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--set {pair!r}: write name=value, for example --set width=192")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def main(args: Show) -> None:
+    changes = {"depth": args.depth} | ({} if args.ratio is None else {"ratio": args.ratio}) | settings_from_text(args.set)
+    print(json.dumps(resolve(args.recipe, **changes).to_json(), indent=2))
+
+
+if __name__ == "__main__":
+    command(main)

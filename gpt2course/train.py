@@ -1,0 +1,332 @@
+"""The training loop. Lesson 04 builds it.
+
+One run is one folder, `home()/runs/<name>/`: config.json, metrics.jsonl (one JSON object a line), log.txt, tokenizer/ and
+checkpoints/. Start the same command again after a crash, a kill or Ctrl-C and it goes on from the newest good checkpoint.
+"""
+
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+import gpt2course
+from gpt2course import checkpoint
+from gpt2course.batches import Batches
+from gpt2course.cost import mfu, peak_flops
+from gpt2course.data import load_corpus
+from gpt2course.evaluate import bits_per_byte, first_bytes
+from gpt2course.files import UserError, atomic_file, command, home, read_json, write_json
+from gpt2course.model import GPT
+from gpt2course.recipes import PROFILES, make_optimizer, resolve, settings_from_text
+from gpt2course.tokenizer import train_or_load
+
+SPEED_FROM = 10  # the first steps warm caches up: the leaderboard's clock leaves them out
+
+
+@dataclass
+class Train:
+    """Train a model by a recipe, at a size that fits the machine.
+
+    Example: python -m gpt2course.train jan29 --profile laptop --name first
+    """
+
+    recipe: tyro.conf.Positional[str] = "jan29"  # a recipe of the ladder: modern, muon, windows, lambdas, jan29 or record
+    profile: str = "laptop"  # sizes for a machine: laptop, 1gpu or 8xh100
+    set: tuple[str, ...] = ()  # change any recipe setting, as name=value: --set depth=6 ratio=4 (`python -m gpt2course.recipes` lists them)
+    name: str | None = None  # name of the run; default: <recipe>-d<depth>
+    corpus: str | None = None  # embedded, or a path to parquet, jsonl or txt; default: the profile's
+    seed: int = 42  # of the initial weights
+    device: str = "auto"  # auto, cpu, cuda or mps
+    dtype: str = "auto"  # of activations and embeddings: auto, float32 or bfloat16
+    compile: bool | None = None  # torch.compile; default: on CUDA only
+    device_batch: int | None = None  # rows of T tokens in one forward pass; default: the profile's, lowered to fit the batch
+    streams: int = 8  # streams the documents are dealt to; part of what fixes the data order
+    eval_every: int | None = None  # steps between evaluations of bpb; default: 8 in a run; the last step is always evaluated, on all validation text
+    save_minutes: float = 10.0  # minutes of training between checkpoints; the last step is always saved, before it is evaluated
+    save_every: int | None = None  # also every so many steps
+    keep: int = 2  # checkpoints kept
+    log_seconds: float = 10.0  # seconds between printed lines
+    price_per_hour: float | None = None  # of the machine, in dollars, to show the cost so far
+    max_hours: float | None = None  # stop with a checkpoint when training has taken this long
+    max_cost_usd: float | None = None  # the same for the cost; needs price_per_hour
+    stop_after: int | None = None  # stop with a checkpoint after this step, to be resumed later
+    fresh: bool = False  # start anew; an earlier run of the same name is moved aside, not deleted
+
+
+def describe_machine(device: torch.device) -> dict:
+    """What a result must say about where it was made."""
+    gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    return {
+        "device": gpu.name if gpu else (platform.processor() or platform.machine()), "devices": 1, "type": device.type,
+        "memory_bytes": gpu.total_memory if gpu else None, "cpu_threads": torch.get_num_threads(), "system": platform.platform(terse=True),
+        "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda, "gpt2course": gpt2course.__version__,
+    }  # fmt: skip
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this package runs from, with "+" when files were changed; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        say = lambda *args: subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: E731
+        return say("rev-parse", "--short=12", "HEAD") + ("+" if say("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class Log:
+    """metrics.jsonl for programs and one printed line for people, which also goes to log.txt."""
+
+    def __init__(self, run: Path):
+        self.metrics, self.text = run / "metrics.jsonl", run / "log.txt"
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+        with open(self.text, "a", encoding="utf-8") as f:
+            f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+    def write(self, **values) -> None:
+        with open(self.metrics, "a", encoding="utf-8") as f:
+            f.write(json.dumps(values, allow_nan=False) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop what was logged after `step`: a resumed run writes it again. A line cut by a crash is dropped too."""
+        if self.metrics.exists():
+            kept = []
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (json.JSONDecodeError, KeyError):
+                    continue
+            with atomic_file(self.metrics) as f:
+                f.writelines(line + "\n" for line in kept)
+
+
+def read_metrics(run) -> list[dict]:
+    """Every whole line of a run's metrics.jsonl; a line that is just being written is left out."""
+    path = Path(run) / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines if line]
+
+
+def prepare(args: Train):
+    """(run folder, plan, corpus, tokenizer, config) of a run, new or to be resumed, everything checked before any work."""
+    if args.profile not in PROFILES:
+        raise UserError(f"profile {args.profile!r} does not exist; there are {', '.join(PROFILES)}")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("training on several devices is not built yet: run `python -m gpt2course.train` without torchrun")
+    if args.max_cost_usd is not None and args.price_per_hour is None:
+        raise UserError(f"max_cost_usd {args.max_cost_usd} needs --price-per-hour, the price of the machine in dollars")
+    profile = dict(PROFILES[args.profile])
+    corpus_name, device_batch = args.corpus or profile.pop("corpus"), profile.pop("device_batch")
+    profile.pop("corpus", None)
+    plan = resolve(args.recipe, **(profile | settings_from_text(args.set)))
+    rows = plan.batch_tokens // plan.model.sequence_len
+    if args.device_batch is not None and (args.device_batch < 1 or rows % args.device_batch):
+        raise UserError(f"device_batch {args.device_batch} must divide the {rows} rows of a batch ({plan.batch_tokens} tokens of T = {plan.model.sequence_len})")
+    device_batch = args.device_batch or max(b for b in range(1, min(device_batch, rows) + 1) if rows % b == 0)
+    corpus = load_corpus(corpus_name)
+    run = home() / "runs" / (args.name or f"{args.recipe}-d{plan.model.n_layer}")
+    if args.fresh and run.exists():
+        aside = next(p for i in range(1, 10**6) if not (p := run.with_name(f"{run.name}.old{i}")).exists())
+        os.replace(run, aside)
+        print(f"the earlier run was moved to {aside}")
+    tokenizer = train_or_load(corpus, plan.model.vocab_size)
+    device = checkpoint.pick_device(args.device)
+    fixed = {  # what a resumed run must not change
+        "plan": json.loads(json.dumps(plan.to_json())), "corpus": corpus_name, "val_name": corpus.val_name, "val_sha256": corpus.val_sha256,
+        "tokenizer_sha256": tokenizer.sha256, "seed": args.seed, "streams": args.streams,
+        "dtype": str(checkpoint.compute_dtypes(device, args.dtype)[0]).removeprefix("torch."), "device_batch": device_batch,
+    }  # fmt: skip
+    config = fixed | {"machine": describe_machine(device), "commit": git_commit(), "command": [*sys.orig_argv[:1], "-m", "gpt2course.train", *sys.argv[1:]]}
+    config["command"][0] = "python"
+    if (run / "config.json").exists():
+        old = read_json(run / "config.json", "run configuration")
+        different = [k for k in fixed if old.get(k) != fixed[k]]
+        if different:
+            raise UserError(f"run {run.name!r} was begun with other settings ({', '.join(different)}); use another --name, or --fresh to start it anew")
+    else:
+        with atomic_copy(run / "tokenizer") as tmp:
+            tokenizer.save(tmp)
+        write_json(run / "config.json", config)
+    return run, plan, corpus, tokenizer, config
+
+
+def atomic_copy(folder):
+    from gpt2course.files import atomic_dir
+
+    return atomic_dir(folder)
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1:02:05"."""
+    s = max(0, round(seconds))
+    return f"{s // 3600}:{s // 60 % 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"
+
+
+def train(args: Train) -> Path:
+    """Run or resume training; returns the run's folder."""
+    run, plan, corpus, tokenizer, config = prepare(args)
+    log = Log(run)
+    device = checkpoint.pick_device(args.device)
+    on_gpu = device.type == "cuda"
+    if device.type == "mps":
+        log.say("note: results on MPS may differ from the CPU's, the reference")
+    compute, embed = checkpoint.compute_dtypes(device, args.dtype)
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
+    with torch.device("meta"):
+        model = GPT(plan.model, compute, embed)
+    model = model.to_empty(device=device).init_weights(args.seed)
+    compiled = args.compile if args.compile is not None else on_gpu
+    optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled)
+    T, rows = plan.model.sequence_len, plan.batch_tokens // plan.model.sequence_len
+    device_batch = config["device_batch"]
+    loader = Batches(corpus.train, tokenizer, T, streams=args.streams)
+    step, clock, late_clock = 0, 0.0, 0.0  # clock: training seconds; late_clock: the same without the first SPEED_FROM steps
+
+    found = checkpoint.newest(run, log.say)
+    if found:
+        folder, state = found
+        checkpoint.load(folder, model, optimizer)
+        loader.load_state_dict(state["loader"])
+        step, clock, late_clock = state["step"], state["clock"], state["late_clock"]
+        log.say(f"resumed from {folder.name}")
+    log.rewind(step)
+    if any(line["kind"] == "done" for line in read_metrics(run)):
+        log.say(f"run {run.name} is finished already; --fresh starts it anew")
+        return run
+    forward = torch.compile(model, dynamic=False) if compiled else model
+
+    peak = peak_flops(config["machine"]["device"]) if on_gpu else None
+    eval_documents = first_bytes(corpus.val, plan.recipe.eval_bytes)
+    eval_every = args.eval_every or max(1, math.ceil(plan.steps / 8))
+    n = plan.params
+    log.say(f"run {run.name}: recipe {plan.recipe.name}, depth {plan.model.n_layer}, width {plan.model.n_embd}, T {T}, vocabulary {plan.model.vocab_size}; "
+            f"{n['total']:,} parameters, {n['scaling']:,} of them scaling")  # fmt: skip
+    log.say(f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens, {plan.flops:.3g} FLOPs; {rows // device_batch} micro-batches a step; "
+            f"{config['machine']['device']}, {config['dtype']}, attention: torch SDPA")  # fmt: skip
+
+    stop_signal = []
+    previous = {s: signal.signal(s, lambda number, _: stop_signal.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def progress():
+        """What every line of the metrics carries."""
+        return dict(step=step, tokens=step * plan.batch_tokens, flops=step * plan.batch_tokens * plan.flops_per_token, seconds=round(clock, 3))
+
+    def save():
+        began = time.perf_counter()
+        state = {"loader": loader.state_dict(), "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
+        folder = checkpoint.save(run, step, model, optimizer, state, args.keep)
+        log.write(kind="checkpoint", **progress(), path=str(folder.relative_to(run)), took=round(time.perf_counter() - began, 3))
+
+    def evaluate(documents, final):
+        began = time.perf_counter()
+        bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)))
+        log.write(kind="eval", **progress(), val_bpb=bpb, val_bytes=size, final=final, took=round(time.perf_counter() - began, 3))
+        log.say(f"step {step}/{plan.steps}  val bpb {bpb:.4f} on {size:,} bytes{' (all of it)' if final else ''}")
+
+    def micro_batches():
+        block = loader.next_rows(rows)  # (rows, T + 1)
+        for i in range(0, rows, device_batch):
+            piece = torch.from_numpy(block[i : i + device_batch])
+            if on_gpu:
+                piece = piece.pin_memory()
+            piece = piece.to(device, non_blocking=on_gpu)
+            yield piece[:, :-1].contiguous(), piece[:, 1:].contiguous()
+
+    def sync():
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    window = {"loss": [], "data": 0.0, "forward_backward": 0.0, "optimizer": 0.0, "seconds": 0.0}
+    last_print = last_save = time.perf_counter()
+    log_every = max(1, plan.steps // 500) if not on_gpu else max(1, plan.steps // 2000)
+    reason = None
+    while step < plan.steps:
+        if step % eval_every == 0 and step > 0:
+            evaluate(eval_documents, final=False)
+        lr, momentum, decay = plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step)
+        t0 = time.perf_counter()
+        batches = list(micro_batches())
+        t1 = time.perf_counter()
+        loss = 0.0
+        for x, y in batches:
+            piece = forward(x, y) / len(batches)
+            piece.backward()
+            loss = loss + piece.detach()
+        sync()
+        t2 = time.perf_counter()
+        optimizer.step(lr, momentum, decay)
+        optimizer.zero_grad()
+        sync()
+        t3 = time.perf_counter()
+        step += 1
+        clock += t3 - t0
+        late_clock += t3 - t0 if step > SPEED_FROM else 0.0
+        loss = loss.item()
+        if not math.isfinite(loss):
+            good = checkpoint.newest(run, log.say)
+            raise UserError(f"the loss is {loss} at step {step}; the last good checkpoint is {good[0] if good else 'none'}. Lower the rates (--set matrix_lr=...) or check the data")
+        window["loss"].append(loss)
+        for key, seconds in (("data", t1 - t0), ("forward_backward", t2 - t1), ("optimizer", t3 - t2), ("seconds", t3 - t0)):
+            window[key] += seconds
+        cost = clock / 3600 * args.price_per_hour if args.price_per_hour is not None else None
+        if step % log_every == 0 or step == plan.steps:
+            k = len(window["loss"])
+            speed = k * plan.batch_tokens / window["seconds"]
+            left = (plan.steps - step) * window["seconds"] / k
+            line = dict(kind="train", **progress(), loss=float(np.mean(window["loss"])), lr=lr, muon_momentum=momentum, weight_decay=decay,
+                        tok_per_sec=round(speed, 1), mfu=mfu(plan.flops_per_token, speed, 1, peak) if peak else None, eta_seconds=round(left, 1),
+                        usd=cost, time={k_: round(window[k_] / k, 5) for k_ in ("data", "forward_backward", "optimizer")})  # fmt: skip
+            log.write(**line)
+            if time.perf_counter() - last_print >= args.log_seconds or step in (1, plan.steps):
+                extra = (f"  mfu {line['mfu']:.1%}" if peak else "") + (f"  ${cost:.2f} so far" if cost is not None else "")
+                log.say(f"step {step}/{plan.steps}  loss {line['loss']:.4f}  lr x{lr:.2f}  {speed:,.0f} tokens/s{extra}  left {duration(left)}")
+                last_print = time.perf_counter()
+            window = {key: [] if key == "loss" else 0.0 for key in window}
+        if stop_signal:
+            reason = f"signal {signal.Signals(stop_signal[0]).name}"
+        elif args.stop_after is not None and step >= args.stop_after:
+            reason = f"stop_after {args.stop_after}"
+        elif args.max_hours is not None and clock >= args.max_hours * 3600:
+            reason = f"max_hours {args.max_hours:g}"
+        elif args.max_cost_usd is not None and cost >= args.max_cost_usd:
+            reason = f"max_cost_usd {args.max_cost_usd:g}"
+        due = time.perf_counter() - last_save >= args.save_minutes * 60 or (args.save_every and step % args.save_every == 0)
+        if (due or reason) and step < plan.steps:
+            save()
+            last_save = time.perf_counter()
+        if reason and step < plan.steps:
+            break
+    for s, handler in previous.items():
+        signal.signal(s, handler)
+    if step < plan.steps:
+        log.say(f"stopped at step {step} by {reason}; a checkpoint is saved, the same command goes on")
+        return run
+    if not found or found[1]["step"] < plan.steps:
+        save()  # before the evaluation: nothing that fails from here on can cost the weights
+    evaluate(list(corpus.val), final=True)
+    log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=loader.epoch)
+    log.say(f"trained in {duration(clock)} at {plan.tokens / clock:,.0f} tokens/s; the run is in {run}")
+    return run
+
+
+def main(args: Train) -> None:
+    run = train(args)
+    shutil.rmtree(run / "report", ignore_errors=True) if args.fresh else None
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,262 @@
+"""The model against an independent implementation, its switches against the identity, its counts against the published run."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2course.attention import attention, window_mask
+from gpt2course.losses import cross_entropy, cross_entropy_plain
+from gpt2course.model import GPT, GPTConfig
+from gpt2course.recipes import LADDER, resolve
+
+
+def tiny(recipe="jan29", **changes):
+    """A recipe's model, small, every weight random (a fresh one has zero projections, which would hide mistakes)."""
+    size = dict(depth=4, width=48, head_dim=12, sequence_len=24, vocab_size=300, batch_tokens=240, steps=10) | changes
+    plan = resolve(recipe, **size)
+    model = GPT(plan.model).init_weights(0)
+    torch.manual_seed(1)
+    for name, p in model.named_parameters():
+        torch.nn.init.normal_(p, 0.3 if "lambda" in name else 0.0, 0.3 if p.ndim == 1 else 0.2)
+    return model
+
+
+def plain_forward(w, idx, *, H, windows, ve_layers, rope_base, ve_channels, ve_scale, qk_gain, smear=False, backout=False, kv_heads=None):
+    """Jan29 (and, with the last arguments, the record) written again, a position and a head at a time, in float64.
+
+    w: state dict; idx: list of token ids; windows: for each layer, how many previous tokens a query sees (None: all).
+    """
+    w = {k: v.double() for k, v in w.items()}
+    C, T = w["wte.weight"].shape[1], len(idx)
+    D = C // H
+    Hkv = kv_heads or H
+
+    def rms(v):
+        return v / torch.sqrt((v * v).mean() + torch.finfo(torch.float32).eps)
+
+    def rotate(v, t):
+        out = v.clone()
+        for i in range(D // 2):
+            angle = t / rope_base ** (2 * i / D)
+            out[i] = v[i] * math.cos(angle) + v[i + D // 2] * math.sin(angle)
+            out[i + D // 2] = -v[i] * math.sin(angle) + v[i + D // 2] * math.cos(angle)
+        return out
+
+    x = [rms(w["wte.weight"][t]) for t in idx]
+    if smear:
+        gates = [None] + [w["smear_lambda"][0] * torch.sigmoid(w["smear_gate.weight"][0] @ x[t][:24]) for t in range(1, T)]
+        x = [x[0]] + [x[t] + gates[t] * x[t - 1] for t in range(1, T)]
+    x0 = list(x)
+    L = len(windows)
+    for layer in range(L):
+        p = f"blocks.{layer}."
+        x = [w["resid_lambdas"][layer] * x[t] + w["x0_lambdas"][layer] * x0[t] for t in range(T)]
+        h = [rms(v) for v in x]
+        q, k, v = [], [], []
+        for t in range(T):
+            qt, kt, vt = ((w[p + f"attn.c_{n}.weight"] @ h[t]).view(-1, D) for n in "qkv")
+            if layer in ve_layers:
+                extra = w[f"value_embeds.{layer}.weight"][idx[t]].view(Hkv, D)
+                gate = ve_scale / (1 + torch.exp(-(w[p + "attn.ve_gate.weight"] @ h[t][:ve_channels])))
+                vt = vt + torch.stack([gate[j] * extra[j] for j in range(Hkv)])
+            q.append(torch.stack([rms(rotate(qt[j], t)) * qk_gain for j in range(H)]))
+            k.append(torch.stack([rms(rotate(kt[j], t)) * qk_gain for j in range(Hkv)]))
+            v.append(vt)
+        for t in range(T):
+            first = 0 if windows[layer] is None else max(0, t - windows[layer])
+            heads = []
+            for j in range(H):
+                g = j // (H // Hkv)
+                scores = torch.stack([q[t][j] @ k[s][g] / math.sqrt(D) for s in range(first, t + 1)])
+                weights = torch.exp(scores - scores.max())
+                weights = weights / weights.sum()
+                heads.append(sum(weights[n] * v[s][g] for n, s in enumerate(range(first, t + 1))))
+            x[t] = x[t] + w[p + "attn.c_proj.weight"] @ torch.cat(heads)
+        for t in range(T):
+            up = w[p + "mlp.c_fc.weight"] @ rms(x[t])
+            x[t] = x[t] + w[p + "mlp.c_proj.weight"] @ (torch.clamp(up, min=0) ** 2)
+        if layer == L // 2:
+            middle = list(x)
+    if backout:
+        x = [x[t] - w["backout_lambda"][0] * middle[t] for t in range(T)]
+    return torch.stack([15 * torch.tanh(w["lm_head.weight"] @ rms(v) / 15) for v in x])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_jan29_equals_an_independent_implementation(seed):
+    model = tiny("jan29")
+    idx = torch.randint(0, 300, (2, 24), generator=torch.Generator().manual_seed(seed))
+    for row in range(2):
+        want = plain_forward(model.state_dict(), idx[row].tolist(), H=4, windows=[12, 12, 12, None], ve_layers={1, 3}, rope_base=10000.0,
+                             ve_channels=32, ve_scale=2.0, qk_gain=1.0)  # fmt: skip
+        assert want.abs().max() > 1  # or the comparison would be one of zeros
+        torch.testing.assert_close(model(idx)[row].double(), want, atol=1e-5, rtol=0)
+
+
+def test_record_and_grouped_queries_equal_an_independent_implementation():
+    model = tiny("record", n_kv_head=2, sequence_len=24, short_window_tile=4)
+    assert model.config.short_window == 8
+    idx = torch.randint(0, 300, (1, 24), generator=torch.Generator().manual_seed(3))
+    want = plain_forward(model.state_dict(), idx[0].tolist(), H=4, kv_heads=2, windows=[8, 8, 8, None], ve_layers={1, 3}, rope_base=100000.0,
+                         ve_channels=12, ve_scale=3.0, qk_gain=1.2, smear=True, backout=True)  # fmt: skip
+    torch.testing.assert_close(model(idx)[0].double(), want, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("recipe", list(LADDER))
+def test_the_future_does_not_reach_the_past(recipe):
+    model = tiny(recipe)
+    idx = torch.randint(0, 300, (1, 20), generator=torch.Generator().manual_seed(2))
+    before = model(idx)
+    for t in (1, 7, 19):
+        changed = idx.clone()
+        changed[0, t] = (changed[0, t] + 1) % 300
+        after = model(changed)
+        torch.testing.assert_close(after[:, :t], before[:, :t], atol=0, rtol=0)
+        assert not torch.allclose(after[:, t], before[:, t])
+
+
+OFF = {  # switch of the record -> its "off", and how its parameters must be set so that "on" is the identity too
+    "resid_lambda": (None, {"resid_lambdas": 1.0}),
+    "x0_lambda": (None, {"x0_lambdas": 0.0}),
+    "smear": (False, {"smear_lambda": 0.0}),
+    "backout": (None, {"backout_lambda": 0.0}),
+    "value_embeds": (False, {"value_embeds": 0.0}),
+}
+
+
+@pytest.mark.parametrize("switch", OFF)
+def test_off_is_the_identity(switch):
+    """With a rung's parameters at their neutral value the model equals the one built without the rung."""
+    off, neutral = OFF[switch]
+    on = tiny("record", short_window_tile=4)
+    with torch.no_grad():
+        for name, p in on.named_parameters():
+            for prefix, value in neutral.items():
+                if name.startswith(prefix):
+                    p.fill_(value)
+    bare = GPT(dataclasses.replace(on.config, **{switch: off}))
+    kept = bare.state_dict().keys()
+    assert len(kept) < len(on.state_dict())
+    bare.load_state_dict({k: v for k, v in on.state_dict().items() if k in kept})
+    idx = torch.randint(0, 300, (2, 24), generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(on(idx), bare(idx), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("switch,off", [("qk_norm", False), ("softcap", 0.0), ("embed_norm", False), ("rope_base", 0.0), ("window_pattern", "L"), ("qk_gain", 1.0)])
+def test_switches_without_parameters_change_the_output(switch, off):
+    on = tiny("record", short_window_tile=4)
+    bare = GPT(dataclasses.replace(on.config, **{switch: off}))
+    bare.load_state_dict(on.state_dict())
+    idx = torch.randint(0, 300, (1, 24), generator=torch.Generator().manual_seed(5))
+    assert not torch.allclose(on(idx), bare(idx), atol=1e-3)
+
+
+def test_inputs_longer_than_training_work_and_agree_on_the_common_part():
+    model = tiny("jan29")
+    idx = torch.randint(0, 300, (1, 70), generator=torch.Generator().manual_seed(6))
+    torch.testing.assert_close(model(idx)[:, :24], model(idx[:, :24]), atol=2e-5, rtol=0)
+
+
+def test_the_initial_model_predicts_uniformly_and_blocks_start_as_the_identity():
+    plan = resolve("jan29", depth=4, width=64, head_dim=16, sequence_len=32, vocab_size=512, batch_tokens=320, steps=10)
+    model = GPT(plan.model).init_weights(7)
+    idx = torch.randint(0, 512, (4, 32))
+    loss = model(idx[:, :-1], idx[:, 1:])
+    assert abs(loss.item() - math.log(512)) < 0.01
+    again = GPT(plan.model).init_weights(7).state_dict()
+    assert all(torch.equal(v, again[k]) for k, v in model.state_dict().items())
+    assert torch.all(model.blocks[2].mlp.c_proj.weight == 0) and torch.all(model.blocks[1].attn.c_proj.weight == 0)
+    bound = math.sqrt(3 / 64)
+    for w in (model.blocks[0].attn.c_q.weight, model.value_embeds["1"].weight, model.blocks[3].mlp.c_fc.weight):
+        assert w.abs().max() <= bound and abs(w.std().item() * 8 - 1) < 0.06
+    assert abs(model.wte.weight.std().item() - 1) < 0.02 and abs(model.lm_head.weight.std().item() / 0.001 - 1) < 0.02
+    assert torch.all(model.resid_lambdas == 1) and torch.all(model.x0_lambdas == 0.1)
+
+
+def test_record_scalars_start_as_published():
+    model = GPT(resolve("record", depth=4, width=64, head_dim=16, sequence_len=32, vocab_size=512, batch_tokens=320, steps=10).model).init_weights()
+    torch.testing.assert_close(model.resid_lambdas.data, torch.tensor([1.15, 1.15 - 0.1 / 3, 1.15 - 0.2 / 3, 1.05]))
+    torch.testing.assert_close(model.x0_lambdas.data, torch.tensor([0.20, 0.15, 0.10, 0.05]))
+    assert model.smear_lambda.item() == 0 and abs(model.backout_lambda.item() - 0.2) < 1e-7
+    gate = model.blocks[1].attn.ve_gate.weight
+    assert 0 <= gate.min() and gate.max() <= 0.02 and gate.max() > 0
+    assert abs(model.wte.weight.std().item() - 0.8) < 0.02 and model.blocks[0].mlp.c_fc.weight.abs().max() <= 0.4 * math.sqrt(3 / 64)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 9), st.integers(-1, 12), st.booleans())
+def test_attention_sees_exactly_the_window(T, past, left, grouped):
+    """Against a loop over visible keys: (W, 0) is W previous tokens and itself, also when the queries are the last T of many keys."""
+    g = torch.Generator().manual_seed(T * 1000 + past * 100 + left + 1)
+    H, Hkv, D = 4, 2 if grouped else 4, 6
+    q, k, v = (torch.randn(2, n, h, D, generator=g) for n, h in ((T, H), (T + past, Hkv), (T + past, Hkv)))
+    got = attention(q, k, v, (left, 0))
+    for t in range(T):
+        position = past + t
+        first = 0 if left < 0 else max(0, position - left)
+        for h in range(H):
+            keys, values = k[:, first : position + 1, h * Hkv // H], v[:, first : position + 1, h * Hkv // H]
+            weights = torch.softmax((keys @ q[:, t, h, :, None])[..., 0] / math.sqrt(D), dim=-1)
+            torch.testing.assert_close(got[:, t, h], (weights[..., None] * values).sum(1), atol=1e-5, rtol=1e-5)
+
+
+def test_the_mask_is_built_once():
+    assert window_mask(8, 8, 3, torch.device("cpu")) is window_mask(8, 8, 3, torch.device("cpu"))
+
+
+def test_attention_refuses_to_look_ahead():
+    x = torch.zeros(1, 4, 1, 2)
+    with pytest.raises(ValueError, match="causal"):
+        attention(x, x, x, (3, 1))
+
+
+@pytest.mark.parametrize("cap", [0.0, 15.0, 2.0])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_chunked_cross_entropy_equals_the_plain_one(cap, reduction):
+    g = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(n, 16, generator=g, dtype=torch.float32) * 2 for n in (23, 50))
+    targets = torch.randint(0, 50, (23,), generator=g)
+    targets[[0, 5, 22]] = -1
+    results = []
+    for f in (cross_entropy_plain, lambda *a: cross_entropy(*a, chunk=7)):
+        xi, wi = x.clone().requires_grad_(), w.clone().requires_grad_()
+        loss = f(xi, wi, targets, cap, reduction)
+        (loss * 3).backward()
+        results.append((loss, xi.grad, wi.grad))
+    for got, want in zip(results[1], results[0]):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    assert results[0][1][5].abs().max() == 0  # an ignored row has no gradient
+    torch.testing.assert_close(cross_entropy(x, w, targets, cap, "none", chunk=5), cross_entropy_plain(x, w, targets, cap, "none"))
+
+
+def test_published_counts_of_the_jan29_run():
+    plan = resolve("jan29", depth=24)
+    assert plan.params["total"] == 1_384_124_976 and plan.params["scaling"] == 729_813_504
+    assert (plan.params["wte"], plan.params["value_embeds"], plan.params["lm_head"], plan.params["matrices"], plan.params["scalars"]) == (
+        50_331_648, 603_979_776, 50_331_648, 679_481_856, 48)  # fmt: skip
+    assert (plan.steps, plan.batch_tokens) == (16_704, 524_288)
+    assert abs(plan.flops_per_token / 4.945e9 - 1) < 1e-3 and abs(plan.flops / 4.330784e19 - 1) < 1e-6
+    assert [plan.model.window(i)[0] for i in range(24)].count(1024) == 18
+
+
+def test_causal_flops_count_every_visible_key():
+    """By counting mask entries: what a query really sees, averaged over the row."""
+    model = tiny("jan29")
+    T, C = 24, 48
+    keys = sum(window_mask(T, T, model.config.window(i)[0], torch.device("cpu")).sum().item() for i in range(4)) / T
+    weights = sum(p.numel() for n, p in model.named_parameters() if n.startswith(("blocks", "lm_head")))
+    assert model.flops_per_token(causal=True) == pytest.approx(6 * weights + 12 * C * keys)
+    assert model.flops_per_token() == pytest.approx(6 * weights + 12 * C * (12 + 12 + 12 + 24))
+
+
+@pytest.mark.parametrize("bad,text", [
+    (dict(n_embd=100, n_head=3), "not a multiple"), (dict(window_pattern="SXL"), "only S and L"), (dict(window_pattern="SL"), "short_window > 0"),
+    (dict(n_layer=0), "positive integer"), (dict(n_embd=6, n_head=2, n_kv_head=2), "even"), (dict(n_kv_head=4), "n_kv_head"),
+    (dict(value_embeds=True, ve_gate_channels=1000), "ve_gate_channels"), (dict(smear=True, smear_channels=1000), "smear_channels")])  # fmt: skip
+def test_impossible_configurations_are_refused(bad, text):
+    with pytest.raises(ValueError, match=text):
+        GPTConfig(**bad)

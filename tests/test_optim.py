@@ -1,0 +1,146 @@
+"""The optimizer against torch's AdamW and against the Muon update written again in float64, a matrix and a number at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from gpt2course.model import GPT
+from gpt2course.optim import POLAR_EXPRESS, Group, MuonAdamW, polar_express
+from gpt2course.recipes import LADDER, make_optimizer, resolve
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_adamw_equals_torch():
+    ours, theirs = (torch.nn.Parameter(random(7, 5)) for _ in range(2))
+    group = Group("g", "adamw", {"p": ours}, lr=0.03, weight_decay=0.1, beta1=0.8, beta2=0.95, eps=1e-10)
+    optimizer = MuonAdamW([group])
+    reference = torch.optim.AdamW([theirs], lr=0.03, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.1)
+    for step in range(20):
+        ours.grad = random(7, 5, seed=step + 1) * 10.0 ** (step % 3 - 1)
+        theirs.grad = ours.grad.clone()
+        rate = 1.0 if step < 10 else 0.5
+        reference.param_groups[0]["lr"] = 0.03 * rate
+        optimizer.step(lr=rate)
+        reference.step()
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def muon_in_float64(p, grads, *, lr, momenta, decays, beta2, safety, row_norm, renorm):
+    """The same steps as one reads them in the papers, on one matrix, with numpy."""
+    p = p.double().numpy().copy()
+    m, n = p.shape
+    buffer, second = np.zeros((m, n)), np.zeros(max(m, n))
+    for grad, momentum, decay in zip(grads, momenta, decays):
+        g = grad.double().numpy()
+        buffer = momentum * buffer + (1 - momentum) * g
+        x = (1 - momentum) * g + momentum * buffer  # Nesterov: look ahead once more
+        if row_norm:
+            norms = np.sqrt((x**2).sum(axis=1))
+            x = x / norms[:, None] * np.sqrt((x**2).sum() / m)
+        x = x / (np.sqrt((x**2).sum()) * safety + 1e-6)
+        for a, b, c in POLAR_EXPRESS:
+            gram = x @ x.T
+            x = a * x + b * gram @ x + c * gram @ gram @ x
+        if renorm:
+            x = x * np.sqrt(min(m, n)) / np.sqrt((x**2).sum())
+        square = (x**2).mean(axis=1) if m >= n else (x**2).mean(axis=0)
+        second = beta2 * second + (1 - beta2) * square
+        scaled = x / np.sqrt(second)[:, None] if m >= n else x / np.sqrt(second)[None, :]
+        x = scaled * np.sqrt((x**2).sum() / (scaled**2).sum())
+        rate = lr * np.sqrt(max(1, m / n))
+        cautious = (x * p >= 0).astype(float)
+        p = p - rate * x - rate * decay * p * cautious
+    return torch.from_numpy(p)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 5), (5, 12)])
+@pytest.mark.parametrize("row_norm,renorm,safety,beta2", [(False, False, 1.02, 0.95), (True, True, 1.01, 0.9)])
+def test_muon_equals_the_papers_in_float64(shape, row_norm, renorm, safety, beta2):
+    params = {f"p{i}": torch.nn.Parameter(random(*shape, seed=i).double()) for i in range(3)}
+    start = {k: p.detach().clone() for k, p in params.items()}
+    group = Group("m", "muon", params, lr=0.02, weight_decay=0.3, beta2=beta2, safety=safety, row_norm=row_norm, renorm=renorm)
+    optimizer = MuonAdamW([group], ns_dtype=torch.float64)
+    momenta, factors = [0.85 + 0.01 * t for t in range(8)], [1 - t / 8 for t in range(8)]
+    grads = {k: [random(*shape, seed=100 * t + j).double() for t in range(8)] for j, k in enumerate(params)}
+    for t in range(8):
+        for k, p in params.items():
+            p.grad = grads[k][t].clone()
+        optimizer.step(lr=1.0, momentum=momenta[t], weight_decay=factors[t])
+    for k, p in params.items():
+        want = muon_in_float64(start[k], grads[k], lr=0.02, momenta=momenta, decays=[0.3 * f for f in factors], beta2=beta2,
+                               safety=safety, row_norm=row_norm, renorm=renorm)  # fmt: skip
+        # the package measures norms in float32 even here
+        torch.testing.assert_close(p.detach(), want, atol=2e-6, rtol=1e-5)
+        assert (p.detach() - start[k]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 32), (32, 96)])
+def test_polar_express_lifts_singular_values_to_one(shape):
+    """Singular values from 1 down to a hundredth of the largest end near 1; left and right vectors stay."""
+    m, n = shape
+    k = min(shape)
+    u, v = torch.linalg.qr(random(m, k))[0], torch.linalg.qr(random(n, k, seed=1))[0]
+    s = torch.logspace(0, -2, k)
+    x = polar_express((u * s) @ v.T)
+    inside = u.T @ x @ v
+    assert torch.allclose(inside, torch.diag(inside.diag()), atol=1e-3)
+    values = inside.diag()
+    assert 0.8 < values.min() and values.max() < 1.2, values
+    assert torch.allclose(u @ inside @ v.T, x, atol=1e-3)
+
+
+def test_rates_of_tall_matrices_are_raised():
+    wide, tall = torch.nn.Parameter(torch.zeros(4, 16)), torch.nn.Parameter(torch.zeros(16, 4))
+    optimizer = MuonAdamW([Group("m", "muon", {"wide": wide, "tall": tall}, lr=0.1)])
+    wide.grad, tall.grad = random(4, 16), random(4, 16).T.contiguous()
+    optimizer.step()
+    torch.testing.assert_close(tall.data, 2 * wide.data.T, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", list(LADDER))
+def test_every_parameter_is_in_exactly_one_group(recipe):
+    plan = resolve(recipe, depth=4, width=64, head_dim=16, sequence_len=32, vocab_size=512, batch_tokens=320, steps=10)
+    model = GPT(plan.model).init_weights()
+    optimizer = make_optimizer(model, plan)
+    seen = [name for group in optimizer.groups for name in group.params]
+    assert sorted(seen) == sorted(name for name, _ in model.named_parameters())
+    muon = {name for group in optimizer.groups if group.kind == "muon" for name in group.params}
+    matrices = {name for name, p in model.named_parameters() if name.startswith("blocks.")}
+    assert muon == (set() if recipe == "modern" else matrices)
+
+
+def test_a_parameter_in_two_groups_is_refused():
+    p = torch.nn.Parameter(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="more than one group.*'p'"):
+        MuonAdamW([Group("a", "adamw", {"p": p}, lr=1.0), Group("b", "muon", {"p": p}, lr=1.0)])
+
+
+def test_state_restores_exactly():
+    """Saved after 3 steps, loaded into a fresh optimizer, the next 3 steps are bit for bit the same."""
+    plan = resolve("record", depth=2, width=32, head_dim=16, sequence_len=16, vocab_size=300, batch_tokens=160, steps=10)
+
+    def run(model, optimizer, steps):
+        for t in steps:
+            idx = torch.randint(0, 300, (2, 17), generator=torch.Generator().manual_seed(t))
+            model(idx[:, :-1], idx[:, 1:]).backward()
+            optimizer.step(plan.lr(t), plan.muon_momentum(t), plan.weight_decay(t))
+            optimizer.zero_grad()
+
+    model = GPT(plan.model).init_weights()
+    optimizer = make_optimizer(model, plan)
+    run(model, optimizer, range(3))
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    state = {k: v.clone() for k, v in optimizer.state_dict().items()}
+    run(model, optimizer, range(3, 6))
+    again = GPT(plan.model)
+    again.load_state_dict(weights)
+    second = make_optimizer(again, plan)
+    second.load_state_dict(state)
+    run(again, second, range(3, 6))
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    assert not torch.equal(weights["lm_head.weight"], model.lm_head.weight)
+    with pytest.raises(ValueError, match="does not fit"):
+        second.load_state_dict({k: v for k, v in state.items() if not k.startswith("momentum")})

@@ -1,0 +1,136 @@
+"""The ladder's numbers against the published ones, its schedules against hand-computed values, and what it refuses."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2course.files import UserError
+from gpt2course.recipes import LADDER, PROFILES, Plan, Recipe, override, resolve
+
+SMALL = dict(depth=4, width=64, head_dim=16, sequence_len=32, vocab_size=512, batch_tokens=320)
+
+
+def test_jan29_rates_at_depth_24():
+    """references: karpathy/nanochat 348fbb3, scripts/base_train.py and nanochat/gpt.py."""
+    g = resolve("jan29", depth=24).groups
+    assert g["wte"]["lr"] == pytest.approx(0.2121, abs=5e-5) and g["value_embeds"]["lr"] == g["wte"]["lr"]
+    assert g["lm_head"]["lr"] == pytest.approx(0.00283, abs=5e-6)
+    assert g["matrices"]["lr"] == 0.02 and g["matrices"]["weight_decay"] == pytest.approx(0.05)
+    assert g["resid_lambdas"]["lr"] == pytest.approx(0.005) and g["x0_lambdas"]["lr"] == 0.5
+    assert (g["x0_lambdas"]["beta1"], g["x0_lambdas"]["beta2"]) == (0.96, 0.95)
+    assert all((g[k]["beta1"], g[k]["beta2"], g[k]["weight_decay"]) == (0.8, 0.95, 0) for k in ("lm_head", "wte", "value_embeds", "resid_lambdas"))
+    assert (g["matrices"]["safety"], g["matrices"]["ns_steps"], g["matrices"]["beta2"]) == (1.02, 5, 0.95)
+
+
+def test_record_at_depth_24_ratio_8():
+    """references: karpathy/nanochat 92d63d4."""
+    p = resolve("record", depth=24, ratio=8)
+    g = p.groups
+    assert (p.steps, p.batch_tokens) == (5568, 1_048_576)
+    assert g["lm_head"]["lr"] == pytest.approx(0.008) and g["wte"]["lr"] == pytest.approx(0.30) and g["value_embeds"]["lr"] == pytest.approx(0.15)
+    assert g["matrices"]["lr"] == pytest.approx(0.02828, abs=5e-6) and g["matrices"]["weight_decay"] == pytest.approx(0.0597, abs=5e-5)
+    assert g["resid_lambdas"]["lr"] == pytest.approx(0.00707, abs=5e-6) and g["x0_lambdas"]["lr"] == pytest.approx(0.707, abs=5e-4)
+    assert g["smear_backout"]["lr"] == 0.2 and p.model.short_window == 512
+    assert p.flops_per_token == pytest.approx(4.775e9, rel=1e-4)
+    assert (g["wte"]["beta2"], g["lm_head"]["beta2"], g["wte"]["weight_decay"], g["lm_head"]["weight_decay"]) == (0.995, 0.96, 0.001, 0.01)
+    assert (g["matrices"]["beta2"], g["matrices"]["row_norm"], g["matrices"]["renorm"]) == (0.9, True, True)
+
+
+@pytest.mark.parametrize("depth,total,scaling,gflops", [(8, 125.8, 41.9, 0.3146), (12, 286.3, 110.1, 0.8022), (16, 536.9, 234.9, 1.661), (20, 896.5, 435.2, 3.004), (26, 1681.8, 918.4, 6.185)])  # fmt: skip
+def test_the_dial_at_other_depths(depth, total, scaling, gflops):
+    p = resolve("jan29", depth=depth)
+    assert p.params["total"] / 1e6 == pytest.approx(total, abs=0.05) and p.params["scaling"] / 1e6 == pytest.approx(scaling, abs=0.05)
+    assert p.flops_per_token / 1e9 == pytest.approx(gflops, rel=2e-4)
+
+
+@pytest.mark.parametrize("depth,batch", [(8, 2**18), (12, 2**19), (16, 2**19), (18, 2**20), (26, 2**20)])
+def test_the_records_batch_follows_the_horizon(depth, batch):
+    assert resolve("record", depth=depth).batch_tokens == batch
+
+
+def test_schedules_of_jan29():
+    p = resolve("jan29", **SMALL, steps=1000)
+    assert [p.lr(s) for s in (0, 250, 500, 750, 999)] == [1, 1, 1, 0.5, pytest.approx(0.002)]
+    assert [p.muon_momentum(s) for s in (0, 150, 300, 999)] == [0.85, pytest.approx(0.90), 0.95, 0.95]
+    assert [p.weight_decay(s) for s in (0, 500, 999)] == [1, 0.5, pytest.approx(0.001)]
+
+
+def test_schedules_of_record():
+    p = resolve("record", **SMALL, steps=2000)
+    assert [p.lr(s) for s in (0, 19, 39, 700)] == [1 / 40, 0.5, 1, 1]
+    assert p.lr(1350) == pytest.approx(0.5 + 0.5 * 0.05) and p.lr(1999) == pytest.approx(0.05, abs=1e-3)
+    assert [p.muon_momentum(s) for s in (0, 200, 400)] == [0.85, pytest.approx(0.91), 0.97]
+    assert p.muon_momentum(1350) == pytest.approx(0.935) and p.muon_momentum(1999) == pytest.approx(0.90, abs=1e-3)
+    assert [p.weight_decay(s) for s in (0, 1000)] == [1, pytest.approx(0.5)] and p.weight_decay(1999) < 1e-5
+
+
+def test_each_rung_is_the_one_before_it_plus_its_own():
+    """What a rung adds is exactly what the course says it adds."""
+    names = list(LADDER)
+    assert names == ["modern", "muon", "windows", "lambdas", "jan29", "record"]
+    added = {"muon": {"matrix_optimizer"}, "windows": {"window_pattern"}, "lambdas": {"resid_lambda", "x0_lambda"}, "jan29": {"value_embeds"}}
+    for before, after in zip(names, names[1:]):
+        a, b = (dataclasses.asdict(LADDER[n]) for n in (before, after))
+        changed = {k for k in a if a[k] != b[k]} - {"name", "lesson"}
+        assert after not in added or changed == added[after]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(LADDER)), st.integers(1, 40), st.sampled_from([None, 128, 256, 1024]), st.floats(1, 40))
+def test_any_depth_resolves_and_survives_json(recipe, depth, width, ratio):
+    p = resolve(recipe, depth=depth, width=width, ratio=ratio)
+    assert p.params["scaling"] * ratio // p.batch_tokens == p.steps and p.tokens == p.steps * p.batch_tokens
+    assert Plan.from_json(json.loads(json.dumps(p.to_json()))) == p
+    assert all(0 <= p.lr(s) <= 1 and 0 <= p.weight_decay(s) <= 1 and 0 < p.muon_momentum(s) < 1 for s in range(0, p.steps, max(1, p.steps // 7)))
+
+
+BAD = [
+    (dict(widht=3), "no setting 'widht'; did you mean width"), (dict(depth=0), "depth = 0 is not allowed"), (dict(depth=-2), "depth = -2"),
+    (dict(depth=1000), "at most 128 layers"), (dict(depth="four"), "not of type int"), (dict(depth=4.5), "not of type int"), (dict(depth=True), "not of type int"),
+    (dict(matrix_lr="fast"), "not of type float"), (dict(matrix_lr=float("nan")), "not of type float"), (dict(matrix_lr=-1), "matrix_lr = -1.0 is not allowed"),
+    (dict(width=100), "not a multiple of head_dim 128"), (dict(head_dim=3, width=9), "must be even"), (dict(ratio=0), "ratio = 0.0"),
+    (dict(batch_tokens=1000), "not a multiple of sequence_len"), (dict(depth=1, ratio=0.001), "less than one batch"), (dict(steps=0), "steps = 0"),
+    (dict(vocab_size=100), "at least 266"), (dict(qk_norm="perhaps"), "not of type bool"), (dict(qk_norm=1), "not of type bool"),
+    (dict(x0_lambda=[1, 2, 3]), "not of type tuple"), (dict(name="mine"), "no setting 'name'"), (dict(window_pattern="LS?"), "only S and L"),
+    (dict(matrix_optimizer="sgd"), "adamw or muon"), (dict(warmdown_ratio=1.5), "it is a share"), (dict(ns_steps=9), "1 to 5 iterations"),
+    (dict(momentum=1.0), "in [0, 1)"), (dict(n_kv_head=5), "n_kv_head")]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes,text", BAD, ids=[str(b[0]) for b in BAD])
+def test_bad_settings_get_one_clear_error(changes, text):
+    with pytest.raises(UserError) as e:
+        resolve("jan29", **changes)
+    assert text in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("text,value", [("1e-3", 0.001), ("0.5", 0.5), ("2", 2.0)])
+def test_numbers_may_be_text_as_papermill_and_yaml_pass_them(text, value):
+    assert override(Recipe(), {"matrix_lr": text}).matrix_lr == value
+
+
+def test_other_texts():
+    r = override(Recipe(), {"qk_norm": "true", "x0_lambda": "[0.1, 0.2]", "width": "None", "depth": "8"})
+    assert (r.qk_norm, r.x0_lambda, r.width, r.depth) == (True, (0.1, 0.2), None, 8)
+
+
+def test_unknown_recipe():
+    with pytest.raises(UserError, match="'gpt5' does not exist; the ladder is modern, muon"):
+        resolve("gpt5")
+
+
+def test_profiles_change_sizes_only():
+    sizes = {"depth", "width", "head_dim", "sequence_len", "vocab_size", "batch_tokens", "steps", "ratio", "eval_bytes"}
+    for name, profile in PROFILES.items():
+        assert set(profile) - {"corpus", "device_batch"} <= sizes, name
+
+
+def test_the_command_prints_json():
+    out = subprocess.run([sys.executable, "-m", "gpt2course.recipes", "jan29", "--depth", "24", "--ratio", "12"], capture_output=True, text=True, check=True).stdout
+    assert json.loads(out)["steps"] == 16704
+    bad = subprocess.run([sys.executable, "-m", "gpt2course.recipes", "jan29", "--set", "width"], capture_output=True, text=True)
+    assert bad.returncode == 2 and bad.stderr == "error: --set 'width': write name=value, for example --set width=192\n"
