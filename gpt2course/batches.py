@@ -1,12 +1,13 @@
 """Rows of tokens for training: documents packed by best fit, every row starting with BOS, exactly resumable. Built in lesson 02.
 
-The packing is nanochat's (commit 348fbb3). A row has T+1 tokens (T inputs, T targets). Documents wait in a buffer of about 1000; the
-largest one that fits into what is left of the row goes in, again and again; when none fits, the shortest is cropped to fill the row
-exactly and its rest is dropped. No padding, and attention can look back to the start of the row's last document, at a price: at T=2048
-about 35 % of the tokens of web text are cropped away. Long documents suffer most: one longer than a row keeps at most T+1 tokens.
+The packing is nanochat's (commit 348fbb3). A row has T+1 tokens: T inputs, T targets, one apart. Documents wait in a buffer of
+about 1000. The longest one that fits into what is left of the row goes in, again and again; when none fits, the shortest one is
+cropped to fill the row exactly and the rest of it is dropped. So there is no padding, and every row starts with a document. The
+price is the cropped tokens: at T=2048 about 35 % of web text. A document longer than a row never fits and keeps at most T+1
+tokens, so documents much longer than T should be cut into shorter ones before they come here; `statistics` tells the share.
 
-The order does not depend on the number of ranks. Document i goes to stream i % streams; each stream packs its own rows; global row j
-comes from stream j % streams; rank r of w serves the rows with j % w == r. So w ranks together see what one rank would.
+The order does not depend on the number of ranks. Document i goes to stream i % streams; each stream packs its own rows; global
+row j comes from stream j % streams; rank r of w serves the rows with j % w == r. So w ranks together see exactly what one would.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -15,152 +16,244 @@ import numpy as np
 
 from gpt2course.files import UserError
 
-TOP_UP = 128  # documents tokenized at a time
-STATE_VERSION = 1
+TOP_UP = 128  # documents read and tokenized at a time (nanochat 348fbb3)
+VERSION = 1  # of the state
+
+
+def _block_of(split, i: int) -> int:
+    """The number of the block that holds document i."""
+    return bisect_right(split.blocks, i, key=lambda block: block[0]) - 1
 
 
 class _Stream:
-    """One stream's documents, buffer and counters. Documents s, s + S, s + 2S, ... of the split, again and again."""
+    """Documents s, s + S, s + 2S, ... of the split, epoch after epoch: a buffer of them and the counters that a resume needs."""
 
     def __init__(self, split, tokenizer, T: int, index: int, streams: int, buffer_docs: int):
-        self.split, self.tokenizer, self.row, self.index, self.streams = split, tokenizer, T + 1, index, streams
+        self.split, self.tokenizer, self.row_tokens, self.index, self.streams = split, tokenizer, T + 1, index, streams
         self.documents = len(range(index, len(split), streams))  # in an epoch
-        self.target = min(buffer_docs, self.documents)  # a buffer of several epochs would hold every document several times
-        self.epoch = 0
+        # With fewer documents than buffer_docs a full buffer would hold each of them several times, so one epoch is enough.
+        self.target = min(buffer_docs, self.documents)
+        # (length, arrival) of every buffered document, sorted, so that the best fit is found by bisection
+        self.keys: list[tuple[int, int]] = []
+        # arrival -> (document index, its first T+1 tokens), in order of arrival
+        self.buffer: dict[int, tuple[int, np.ndarray]] = {}
+        self.arrivals = 0  # documents ever buffered; numbers them
+        self.ahead: dict[int, str] = {}  # document index -> text: this stream's documents in the block read last
+        self.epoch = 0  # epochs read to the end
         self.next = 0  # position in the stream of the next document to read
-        self.arrivals = 0
-        self.keys: list[tuple[int, int]] = []  # (length, arrival) of the buffered documents, sorted
-        self.buffer: dict[int, tuple[int, np.ndarray]] = {}  # arrival -> (document index, its first T+1 tokens), in order of arrival
         self.skipped = 0  # empty documents met
-        self.placed_documents = 0  # documents put into rows, whole or cropped
-        self.cropped_documents = 0
-        self.cropped_tokens = 0
-        self._block: tuple[int, list[str]] = (-1, [])
+        self.placed = 0  # documents put into rows, whole or cropped
+        self.cropped = 0  # documents cropped
+        self.cropped_tokens = 0  # tokens dropped by cropping
+
+    def read(self, indices: list[int]) -> list[str]:
+        """The texts of the stream's documents `indices` (ascending). Going through an epoch reads each block once."""
+        found = []
+        for i in indices:
+            if i not in self.ahead:
+                block = _block_of(self.split, i)
+                first, n = self.split.blocks[block]
+                texts = self.split.read_block(block)
+                self.ahead = {j: texts[j - first] for j in range(i, first + n, self.streams)}
+            found.append(self.ahead[i])
+        return found
 
     def add(self, index: int, tokens: list[int]) -> None:
+        """Put a document at the end of the buffer."""
         insort(self.keys, (len(tokens), self.arrivals))
-        self.buffer[self.arrivals] = (index, np.array(tokens[: self.row], dtype=np.int32))  # no row holds more of it
+        kept = np.array(tokens[: self.row_tokens], dtype=np.int32)  # no row can hold more of it
+        self.buffer[self.arrivals] = (index, kept)
         self.arrivals += 1
 
     def top_up(self) -> None:
-        """Read batches of at most 128 documents, none across the end of an epoch, until the buffer has its target."""
+        """Add batches of at most 128 documents, none across the end of an epoch, until the buffer has reached its target."""
         empty = 0
         while len(self.keys) < self.target:
-            last = min(self.next + TOP_UP, self.documents)
-            indices = [self.index + p * self.streams for p in range(self.next, last)]
-            self.next = last
-            if self.next == self.documents:
-                self.next, self.epoch = 0, self.epoch + 1
-            texts = read_documents(self.split, indices)
-            kept = [(i, text) for i, text in zip(indices, texts) if text]
-            self.skipped += len(texts) - len(kept)
-            for (i, _), tokens in zip(kept, self.tokenizer.encode_batch([text for _, text in kept], bos=True)):
+            end = min(self.next + TOP_UP, self.documents)
+            indices = [self.index + self.streams * position for position in range(self.next, end)]
+            documents = [(i, text) for i, text in zip(indices, self.read(indices)) if text]
+            self.epoch, self.next = (self.epoch + 1, 0) if end == self.documents else (self.epoch, end)
+            self.skipped += len(indices) - len(documents)
+            for (i, _), tokens in zip(documents, self.tokenizer.encode_batch([text for _, text in documents], bos=True)):
                 self.add(i, tokens)
-            empty = 0 if kept else empty + len(texts)
+            empty = 0 if documents else empty + len(indices)
             if empty >= self.documents:
-                raise UserError(f"all {self.documents} documents of stream {self.index} are empty; use fewer streams or other text")
+                raise UserError(
+                    f"all {self.documents} documents of stream {self.index} (of {self.streams}) are empty; use fewer streams"
+                )
 
-    def pick(self, arrival_key: int) -> tuple[int, np.ndarray]:
-        length, arrival = self.keys.pop(arrival_key)
-        self.placed_documents += 1
+    def take(self, at: int) -> tuple[int, np.ndarray]:
+        """Remove the document of `keys[at]` from the buffer; returns (its length, its first T+1 tokens)."""
+        length, arrival = self.keys.pop(at)
+        self.placed += 1
         return length, self.buffer.pop(arrival)[1]
 
     def fill(self, row: np.ndarray) -> None:
         """Fill `row` (T+1,) with the stream's next row."""
-        at = 0
-        while at < len(row):
+        start = 0
+        while start < len(row):
             self.top_up()
-            space = len(row) - at
-            fits = bisect_right(self.keys, (space, self.arrivals))  # keys before this one are documents that fit
-            if fits:
-                largest = self.keys[fits - 1][0]
-                length, tokens = self.pick(bisect_left(self.keys, (largest, -1)))  # the first to arrive among equals
-                row[at : at + length] = tokens
-                at += length
+            space = len(row) - start
+            fitting = bisect_right(self.keys, (space, self.arrivals))  # how many buffered documents fit
+            if fitting:
+                longest = self.keys[fitting - 1][0]
+                length, tokens = self.take(bisect_left(self.keys, (longest, 0)))  # among equals the first to arrive
+                row[start : start + length] = tokens
+                start += length
             else:
-                length, tokens = self.pick(0)  # the shortest, the first to arrive among equals
-                row[at:] = tokens[:space]
-                at += space
-                self.cropped_documents += 1
+                length, tokens = self.take(0)  # the shortest, among equals the first to arrive
+                row[start:] = tokens[:space]
+                start = len(row)
+                self.cropped += 1
                 self.cropped_tokens += length - space
 
 
-def read_documents(split, indices: list[int]) -> list[str]:
-    """The documents `indices` of `split`, in that order; every block that holds some of them is read once."""
-    starts = [first for first, _ in split.blocks]
-    texts: dict[int, str] = {}
-    block, first, docs = -1, 0, []
-    for i in sorted(set(indices)):
-        b = bisect_right(starts, i) - 1
-        if b != block:
-            block, first, docs = b, starts[b], split.read_block(b)
-        texts[i] = docs[i - first]
-    return [texts[i] for i in indices]
+_COUNTERS = ("epoch", "next", "skipped", "placed", "cropped", "cropped_tokens")
 
 
 class Batches:
-    """Endless rows of T+1 tokens from `split`, for one rank of `world`. Exactly resumable by state_dict and load_state_dict."""
+    """Endless rows of T+1 tokens from `split` (data.Split), those of one rank out of `world`.
+
+    Args: tokenizer has encode_batch(texts, bos=True) and sha256; streams belongs to the run, not to the machine: keep it when the
+    number of ranks changes; buffer_docs is the size of each stream's buffer, at most the documents of the stream.
+    Errors: UserError when world does not divide streams, or the split has fewer documents than streams.
+    """
 
     def __init__(self, split, tokenizer, T: int, *, streams: int = 8, rank: int = 0, world: int = 1, buffer_docs: int = 1000):
-        for name, value, least in [("T", T, 1), ("streams", streams, 1), ("world", world, 1), ("buffer_docs", buffer_docs, 1)]:
-            if value < least:
-                raise UserError(f"{name} {value} is too small: at least {least}")
+        for name, value in [("T", T), ("streams", streams), ("world", world), ("buffer_docs", buffer_docs)]:
+            if value < 1:
+                raise UserError(f"{name} {value} is too small: at least 1")
         if not 0 <= rank < world:
             raise UserError(f"rank {rank} is outside 0 to {world - 1} (world {world})")
         if streams % world:
             allowed = ", ".join(str(w) for w in range(1, streams + 1) if streams % w == 0)
-            raise UserError(f"world {world} does not divide {streams} streams; the number of ranks can be {allowed}")
+            raise UserError(f"world {world} (the number of ranks) does not divide {streams} streams; it can be: {allowed}")
         if len(split) < streams:
-            allowed = ", ".join(str(s) for s in range(1, len(split) + 1) if s % world == 0) or "none with this many ranks"
-            raise UserError(f"{len(split)} documents cannot fill {streams} streams; streams can be: {allowed}")
-        self.split, self.tokenizer, self.T, self.rank, self.world = split, tokenizer, T, rank, world
-        self.n_streams, self.buffer_docs = streams, buffer_docs
-        self.rows = 0  # served by every rank together, if all are at the same point
-        self.streams = {s: _Stream(split, tokenizer, T, s, streams, buffer_docs) for s in range(rank, streams, world)}
+            allowed = ", ".join(str(s) for s in range(1, len(split) + 1) if s % world == 0) or f"none with {world} ranks"
+            raise UserError(f"streams {streams} is too many for {len(split)} documents (one each at least); it can be: {allowed}")
+        self.split, self.tokenizer, self.T, self.streams, self.rank, self.world = split, tokenizer, T, streams, rank, world
+        self.buffer_docs = buffer_docs
+        self.rows = 0  # rows served by all ranks together, each having served as many as this one
+        self._own = {s: self._stream(s) for s in range(rank, streams, world)}
+
+    def _stream(self, index: int) -> _Stream:
+        return _Stream(self.split, self.tokenizer, self.T, index, self.streams, self.buffer_docs)
 
     def next_rows(self, n: int) -> np.ndarray:
-        """The rank's next n rows: (n, T+1) int64. Row k of rank r is global row k * world + r."""
-        out = np.empty((n, self.T + 1), dtype=np.int64)
-        for row in out:
-            self.streams[(self.rows + self.rank) % self.n_streams].fill(row)
+        """The rank's next n rows, (n, T+1) int64. Row k of rank r is global row k * world + r."""
+        rows = np.empty((n, self.T + 1), dtype=np.int64)
+        for row in rows:
+            self._own[(self.rows + self.rank) % self.streams].fill(row)
             self.rows += self.world
-        return out
+        return rows
 
     def _identity(self) -> dict:
-        return {
-            "version": STATE_VERSION, "documents": len(self.split), "streams": self.n_streams, "T": self.T,
-            "buffer_docs": self.buffer_docs, "tokenizer": self.tokenizer.sha256,
-        }  # fmt: skip
+        """What must be equal for a state to fit; the order of the rows depends on each of these."""
+        return {"version": VERSION, "documents": len(self.split), "streams": self.streams, "T": self.T,
+                "buffer_docs": self.buffer_docs, "tokenizer": self.tokenizer.sha256}  # fmt: skip
 
     def state_dict(self) -> dict:
-        """Everything needed to go on from here, as plain JSON values: counters and the indices of the buffered documents."""
-        return {**self._identity(), "rows": self.rows, "stream_states": [
-            {"stream": s, "epoch": st.epoch, "next": st.next, "skipped": st.skipped, "placed_documents": st.placed_documents,
-             "cropped_documents": st.cropped_documents, "cropped_tokens": st.cropped_tokens,
-             "buffer": [i for i, _ in st.buffer.values()], "buffer_tokens": sum(length for length, _ in st.keys)}
-            for s, st in self.streams.items()
-        ]}  # fmt: skip
+        """Where this rank is, as plain JSON values, under 10 kB a stream: counters, and the indices of the buffered documents.
+
+        The states of all ranks make one global state with `merge_states`; with one rank it is global already.
+        """
+        streams = []
+        for s, stream in self._own.items():
+            counters = {name: getattr(stream, name) for name in _COUNTERS}
+            tokens = sum(length for length, _ in stream.keys)  # lets a resume notice that the text has changed
+            streams.append({"stream": s, **counters, "buffer_tokens": tokens, "buffer": [i for i, _ in stream.buffer.values()]})
+        return {**self._identity(), "rows": self.rows, "stream_states": streams}
 
     def load_state_dict(self, state: dict) -> None:
-        for key, mine in self._identity().items():
-            if state.get(key) != mine:
-                raise UserError(f"the data state has {key} {state.get(key)!r}, but this run has {mine!r}; they must be equal to resume")
-        saved = {st["stream"]: st for st in state["stream_states"]}
-        self.rows = state["rows"]
-        for s, stream in self.streams.items():
-            st = saved[s]
-            fresh = _Stream(self.split, self.tokenizer, self.T, s, self.n_streams, self.buffer_docs)
-            for key in ("epoch", "next", "skipped", "placed_documents", "cropped_documents", "cropped_tokens"):
-                setattr(fresh, key, st[key])
-            for at in range(0, len(st["buffer"]), TOP_UP):
-                indices = st["buffer"][at : at + TOP_UP]
-                for i, tokens in zip(indices, self.tokenizer.encode_batch(read_documents(self.split, indices), bos=True)):
-                    fresh.add(i, tokens)
-            self.streams[s] = fresh
+        """Go on exactly where `state` was taken, by reading and encoding its buffered documents again.
+
+        The state may be global (from any number of ranks) or this rank's own.
+        Errors: UserError, and nothing is changed, when the state is of another split, T, tokenizer, number of streams or
+        buffer_docs, lacks one of this rank's streams, or the text of a buffered document is not what it was.
+        """
+        for name, mine in self._identity().items():
+            if state.get(name) != mine:
+                raise UserError(f"data state: {name} is {state.get(name)!r} in it and {mine!r} here; use the same or start anew")
+        if state["rows"] % self.world:
+            raise UserError(f"data state: {self.world} ranks cannot share {state['rows']} rows equally; use a divisor of that")
+        saved = {s["stream"]: s for s in state["stream_states"]}
+        if missing := [s for s in self._own if s not in saved]:
+            raise UserError(f"data state: streams {missing} are missing; load what merge_states makes of the states of all ranks")
+
+        wanted: dict[int, list[int]] = {}  # block -> documents: each block is read once for all streams
+        for i in sorted({i for s in self._own for i in saved[s]["buffer"]}):
+            wanted.setdefault(_block_of(self.split, i), []).append(i)
+        texts: dict[int, str] = {}
+        for block, indices in wanted.items():
+            documents = self.split.read_block(block)
+            texts |= {i: documents[i - self.split.blocks[block][0]] for i in indices}
+
+        own = {}
+        for s in self._own:
+            own[s] = self._stream(s)
+            for name in _COUNTERS:
+                setattr(own[s], name, saved[s][name])
+            buffer = saved[s]["buffer"]
+            for at in range(0, len(buffer), TOP_UP):
+                some = buffer[at : at + TOP_UP]
+                for i, tokens in zip(some, self.tokenizer.encode_batch([texts[i] for i in some], bos=True)):
+                    own[s].add(i, tokens)
+            now, then = sum(length for length, _ in own[s].keys), saved[s]["buffer_tokens"]
+            if now != then:
+                raise UserError(
+                    f"data state: the buffered documents of stream {s} had {then} tokens and have {now} now, so the text of the "
+                    "corpus has changed; restore it or start anew"
+                )
+        self._own, self.rows = own, state["rows"]
+
+    def statistics(self) -> dict:
+        """`statistics` of this rank's streams so far."""
+        return statistics(self.state_dict())
 
 
 def merge_states(states: list[dict]) -> dict:
-    """One global state from the state_dict of every rank."""
-    merged = dict(states[0])
-    merged["stream_states"] = sorted((st for state in states for st in state["stream_states"]), key=lambda st: st["stream"])
-    return merged
+    """One global state from the state_dict of every rank, in any order; it can be loaded by any number of ranks.
+
+    Errors: UserError when the ranks are not at the same row, differ in anything else, or do not hold every stream exactly once.
+    """
+    if not states:
+        raise UserError("data state: there are no states to merge")
+    common = {name: value for name, value in states[0].items() if name != "stream_states"}
+    for state in states[1:]:
+        for name, value in common.items():
+            if state.get(name) != value:
+                raise UserError(
+                    f"data state: the ranks differ in {name}, {value!r} and {state.get(name)!r}; merge one moment of one run"
+                )
+    streams = sorted((s for state in states for s in state["stream_states"]), key=lambda s: s["stream"])
+    if (have := [s["stream"] for s in streams]) != list(range(common["streams"])):
+        last = common["streams"] - 1
+        raise UserError(f"data state: the ranks hold streams {have}, not each of 0 to {last} once; give every rank's state once")
+    return {**common, "stream_states": streams}
+
+
+def statistics(state: dict) -> dict:
+    """What has happened to the documents of the streams that a state (a rank's or a merged one) holds.
+
+    Returns rows; tokens (T a row, the number trained on); documents (placed in rows, whole or cropped); cropped_documents;
+    cropped_tokens and cropped_share (dropped by cropping, out of all tokens of the placed documents); skipped (empty documents);
+    epoch (float: how often the documents have gone through the buffer).
+    """
+    streams, S = state["stream_states"], state["streams"]
+
+    def total(name: str) -> int:
+        return sum(s[name] for s in streams)
+
+    rows = sum(len(range(s["stream"], state["rows"], S)) for s in streams)
+    cropped = total("cropped_tokens")
+    documents = sum(len(range(s["stream"], state["documents"], S)) for s in streams)  # of these streams, in an epoch
+    return {
+        "rows": rows,
+        "tokens": rows * state["T"],
+        "documents": total("placed"),
+        "cropped_documents": total("cropped"),
+        "cropped_tokens": cropped,
+        "cropped_share": cropped / max(1, rows * (state["T"] + 1) + cropped),
+        "skipped": total("skipped"),
+        "epoch": (total("placed") + total("skipped")) / documents,
+    }

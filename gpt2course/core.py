@@ -372,10 +372,11 @@ def evaluate(forward, tokenizer, bundle, *, max_examples=None, tasks=None, progr
     bundle is a folder, a zip or what `read_bundle` gave; max_examples cuts each task after its fixed shuffle, which also changes
     the few-shot draws (see `sampled`: biased; published runs read about 0.01 high at 500); tasks chooses by label;
     progress(done, total, label) is called after each example; max_len crops to a model's last positions.
-    Returns a dict that JSON can hold: "name" (call it CORE only if this says so), "core" (mean of the centred accuracies), "core_se",
-    "core_interval" (95 %), "baselines", "subset" (True if an example or task was left out), "n", and "tasks": {label: accuracy,
-    centred, n, se (of the accuracy), centred_se, random_baseline, kind, num_fewshot}. Standard errors are binomial: the noise
-    of having asked these questions and not others. The noise of training comes on top.
+    Returns a dict that JSON can hold: "name" (call it CORE only if this says so), "core" (mean of the centred accuracies),
+    "core_se", "core_interval" (95 %), "baselines", "subset" (True if an example or task was left out), "n", and "tasks": {label:
+    accuracy, centred, n, se (of the accuracy), centred_se, random_baseline, kind, num_fewshot}. Standard errors are binomial:
+    the noise of having asked these questions and not others. The noise of training comes on top.
+    Errors: UserError for a damaged bundle, an unknown task, NaN logits, or a tokenizer or max_len that cannot score it.
     """
     for what, value in (("max_examples", max_examples), ("max_len", max_len)):
         if value is not None and value < 1:
@@ -411,17 +412,19 @@ def evaluate(forward, tokenizer, bundle, *, max_examples=None, tasks=None, progr
 def table(result: dict) -> str:
     """A result as text: one line a task, beside the GPT-2 models where the tasks are CORE's."""
     beside = GPT2 if result["name"] == "CORE" else ()
+    columns = lambda scores: "".join(f" {x:12.4f}" for x in scores)  # noqa: E731
     width = max(map(len, [*result["tasks"], result["name"]]))
-    lines = [f"{'task':{width}}  {'shots':>5} {'n':>6} {'accuracy':>8} {'guess':>6} {'centred':>8} {'+-':>6}"
-             + "".join(f" {name:>12}" for name in beside)]
+    head = f"{'task':{width}}  {'shots':>5} {'n':>6} {'accuracy':>8} {'guess':>6} {'centred':>8} {'+-':>6}"
+    lines = [head + "".join(f" {name:>12}" for name in beside)]
     for label, r in result["tasks"].items():
-        lines.append(f"{label:{width}}  {r['num_fewshot']:5} {r['n']:6} {r['accuracy']:8.4f} {r['random_baseline']:6.3f} "
-                     f"{r['centred']:8.4f} {r['centred_se']:6.4f}" + "".join(f" {x:12.4f}" for x in CORE[label][1:] if beside))
-    whole = beside and result["n_tasks"] == len(CORE)
-    lines.append(f"{result['name']:{width}}  {'':5} {result['n']:6} {'':8} {'':6} {result['core']:8.4f} {result['core_se']:6.4f}"
-                 + "".join(f" {x:12.4f}" for x in GPT2_CORE if whole))
+        line = f"{label:{width}}  {r['num_fewshot']:5} {r['n']:6} {r['accuracy']:8.4f} {r['random_baseline']:6.3f} "
+        line += f"{r['centred']:8.4f} {r['centred_se']:6.4f}"
+        lines.append(line + columns(CORE[label][1:] if beside else ()))
+    line = f"{result['name']:{width}}  {'':5} {result['n']:6} {'':8} {'':6} {result['core']:8.4f} {result['core_se']:6.4f}"
+    lines.append(line + columns(GPT2_CORE if beside and result["n_tasks"] == len(CORE) else ()))
     low, high = result["core_interval"]
-    lines.append(f"{result['name']} {result['core']:.4f}, 95 % interval {low:.4f} to {high:.4f}; baselines: {result['baselines']}")
+    interval = f"95 % interval {low:.4f} to {high:.4f}"
+    lines.append(f"{result['name']} {result['core']:.4f}, {interval}; baselines: {result['baselines']}")
     if result["subset"]:
         most = f", at most {result['max_examples']} examples a task" if result["max_examples"] else ""
         lines.append(f"a subset: {result['n_tasks']} of {result['n_tasks_bundle']} tasks{most}; "

@@ -208,7 +208,7 @@ def main(args: Cost) -> None:
         peak = peak_flops(args.gpu)
         if peak is None:
             known = ", ".join(name.upper() for name, _, _ in PEAKS)
-            raise UserError(f"the peak of gpu {args.gpu!r} is unknown; known are {known}; or give --peak in FLOP/s, for example --peak 989e12")
+            raise UserError(f"the peak of gpu {args.gpu!r} is unknown; known are {known}; or give --peak, such as --peak 989e12")
     if args.overhead_hours < 0:
         raise UserError(f"overhead_hours = {args.overhead_hours!r} is not allowed; it must not be negative")
     train = hours(args.flops, args.gpus, peak, args.mfu)

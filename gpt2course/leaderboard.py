@@ -17,6 +17,7 @@ from pathlib import Path
 
 import tyro
 
+from gpt2course.cost import peak_flops
 from gpt2course.files import UserError, atomic_dir, atomic_file, command, home, read_json, write_json
 
 GPT2_CORE = 0.256525  # CORE of GPT-2 XL on DCLM's version-1 baselines (dev/LEADERBOARD.md of karpathy/nanochat)
@@ -85,17 +86,20 @@ class Entry:
         need(self.core is not None or self.core_runs is None, "core_runs", "without CORE there are no runs behind it")
         need(self.val_bpb is None or self.val_data, "val_data", "an entry with val_bpb must name the validation data")
         if self.seconds is not None:  # hours may be the rounded figure that was published
-            need(abs(self.hours - self.seconds / 3600) <= 0.0051, "hours", f"{self.seconds} seconds are {self.seconds / 3600:.4f} hours")
+            exact = self.seconds / 3600
+            need(abs(self.hours - exact) <= 0.0051, "hours", f"{self.seconds} seconds are {exact:.4f} hours")
         if self.who == "ours":
             need(self.run, "run", "an entry of our own must name its run")
-            need(re.fullmatch(r"\w[\w.-]*", self.evidence), "evidence", "an entry of our own must name the folder in results/ that proves it")
+            need(re.fullmatch(r"\w[\w.-]*", self.evidence), "evidence", "an entry of our own must name its folder in results/")
         else:
             need(self.source.startswith("https://"), "source", "an entry of others must name its source, an https address")
 
     @property
     def grade(self) -> str:
-        """GPT-2 grade: "yes", "below", or "not measured" without a real CORE."""
-        return "not measured" if self.core is None else "yes" if self.core > GPT2_CORE else "below"
+        """GPT-2 grade: "yes", "below", "the bar" (GPT-2 XL itself), or "not measured" without a real CORE."""
+        if self.core is None:
+            return "not measured"
+        return "yes" if self.core > GPT2_CORE else "the bar" if self.core == GPT2_CORE else "below"
 
 
 FIELDS = [f.name for f in dataclasses.fields(Entry)]
@@ -167,18 +171,6 @@ def append(entry: Entry, path=CSV) -> None:
     write([*read(path), entry], path)
 
 
-def _find(value, *names):
-    """The first value under one of `names` in nested dicts, outer levels first; None if there is none."""
-    level = [value]
-    while level:
-        for d in level:
-            for name in names:
-                if d.get(name) is not None:
-                    return d[name]
-        level = [v for d in level for v in d.values() if isinstance(v, dict)]
-    return None
-
-
 def _read_run(run) -> tuple[Path, dict, list[dict]]:
     folder = Path(run) if Path(run).is_dir() else home() / "runs" / str(run)
     if not folder.is_dir():
@@ -189,88 +181,102 @@ def _read_run(run) -> tuple[Path, dict, list[dict]]:
         for number, line in enumerate((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(), 1):
             lines.append(json.loads(line))
     except FileNotFoundError:
-        raise UserError(f"run {folder} has no metrics.jsonl, so nothing was measured; start it with `python -m gpt2course.train`") from None
+        raise UserError(f"run {folder} has no metrics.jsonl; start it with `python -m gpt2course.train`") from None
     except json.JSONDecodeError as e:
         raise UserError(f"run {folder}: line {number} of metrics.jsonl is not valid JSON ({e})") from None
     return folder, config, lines
 
 
-def real_core(line: dict) -> tuple[float | None, str]:
-    """(CORE, "") from a metrics line of kind "core" if it is the real one, else (None, what it is instead).
+def real_core(result: dict) -> tuple[float | None, str]:
+    """(CORE, "") from a result of core.py if it is the real one, else (None, what it is instead).
 
-    Real means: all 22 tasks and no other, each on every example. Fewer examples read about 0.01 too high, and a bundle of
-    other tasks measures something else. line["tasks"] holds a dict for each task with its number of examples
-    ("examples" or "n") and its centred accuracy ("centered" or "centred").
+    Real means: all 22 tasks and no other, each on every example and uncropped, centred by the baselines of DCLM's version 1.
+    Fewer examples read about 0.01 too high, and a bundle of other tasks measures something else. result: "core" and "tasks",
+    {label: {"n": examples, "centred": ...}}; "name", "baselines" and "max_len" are checked where they are given.
     """
-    tasks, score = line.get("tasks") or {}, line["core"]
-    if set(tasks) != set(CORE_TASKS):
-        return None, f"mini-CORE {score:.4f} on {len(tasks)} tasks, not CORE"
-    counts = {name: task.get("examples", task.get("n")) if isinstance(task, dict) else None for name, task in tasks.items()}
+    tasks, score = result.get("tasks") or {}, result["core"]
+    if set(tasks) != set(CORE_TASKS) or result.get("name", "CORE") != "CORE":
+        return None, f"{result.get('name', 'score')} {score:.4f} on {len(tasks)} tasks, not CORE"
+    if result.get("max_len") is not None or result.get("baselines", "DCLM v1") != "DCLM v1":
+        how = f"max_len {result.get('max_len')} and baselines {result.get('baselines')}"
+        return None, f"score {score:.4f} on the tasks of CORE with {how}, not CORE"
+    counts = {label: task.get("n") if isinstance(task, dict) else None for label, task in tasks.items()}
     if None in counts.values():
         return None, f"score {score:.4f} on the 22 tasks of CORE, number of examples not recorded"
     if counts != CORE_TASKS:
         return None, f"score {score:.4f} on {sum(counts.values()):,} of {sum(CORE_TASKS.values()):,} CORE examples, not CORE"
-    centred = [task.get("centered", task.get("centred")) for task in tasks.values()]
-    if None not in centred and abs(sum(centred) / len(centred) - score) > 1e-4:
-        raise UserError(f"core = {score!r} is not the mean of its 22 tasks, {sum(centred) / len(centred):.6f}; evaluate again")
+    mean = sum(task["centred"] for task in tasks.values()) / len(tasks)
+    if abs(mean - score) > 1e-6:
+        raise UserError(f"core = {score!r} is not the mean of its 22 tasks, {mean:.6f}; run `python -m gpt2course.core` again")
     return score, ""
 
 
+def _core_result(folder: Path, lines: list[dict]) -> dict | None:
+    """The newest result of core.py for a run: report/core.json, else the last line of kind "core" in its metrics."""
+    path = folder / "report" / "core.json"
+    if not path.is_file():
+        return next((line for line in reversed(lines) if line.get("kind") == "core"), None)
+    result = read_json(path, "CORE result")
+    if "core" not in result:
+        raise UserError(f"CORE result {path} has no score; make it with `python -m gpt2course.core {folder.name} --out {path}`")
+    stale = path.stat().st_mtime < (folder / "metrics.jsonl").stat().st_mtime  # written before the run ended
+    return {"step": -1 if stale else lines[-1]["step"]} | result
+
+
 def _hardware(config: dict) -> str:
-    hardware = _find(config, "hardware") or "unknown"
-    if isinstance(hardware, dict):
-        name = _find(hardware, "device_name", "gpu", "name", "device", "cpu") or "unknown"
-        count = _find(hardware, "n_devices", "gpus", "world_size") or _find(config, "world_size") or 1
-        return f"{count} x {name}" if isinstance(count, int) and count > 1 else str(name)
-    return str(hardware)
+    machine = config.get("machine") or {}
+    name, count = machine.get("device") or "unknown", machine.get("devices") or 1
+    if machine.get("type") == "cpu":
+        name += f" CPU, {machine.get('cpu_threads')} threads"
+    return f"{count} x {name}" if count > 1 else name
 
 
 def entry_from_run(run, evidence: str | None = None) -> Entry:
-    """The leaderboard row of a finished run, from its config.json and metrics.jsonl; nothing is written.
+    """The leaderboard row of a finished run, from its config.json, metrics.jsonl and report/core.json; nothing is written.
 
-    run: a folder, or the name of one under home()/runs. hours are the training clock; CORE stays empty unless all 22 tasks
-    were measured in full at the last step. evidence: the folder in results/ that will prove it, by default date and run.
+    run: a folder, or the name of one under home()/runs. hours are the training clock, by the rule of the published table
+    without the first steps, which warm the machine up. CORE stays empty unless it is the real one of the last step (see
+    `real_core`); what was measured instead goes into the notes. evidence: the folder in results/ that will prove it, by
+    default date and run.
     """
     folder, config, lines = _read_run(run)
     last = {line["kind"]: line for line in lines if "kind" in line}
     if "done" not in last:
         at = lines[-1].get("step", 0) if lines else 0
-        raise UserError(f"run {folder.name!r} is not finished (step {at}), so it has no time; resume it with `python -m gpt2course.train`")
-    done, notes = last["done"], []
-    core = None
-    if "core" in last:
-        core, note = real_core(last["core"])
-        if core is not None and last["core"]["step"] != done["step"]:
-            core, note = None, f"CORE {core:.4f} at step {last['core']['step']}, before the end"
+        raise UserError(f"run {folder.name!r} is not finished (step {at}); the command that began it goes on with it")
+    done, bpb, result, core, notes = last["done"], last.get("eval"), _core_result(folder, lines), None, []
+    if result is not None:
+        core, note = real_core(result)
+        if result.get("step", -1) != done["step"]:
+            core, note = None, note or f"CORE {result['core']:.4f} was measured before the end"
         notes += [note] if note else []
-    bpb = last.get("eval")
     if bpb is not None and bpb["step"] != done["step"]:
-        notes.append(f"val_bpb measured at step {bpb['step']}")
-    val_name, val_hash = _find(config, "val_name"), _find(config, "val_sha256")
-    val_data = " ".join(x for x in (val_name, f"sha256 {val_hash[:12]}" if val_hash else None) if x)
-    day = str(_find(config, "date", "started") or date.fromtimestamp((folder / "metrics.jsonl").stat().st_mtime))[:10]
+        notes.append(f"val_bpb is of step {bpb['step']}")
+    seconds = done.get("leaderboard_seconds") or done["seconds"]
+    plan = config.get("plan") or {}
+    recipe, model, scaling = plan.get("recipe", {}), plan.get("model", {}), plan.get("params", {}).get("scaling")
+    sizes = {"width": "n_embd", "T": "sequence_len", "vocabulary": "vocab_size"}
+    sizes = {label: model.get(key) for label, key in sizes.items()} | {"batch": plan.get("batch_tokens")}
+    val = [config.get("val_name") or "not recorded"] + [f"sha256 {config['val_sha256'][:12]}"] * bool(config.get("val_sha256"))
     name = folder.resolve().name
+    day = str(date.fromtimestamp((folder / "metrics.jsonl").stat().st_mtime))
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower())
-    recipe = _find(config, "recipe")
-    recipe = recipe.get("name", "") if isinstance(recipe, dict) else str(recipe or "")
-    scaling = _find(config, "scaling")  # parameters; with the tokens it gives the ratio that was really trained
-    sizes = {label: _find(config, key) for label, key in (("width", "n_embd"), ("T", "sequence_len"), ("vocabulary", "vocab_size"), ("batch", "batch_tokens"))}
     return Entry(
         id=f"ours-{day}-{slug}",
         who="ours",
-        name=f"{recipe or 'run'} {name}".strip(),
+        name=name,
         date=day,
-        hours=round(done["seconds"] / 3600, 4) or done["seconds"] / 3600,
-        seconds=round(done["seconds"], 2),
+        hours=seconds / 3600,
+        seconds=seconds,
         core=None if core is None else round(core, 6),
         core_runs=None if core is None else 1,
         val_bpb=None if bpb is None else round(bpb["val_bpb"], 6),
-        val_data=(val_data or "validation data not recorded") if bpb is not None else "",
-        train_data=str(_find(config, "corpus_name", "corpus", "data") or ""),
-        commit=str(_find(config, "commit", "git_commit") or ""),
-        depth=_find(config, "depth", "n_layer"),
-        ratio=round(done["tokens"] / scaling, 2) if scaling else None,
-        config=", ".join([f"recipe {recipe}"] * bool(recipe) + [f"{label} {value}" for label, value in sizes.items() if value]),
+        val_data="" if bpb is None else ", ".join(val),
+        train_data=str(config.get("corpus") or ""),
+        commit=config.get("commit") or "",
+        depth=model.get("n_layer"),
+        ratio=round(done["tokens"] / scaling, 2) if scaling else None,  # what was trained, whatever the recipe asked for
+        config=", ".join([f"recipe {recipe['name']}"] * ("name" in recipe) + [f"{k} {v}" for k, v in sizes.items() if v]),
         steps=done["step"],
         tokens=float(done["tokens"]),
         flops=float(done["flops"]),
@@ -286,11 +292,14 @@ def record(run, folder) -> None:
     entry, (source, config, lines) = entry_from_run(run, Path(folder).name), _read_run(run)
     if Path(folder).exists():
         raise UserError(f"evidence {folder} exists already; a recorded result is never overwritten: name another with --evidence")
-    core = [line for line in lines if line.get("kind") == "core"]
-    what = {name: getattr(entry, name) for name in ("seconds", "hours", "steps", "tokens", "flops", "val_bpb", "val_data", "core")}
+    names = ("hours", "seconds", "steps", "tokens", "flops", "val_bpb", "val_data", "core", "notes")
     with atomic_dir(folder) as tmp:
-        write_json(tmp / "record.json", {"run": entry.run, "date": entry.date, "result": what, "core_line": core[-1] if core else None,
-                                         "notes": entry.notes, "config": config})  # fmt: skip
+        machine = config.get("machine") or {}
+        peak = peak_flops(machine.get("device") or "")  # hardware FLOPs: what the devices could have done in the time
+        result = {name: getattr(entry, name) for name in names}
+        result["hardware_flops"] = None if peak is None else entry.seconds * (machine.get("devices") or 1) * peak
+        core = _core_result(source, lines)
+        write_json(tmp / "record.json", {"run": entry.run, "date": entry.date, "result": result, "core": core, "made": config})
         shutil.copyfile(source / "metrics.jsonl", tmp / "metrics.jsonl")
 
 
@@ -305,7 +314,8 @@ def table(entries: list[Entry]) -> str:
         hours = f"{e.hours:.2f}" if e.hours >= 1 else f"{e.hours:.4f}"
         rows.append((hours, core, e.grade, bpb, letter, e.who, e.date, _short(e.hardware, 16), _short(e.name, 44)))
     width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    text = ["  ".join(cell.rjust(w) if i in (0, 3) else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, width))).rstrip() for row in rows]
+    right = (True, False, False, True, *[False] * 5)  # columns of numbers
+    text = ["  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, width, right)).rstrip() for row in rows]
     text.insert(1, "  ".join("-" * w for w in width))
     text.append("")
     text.append(f"GPT-2 grade: CORE on all 22 tasks above {GPT2_CORE}, the score of GPT-2 XL. (n): mean of n runs; one run has a")

@@ -68,10 +68,12 @@ def muon_update(p, grad, momentum_buffer, second, lr, momentum, beta2, weight_de
 
 def adamw_update(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
     """One AdamW step, in place; m and v are the running means of grad and of its square, step counts from 1."""
-    p.mul_(1 - lr * weight_decay)
     m.lerp_(grad, 1 - beta1)
     v.lerp_(grad.square(), 1 - beta2)
-    p.sub_(lr / (1 - beta1**step) * m / ((v / (1 - beta2**step)).sqrt() + eps))
+    if weight_decay:
+        p.mul_(1 - lr * weight_decay)
+    denominator = (v / (1 - beta2**step)).sqrt_().add_(eps)
+    p.sub_(torch.div(m, denominator, out=denominator).mul_(lr / (1 - beta1**step)))  # in place: the tensors are large
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Byte-level BPE: text to token ids and back, without loss. rustbpe learns the merges, tiktoken applies them.
 
-Built by hand in lesson 01. Text is first split into pieces by one regular expression (`SPLIT_PATTERN`), then each piece, as UTF-8
-bytes, is merged pair by pair: the pair that was learned earliest goes first. Nothing merges across pieces. A token's id is its rank,
-that is the order in which it was learned; the 256 single bytes come first and the 9 special tokens last, so every text can be encoded.
+Built by hand in lesson 01. One regular expression (`SPLIT_PATTERN`) splits the text into pieces; each piece, as UTF-8 bytes, is
+merged pair by pair, and the pair that was learned earliest goes first. Nothing merges across pieces. The id of a token is its
+rank, the order in which it was learned: the 256 single bytes, the merges, then the 9 special tokens. Every text can be encoded.
 
 A saved tokenizer is a folder of two readable files: `tokenizer.json` (pattern, special tokens, where it came from, checksums) and
 `ranks.tiktoken` (one line a token: base64 of its bytes, a space, its rank; tiktoken's own text format).
@@ -21,14 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 
 from gpt2course import files
 from gpt2course.files import UserError
 
-# nanochat 348fbb3 (the Jan29 record): GPT-4's split with at most two digits a piece. Trainer and encoder both read this one constant.
+# GPT-4's split with at most two digits a piece (nanochat 348fbb3, the Jan29 record). Trainer and encoder both read this constant.
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
@@ -41,8 +40,8 @@ DOC_CAP = 10_000  # characters of a document that training reads (nanochat 348fb
 MAX_CHARS = 2_000_000_000  # characters that training reads in all (nanochat 348fbb3)
 FORMAT = 1
 
-# The split pattern backtracks once for each character of a run of white space, and the regex engine in tiktoken 0.14 gives up (it
-# panics) at one million. A longer run than this is cut, which changes the tokens at the cut and nothing else.
+# The split pattern backtracks once for each character of a run of white space, and the regex engine of tiktoken 0.14 and rustbpe
+# 0.1 panics at one million. So a run longer than this is cut into runs of this length: other tokens there, the same text.
 MAX_SPACE_RUN = 16_384
 _LONG_SPACE = re.compile(r"(?<!\s)\s{%d,}" % (MAX_SPACE_RUN + 1))
 
@@ -51,7 +50,8 @@ def _parts(text: str) -> list[str]:
     """`text` cut inside runs of white space longer than MAX_SPACE_RUN; the parts join to exactly `text`."""
     if len(text) <= MAX_SPACE_RUN:
         return [text]
-    cuts = [c for run in _LONG_SPACE.finditer(text) for c in range(run.start() + MAX_SPACE_RUN, run.end(), MAX_SPACE_RUN)]
+    runs = _LONG_SPACE.finditer(text)
+    cuts = [at for run in runs for at in range(run.start() + MAX_SPACE_RUN, run.end(), MAX_SPACE_RUN)]
     return [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
 
 
@@ -66,11 +66,17 @@ def _valid(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def _fingerprint(ranks_file: bytes, pattern: str, special: dict[str, int]) -> str:
+    """sha256 over everything that decides an encoding: the pattern, the special tokens and the ranks."""
+    rules = json.dumps({"pattern": pattern, "special_tokens": special}, sort_keys=True).encode()
+    return hashlib.sha256(rules + b"\n" + ranks_file).hexdigest()
+
+
 class Tokenizer:
     """A trained byte-level BPE. Make one with `Tokenizer.train` or `Tokenizer.load`.
 
-    Attributes: vocab_size (with the special tokens), bos (id of "<|bos|>"), special (name -> id), ranks (bytes of each ordinary token, by
-    id), pattern, sha256 (fingerprint of ranks, pattern and special tokens), provenance (a dict: what it was trained on).
+    Attributes: vocab_size (with the special tokens), bos (id of "<|bos|>"), special (name -> id), ranks (bytes of each ordinary
+    token, by id), pattern, sha256 (fingerprint of ranks, pattern and special tokens), provenance (dict: what it learned from).
     """
 
     def __init__(self, ranks: list[bytes], pattern: str = SPLIT_PATTERN, provenance: dict | None = None):
@@ -82,8 +88,7 @@ class Tokenizer:
         self.special = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
         self.vocab_size = len(ranks) + len(SPECIAL_TOKENS)
         self.bos = self.special["<|bos|>"]
-        fingerprint = json.dumps({"pattern": pattern, "special_tokens": self.special}, sort_keys=True).encode()
-        self.sha256 = hashlib.sha256(fingerprint + b"\n" + self._ranks_file()).hexdigest()
+        self.sha256 = _fingerprint(self._ranks_file(), pattern, self.special)
         self._bytes = self.ranks + [name.encode() for name in SPECIAL_TOKENS]
         mergeable = {token: rank for rank, token in enumerate(self.ranks)}
         self._encoding = tiktoken.Encoding("gpt2course", pat_str=pattern, mergeable_ranks=mergeable, special_tokens={})
@@ -104,14 +109,19 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Learn `vocab_size - 256 - 9` merges from the first `doc_cap` characters of each text, `max_chars` characters in all.
 
-        The same texts give the same tokenizer: the most frequent pair is merged first, among equals the pair with the smaller ids.
+        The most frequent pair of neighbours is merged first; among equally frequent pairs the one with the smallest (left id,
+        right id), which is rustbpe 0.1.0's rule. So the same texts give the same tokenizer, whatever their order and the threads.
+        Args: texts are read once, and no further than needed; provenance is kept with the tokenizer.
         Errors: UserError when vocab_size is below 265 or above what the text yields.
         """
         import rustbpe
 
+        for name, value in [("max_chars", max_chars), ("doc_cap", doc_cap)]:
+            if value < 1:
+                raise UserError(f"{name} {value} is too small: at least 1 character")
         least = 256 + len(SPECIAL_TOKENS)
         if vocab_size < least:
-            raise UserError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(SPECIAL_TOKENS)} special tokens need at least {least}")
+            raise UserError(f"vocab_size {vocab_size} is too small: 256 bytes and {least - 256} special tokens need {least}")
         seen = {"documents": 0, "chars": 0}
 
         def capped() -> Iterator[str]:
@@ -129,8 +139,8 @@ class Tokenizer:
         found = len(ranks) + len(SPECIAL_TOKENS)
         if found < vocab_size:
             raise UserError(
-                f"vocab_size {vocab_size} is too large for this text: its {seen['chars']:,} characters yield {len(ranks) - 256} merges, "
-                f"so at most {found}; ask for {least} to {found}, or train on more text"
+                f"vocab_size {vocab_size} is too large for this text: its {seen['chars']:,} characters yield "
+                f"{len(ranks) - 256:,} merges; ask for {least} to {found}, or train on more text"
             )
         about = {"trained_by": f"rustbpe {version('rustbpe')}", **seen, "max_chars": max_chars, "doc_cap": doc_cap}
         return cls(ranks, pattern, {**(provenance or {}), **about})
@@ -166,9 +176,10 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def token_bytes(self) -> np.ndarray:
-        """(V,) int32: the number of raw bytes of each token, 0 for special tokens. Bits per byte divide by their sum over the targets.
+        """(V,) int32: the number of raw bytes of each token, 0 for special tokens. Bits per byte divide by their sum over the
+        targets.
 
-        Counted on raw bytes: many tokens are parts of a character, and decoding those to text first would count U+FFFD's 3 bytes instead.
+        Counted on raw bytes: many tokens are parts of a character, and decoded to text they would count as U+FFFD, 3 bytes.
         """
         return np.array([len(token) for token in self.ranks] + [0] * len(SPECIAL_TOKENS), dtype=np.int32)
 
@@ -181,10 +192,11 @@ class Tokenizer:
         An older tokenizer there is replaced; a folder that holds anything else is refused (UserError).
         """
         folder = Path(folder)
-        if folder.exists():
-            others = sorted(p.name for p in folder.iterdir() if p.name not in ("tokenizer.json", "ranks.tiktoken")) if folder.is_dir() else ["a file"]
-            if others:
-                raise UserError(f"tokenizer folder {folder} holds something else ({others[0]}); give a new or empty folder")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"tokenizer folder {folder} is a file; give another name")
+        others = sorted({p.name for p in folder.iterdir()} - {"tokenizer.json", "ranks.tiktoken"}) if folder.exists() else []
+        if others:
+            raise UserError(f"tokenizer folder {folder} holds something else ({others[0]}); give a new or an empty one")
         ranks = self._ranks_file()
         about = {
             "format": FORMAT,
@@ -202,7 +214,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder) -> "Tokenizer":
-        """Read a saved folder and verify all of it. UserError, in one line, for anything missing, damaged or of another version."""
+        """Read a saved folder and verify all of it. UserError for anything missing, damaged or of another version."""
         folder = Path(folder)
         mend = "make it again with: python -m gpt2course.tokenizer train"
         if not (folder / "tokenizer.json").is_file():
@@ -215,7 +227,8 @@ class Tokenizer:
 
         need(isinstance(about, dict), "tokenizer.json does not hold an object")
         need(about.get("format") == FORMAT, f"format {about.get('format')!r} is not {FORMAT}, the one this version reads")
-        for key, kind in [("vocab_size", int), ("pattern", str), ("special_tokens", dict), ("provenance", dict), ("ranks_sha256", str), ("sha256", str)]:
+        kinds = dict(vocab_size=int, pattern=str, special_tokens=dict, provenance=dict, ranks_sha256=str, sha256=str)
+        for key, kind in kinds.items():
             need(isinstance(about.get(key), kind), f"tokenizer.json lacks {key!r} (a {kind.__name__})")
         try:
             data = (folder / "ranks.tiktoken").read_bytes()
@@ -230,18 +243,15 @@ class Tokenizer:
                 rank = int(rank)
             except (ValueError, binascii.Error):
                 need(False, f"line {number + 1} of ranks.tiktoken is not a base64 token, a space and a rank")
-            need(rank == number, f"line {number + 1} of ranks.tiktoken has rank {rank}, not {number}: ranks must run from 0 without gaps")
+            need(rank == number, f"line {number + 1} of ranks.tiktoken has rank {rank}, not {number}: there must be no gaps")
         need(len(set(ranks)) == len(ranks), "ranks.tiktoken holds a token twice")
         need({bytes([b]) for b in range(256)} <= set(ranks), "ranks.tiktoken lacks some of the 256 single bytes")
         special = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
         need(about["special_tokens"] == special, f"special tokens must be {', '.join(SPECIAL_TOKENS)} from id {len(ranks)}")
-        need(about["vocab_size"] == len(ranks) + len(special), f"vocab_size {about['vocab_size']} is not {len(ranks)} + {len(special)}")
-        try:
-            tokenizer = cls(ranks, about["pattern"], about["provenance"])
-        except ValueError as e:
-            need(False, f"the pattern does not compile ({e})")
-        need(tokenizer.sha256 == about["sha256"], "the pattern or the special tokens do not match the fingerprint")
-        return tokenizer
+        size = len(ranks) + len(special)
+        need(about["vocab_size"] == size, f"vocab_size {about['vocab_size']} is not {size}, what ranks and special tokens make")
+        need(_fingerprint(data, about["pattern"], special) == about["sha256"], "the pattern does not match the fingerprint")
+        return cls(ranks, about["pattern"], about["provenance"])
 
 
 def default_folder(corpus_name: str, vocab_size: int) -> Path:
@@ -255,26 +265,113 @@ def default_folder(corpus_name: str, vocab_size: int) -> Path:
     return files.home() / "tokenizers" / f"{plain}-{vocab_size}"
 
 
-def train_or_load(corpus, vocab_size: int, folder=None, max_chars: int = MAX_CHARS) -> Tokenizer:
-    """The tokenizer of a corpus (data.Corpus): loaded if `folder` holds the one that would be trained, otherwise trained and saved.
+def _train_on(corpus, vocab_size: int, max_chars: int, doc_cap: int = DOC_CAP) -> Tokenizer:
+    """Train on `corpus.train`, with a progress bar in a terminal, and note the corpus in the provenance."""
+    from tqdm import tqdm
 
-    What makes it "the one": corpus name, number of training documents, hash of the validation data, vocab_size, max_chars, pattern.
+    texts = tqdm(corpus.train, total=len(corpus.train), unit="doc", desc="reading", disable=None, leave=False)
+    return Tokenizer.train(texts, vocab_size, max_chars=max_chars, doc_cap=doc_cap, provenance=_source(corpus))
+
+
+def _source(corpus) -> dict:
+    return {"corpus": corpus.name, "train_documents": len(corpus.train), "val_sha256": corpus.val_sha256}
+
+
+def train_or_load(corpus, vocab_size: int, folder=None, max_chars: int = MAX_CHARS) -> Tokenizer:
+    """The tokenizer of a corpus (a data.Corpus): loaded if `folder` holds just that one, otherwise trained, saved there and
+    returned.
+
+    "Just that one" compares what stands in its provenance: corpus name, number of training documents, hash of the validation
+    data, vocab_size, max_chars, doc_cap and pattern. A tokenizer of another corpus or size in `folder` is replaced.
     """
     folder = Path(folder) if folder else default_folder(corpus.name, vocab_size)
-    wanted = {"corpus": corpus.name, "train_documents": len(corpus.train), "val_sha256": corpus.val_sha256}
-    try:
-        tokenizer = Tokenizer.load(folder)
-        have = tokenizer.provenance
-        if (
-            tokenizer.vocab_size == vocab_size
-            and tokenizer.pattern == SPLIT_PATTERN
-            and have.get("max_chars") == max_chars
-            and have.get("doc_cap") == DOC_CAP
-            and all(have.get(key) == value for key, value in wanted.items())
-        ):
-            return tokenizer
-    except UserError:
-        pass  # none there, or damaged: make it
-    tokenizer = Tokenizer.train(corpus.train, vocab_size, max_chars=max_chars, provenance=wanted)
+    wanted = {**_source(corpus), "max_chars": max_chars, "doc_cap": DOC_CAP}
+    if (folder / "tokenizer.json").exists():
+        try:
+            tokenizer = Tokenizer.load(folder)
+        except UserError as e:
+            print(f"{e}: making it again")
+        else:
+            same = all(tokenizer.provenance.get(key) == value for key, value in wanted.items())
+            if same and tokenizer.vocab_size == vocab_size and tokenizer.pattern == SPLIT_PATTERN:
+                return tokenizer
+    tokenizer = _train_on(corpus, vocab_size, max_chars)
     tokenizer.save(folder)
     return tokenizer
+
+
+def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str], max_bytes: int = 10_000_000) -> float:
+    """Compression: UTF-8 bytes of `texts` for each token, over whole texts until `max_bytes` are reached. BOS is not counted."""
+    sizes, size, tokens = tokenizer.token_bytes(), 0, 0
+    for text in texts:
+        ids = tokenizer.encode(text)
+        tokens += len(ids)
+        size += int(sizes[ids].sum()) if ids else 0
+        if size >= max_bytes:
+            break
+    return size / tokens if tokens else float("nan")
+
+
+@dataclass
+class Train:
+    """Train a tokenizer on a corpus and save it; an older one in the same folder is replaced."""
+
+    corpus: str = "embedded"
+    """Name of a corpus ("embedded"), or a file or folder of parquet, jsonl or txt."""
+    vocab_size: int = 4096
+    """Tokens in all: 256 bytes, the merges, 9 special tokens. The laptop profile uses 4096, the records use 32768."""
+    out: Path | None = None
+    """Folder to save to. Default: tokenizers/<corpus>-<vocab_size> under $GPT2COURSE_HOME (default ~/.cache/gpt2course)."""
+    max_chars: int = MAX_CHARS
+    """Characters of training text to read in all."""
+    doc_cap: int = DOC_CAP
+    """Characters to read of each document, so that a few long documents do not decide the vocabulary."""
+
+
+@dataclass
+class Show:
+    """Encode a text and print its tokens with their ids; a token that is no whole number of characters is shown as b'...'."""
+
+    text: str
+    """The text. Names of special tokens in it are ordinary text, as in documents."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer. Default: the embedded corpus's of 4096 tokens (make it with: train)."""
+
+
+def shown(token: bytes) -> str:
+    """A token as Python would write it: text between quotes, or b'...' where the bytes are no whole UTF-8 characters."""
+    try:
+        return repr(token.decode())
+    except UnicodeDecodeError:
+        return repr(token)
+
+
+def main(action: Train | Show) -> None:
+    """Train a byte-level BPE tokenizer, or look at how one cuts a text."""
+    if isinstance(action, Show):
+        tokenizer = Tokenizer.load(action.tokenizer or default_folder("embedded", Train.vocab_size))
+        ids = tokenizer.encode(action.text)
+        for i in ids:
+            print(f"{i:6d}  {shown(tokenizer.ranks[i])}")
+        size = int(tokenizer.token_bytes()[ids].sum()) if ids else 0
+        print(f"{len(ids)} tokens, {size} bytes" + (f", {size / len(ids):.2f} bytes per token" if ids else ""))
+        return
+
+    from gpt2course import data
+
+    corpus = data.load_corpus(action.corpus)
+    for line in corpus.licences:
+        print(line)
+    start = time.perf_counter()
+    tokenizer = _train_on(corpus, action.vocab_size, action.max_chars, action.doc_cap)
+    seconds = time.perf_counter() - start
+    folder = tokenizer.save(action.out or default_folder(corpus.name, action.vocab_size))
+    about = tokenizer.provenance
+    merges = len(tokenizer.ranks) - 256
+    print(f"read {about['chars']:,} characters of {about['documents']:,} documents, learned {merges:,} merges in {seconds:.1f} s")
+    print(f"validation text ({corpus.val_name}): {bytes_per_token(tokenizer, corpus.val):.3f} bytes per token")
+    print(f"saved {folder} (vocabulary {tokenizer.vocab_size:,}, sha256 {tokenizer.sha256[:12]})")
+
+
+if __name__ == "__main__":
+    files.command(main)

@@ -1,0 +1,380 @@
+"""Every figure that a lesson or a runbook draws, in one style. Each function takes plain data and returns a Figure.
+
+The style: 7 inches wide and no text below 11 points, so that a figure still reads at half its size; the Okabe-Ito colours,
+which colour-blind readers can tell apart; units on every axis; nothing drawn that carries no data. `fig.alt` says in words
+what the figure shows, and `show(fig)` puts both into a notebook. Figures are made without pyplot, so none stays in memory.
+"""
+
+import html
+import io
+import math
+import unicodedata
+
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from gpt2course.files import UserError
+from gpt2course.leaderboard import GPT2_CORE
+
+# Okabe and Ito, "Color Universal Design" (jfly.uni-koeln.de/color), without the yellow, which is faint on white
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#666666"
+TINTS = ("#BFE3F7", "#FBDFA6", "#B5E3D5", "#F3CFE0", "#F7C9A9")  # the same hues, light enough for black text on them
+WIDTH = 7.0  # inches
+FONT = 11.0  # points
+
+
+def _figure(height: float, rows: int = 1, **kw):
+    """A Figure of the course's width with `rows` axes below each other: (figure, list of axes)."""
+    fig = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+    axes = [fig.add_subplot(rows, 1, 1)]
+    axes += [fig.add_subplot(rows, 1, i + 1, sharex=axes[0] if kw.get("sharex") else None) for i in range(1, rows)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=FONT, length=3)
+        ax.grid(axis=kw.get("grid", "y"), color="#DDDDDD", linewidth=0.6)
+        ax.set_axisbelow(True)
+    for ax in axes[:-1]:
+        ax.tick_params(labelbottom=not kw.get("sharex"))
+    fig.alt = ""
+    return fig, axes
+
+
+def _label(ax, x: str | None = None, y: str | None = None) -> None:
+    if x:
+        ax.set_xlabel(x, fontsize=FONT)
+    if y:
+        ax.set_ylabel(y, fontsize=FONT)
+
+
+def _amount(value: float, _pos=None) -> str:
+    """1500000 -> "1.5M": counts on axes, with at most three figures."""
+    for scale, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale * 0.9995:
+            return f"{value / scale:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def _time_unit(longest: float) -> tuple[float, str]:
+    """Seconds of one unit, and its name, for a time axis that reaches `longest` seconds."""
+    return (3600, "hours") if longest > 2 * 3600 else (60, "minutes") if longest > 600 else (1, "seconds")
+
+
+def _time(seconds: float) -> str:
+    """80 ms, 242 s, 45.2 min or 3.04 h."""
+    if seconds < 0.995:
+        return f"{seconds * 1000:.0f} ms"
+    scale, unit = _time_unit(seconds)
+    return f"{seconds / scale:.3g} {({'seconds': 's', 'minutes': 'min', 'hours': 'h'})[unit]}"
+
+
+def _columns(metrics: list[dict], kind: str, *names: str) -> list[list[float]]:
+    """Columns of the metrics lines of one kind that hold all of `names`."""
+    lines = [m for m in metrics if m.get("kind") == kind and all(m.get(n) is not None for n in names)]
+    if not lines:
+        raise UserError(f"there is nothing to draw: no metrics line of kind {kind!r} has {', '.join(names)}; train for longer")
+    return [[line[n] for line in lines] for n in names]
+
+
+def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
+    """Training loss and validation bits per byte against tokens.
+
+    metrics: the lines of a run's metrics.jsonl. xz_bpb: what `xz -9e` needs for the same validation text, drawn as a line.
+    """
+    tokens, loss = _columns(metrics, "train", "tokens", "loss")
+    eval_tokens, bpb = _columns(metrics, "eval", "tokens", "val_bpb")
+    fig, (top, bottom) = _figure(4.6, rows=2, sharex=True)
+    top.plot(tokens, loss, color=BLUE, linewidth=1.6)
+    _label(top, y="training loss\n(nats per token)")
+    bottom.plot(eval_tokens, bpb, color=VERMILION, linewidth=1.6, marker="o", markersize=4)
+    last, low, high = bpb[-1], min(bpb), max(bpb)
+    note = f"final {last:.3f}"
+    if xz_bpb is not None:
+        low, high = min(low, xz_bpb), max(high, xz_bpb)
+        crowded = xz_bpb > low + 0.8 * (high - low)  # keep clear of the note in the upper right corner
+        bottom.axhline(xz_bpb, color=BLACK, linewidth=1.2, linestyle="--")
+        bottom.annotate(f"xz -9e: {xz_bpb:.3f}", (1, xz_bpb), (0, -4 if crowded else 4), xycoords=("axes fraction", "data"),
+                        textcoords="offset points", ha="right", va="top" if crowded else "bottom", fontsize=FONT)  # fmt: skip
+        note += f", {1 - last / xz_bpb:.0%} below xz" if last < xz_bpb else f", {last / xz_bpb - 1:.0%} above xz"
+    bottom.annotate(note, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=FONT, color=VERMILION)
+    gap = (high - low) or 1.0
+    bottom.set_ylim(low - 0.1 * gap, high + 0.25 * gap)
+    _label(bottom, "training tokens", "validation\n(bits per byte)")
+    bottom.set_xlim(0, max(tokens[-1], eval_tokens[-1]) * 1.01)
+    bottom.xaxis.set_major_formatter(FuncFormatter(_amount))
+    fig.align_ylabels()
+    xz = "" if xz_bpb is None else f" A dashed line marks xz -9e on the same text at {xz_bpb:.3f}."
+    fig.alt = (f"Two curves against training tokens, up to {_amount(tokens[-1])}. Training loss goes from {loss[0]:.2f} to "
+               f"{loss[-1]:.2f} nats per token, validation from {bpb[0]:.3f} to {last:.3f} bits per byte.{xz}")  # fmt: skip
+    return fig
+
+
+def learning_rates(metrics: list[dict]) -> Figure:
+    """The three schedules against steps: multiplier of the learning rates, Muon's momentum, multiplier of the weight decay."""
+    steps, lr = _columns(metrics, "train", "step", "lr")
+    parts = [("learning rate\n(share of peak)", BLUE, steps, lr)]
+    others = (("muon_momentum", "Muon momentum\n(no unit)", GREEN), ("weight_decay", "weight decay\n(share of peak)", VERMILION))
+    for name, label, colour in others:
+        if any(m.get(name) is not None for m in metrics if m.get("kind") == "train"):
+            parts.append((label, colour, *_columns(metrics, "train", "step", name)))
+    fig, axes = _figure(0.7 + 1.45 * len(parts), rows=len(parts), sharex=True)
+    for ax, (label, colour, x, y) in zip(axes, parts):
+        ax.plot(x, y, color=colour, linewidth=1.8)
+        _label(ax, y=label)
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+        pad = 0.12 * ((max(y) - min(y)) or abs(y[0]) or 1.0)
+        ax.set_ylim(min(y) - pad, max(y) + pad)
+    _label(axes[-1], "step (optimizer updates)")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    fig.align_ylabels()
+    fig.alt = f"Schedules over {steps[-1]:,} steps."
+    for label, _, _, y in parts:
+        fig.alt += f" {label.splitlines()[0].capitalize()}: starts at {y[0]:.3g}, peaks at {max(y):.3g}, ends at {y[-1]:.3g}."
+    return fig
+
+
+def throughput(metrics: list[dict]) -> Figure:
+    """Tokens per second against the training clock, with the median, and MFU where the device's peak is known."""
+    seconds, rate = _columns(metrics, "train", "seconds", "tok_per_sec")
+    median = sorted(rate)[len(rate) // 2]
+    used = sorted(m["mfu"] for m in metrics if m.get("kind") == "train" and m.get("mfu") is not None)
+    fig, (ax,) = _figure(2.6)
+    scale, unit = _time_unit(seconds[-1])
+    ax.plot([s / scale for s in seconds], rate, color=BLUE, linewidth=1.4)
+    ax.axhline(median, color=BLACK, linewidth=1.2, linestyle="--")
+    text = f"median {_amount(median)} tokens/s" + (f", MFU {used[len(used) // 2]:.1%}" if used else "")
+    ax.annotate(f"dashed: {text}", (0.99, 0.05), xycoords="axes fraction", ha="right", va="bottom", fontsize=FONT)
+    ax.set_ylim(0, max(rate) * 1.1)
+    ax.set_xlim(left=0)
+    _label(ax, f"training clock ({unit})", "tokens per second")
+    ax.yaxis.set_major_formatter(FuncFormatter(_amount))
+    spread = f"from {_amount(min(rate))} to {_amount(max(rate))} tokens/s"
+    fig.alt = f"Throughput over {seconds[-1] / scale:.3g} {unit} of training: {text}, {spread}."
+    return fig
+
+
+def where_time_went(seconds_by_stage: dict[str, float]) -> Figure:
+    """One horizontal bar a stage, in the order given, labelled with its time and its share of the total."""
+    if not seconds_by_stage:
+        raise UserError("there is nothing to draw: no stage has a time")
+    names, seconds = list(seconds_by_stage), [float(s) for s in seconds_by_stage.values()]
+    total, (scale, unit) = sum(seconds) or 1.0, _time_unit(max(seconds))
+    fig, (ax,) = _figure(0.8 + 0.34 * len(names), grid="x")
+    bars = ax.barh(names, [s / scale for s in seconds], color=BLUE, height=0.68)
+    shares = [f"{s / total:.0%}" if s / total >= 0.005 or s == 0 else "< 1%" for s in seconds]
+    ax.bar_label(bars, [f"{_time(s)}, {share}" for s, share in zip(seconds, shares)], padding=4, fontsize=FONT)
+    ax.invert_yaxis()
+    ax.set_xlim(0, (max(seconds) or 1.0) / scale * 1.3)  # room for the labels
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    _label(ax, f"wall-clock time ({unit})")
+    stages = [f"{name} {_time(s)} ({share})" for name, s, share in zip(names, seconds, shares)]
+    fig.alt = f"Where {_time(total)} went: {', '.join(stages)}."
+    return fig
+
+
+def _visible(piece: str) -> str:
+    """A token as it can be printed on one line: control characters and line ends become signs, combining marks get a carrier."""
+    out = "".join({"\n": "⏎", "\t": "→", "\r": "␍", "\ufffd": "�"}.get(c, c if c.isprintable() else "·") for c in piece)
+    return "\u25cc" + out if out and unicodedata.combining(out[0]) else out
+
+
+def _columns_of(text: str) -> int:
+    """Columns that text takes in a monospaced font: a combining mark takes none."""
+    return sum(not unicodedata.combining(c) for c in text)
+
+
+def coloured_tokens_html(pieces: list[str], ids: list[int] | None = None) -> str:
+    """HTML that shows text cut into tokens, each on its own colour; hovering shows the token's id. Spaces stay visible as space.
+
+    pieces: the tokens in order, as text; ids: their numbers, of the same length.
+    """
+    if ids is not None and len(ids) != len(pieces):
+        raise UserError(f"{len(pieces)} pieces and {len(ids)} ids: there must be one id for each piece")
+    spans = []
+    for i, piece in enumerate(pieces):
+        title = f' title="token {ids[i]}"' if ids is not None else ""
+        text = html.escape(_visible(piece)) + "<br>" * piece.count("\n")
+        spans.append(f'<span{title} style="background:{TINTS[i % len(TINTS)]};color:#000;border-radius:2px">{text}</span>')
+    return f'<div style="font-family:monospace;font-size:14px;line-height:1.7;white-space:pre-wrap">{"".join(spans)}</div>'
+
+
+def coloured_tokens(pieces: list[str], ids: list[int] | None = None, columns: int = 72) -> Figure:
+    """The same as a Figure, for places without HTML: monospaced text, a coloured box behind each token, ids unused but checked.
+
+    A character that the font lacks is drawn as a small square. Text is broken after `columns` characters and at line ends.
+    """
+    if ids is not None and len(ids) != len(pieces):
+        raise UserError(f"{len(pieces)} pieces and {len(ids)} ids: there must be one id for each piece")
+    if not pieces:
+        raise UserError("there is nothing to draw: no tokens")
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans Mono"))
+    boxes, row, column = [], 0, 0  # (token, text, row, column), a token that is broken gives several
+    for i, piece in enumerate(pieces):
+        for text in piece.splitlines(keepends=True) or [piece]:
+            shown = "".join(c if font.get_char_index(ord(c)) else "\u25a1" for c in _visible(text))
+            while shown:
+                n = next((n for n in range(len(shown)) if _columns_of(shown[: n + 1]) > columns - column), len(shown))
+                head, shown = shown[:n], shown[n:]
+                boxes.append((i, head, row, column))
+                column += _columns_of(head)
+                if column == columns and shown:
+                    row, column = row + 1, 0
+            if text.endswith("\n") or column == columns:
+                row, column = row + 1, 0
+    rows = max(b[2] for b in boxes) + 1
+    size = min(FONT, WIDTH * 0.98 * 72 / columns / 0.602)  # a character of this font is 0.602 em wide
+    fig = Figure(figsize=(WIDTH, rows * size * 1.75 / 72 + 0.1), facecolor="white")
+    ax = fig.add_axes((0.01, 0, 0.98, 1))
+    ax.set_axis_off()
+    ax.set_xlim(0, WIDTH * 0.98 * 72 / (size * 0.602))
+    ax.set_ylim(rows, 0)
+    for i, text, r, c in boxes:
+        ax.add_patch(Rectangle((c, r + 0.08), _columns_of(text), 0.84, color=TINTS[i % len(TINTS)], linewidth=0))
+        ax.text(c, r + 0.5, text.replace("$", r"\$"), family="DejaVu Sans Mono", fontsize=size, va="center_baseline")
+    text = "".join(pieces)
+    mean = len(text) / len(pieces)
+    fig.alt = f"Text cut into {len(pieces)} tokens of {mean:.1f} characters on average, each on its own colour: {text[:160]!r}"
+    return fig
+
+
+def core_bars(ours: dict[str, float], references: dict[str, dict[str, float]], name: str = "this model") -> Figure:
+    """Centred accuracy of every task: ours as bars, reference models as marks.
+
+    ours: task -> centred accuracy (0 is guessing, 1 is perfect). references: model -> the same, for example the four GPT-2.
+    A mean is drawn only where all models have the same tasks, since means over different tasks cannot be compared.
+    """
+    tasks = list(ours) + [t for r in references.values() for t in r if t not in ours]
+    tasks = list(dict.fromkeys(tasks))
+    if not tasks:
+        raise UserError("there is nothing to draw: no task has a score")
+    same = all(set(r) == set(ours) for r in references.values())
+
+    def scores(model):
+        return ([sum(model.values()) / len(model)] if same else []) + [model.get(t, math.nan) for t in tasks]
+
+    labels = ([f"mean of {len(tasks)}"] if same else []) + [t.removeprefix("bigbench_").replace("_", " ") for t in tasks]
+    rows = range(len(labels))
+    fig, (ax,) = _figure(1.3 + 0.29 * len(labels), grid="x")
+    ax.barh(rows, scores(ours), color=SKY, height=0.72, label=name)
+    styles = tuple(zip((GREY, GREEN, ORANGE, VERMILION, PURPLE, BLUE), "sDo^vP"))
+    for i, (model, values) in enumerate(references.items()):
+        colour, mark = styles[i % len(styles)]
+        y = [row + 0.18 * (i - (len(references) - 1) / 2) for row in rows]  # one below the other, so that equal scores both show
+        ax.plot(scores(values), y, mark, color=colour, markersize=6, markeredgecolor="white", markeredgewidth=0.5, label=model)
+    ax.axvline(0, color=BLACK, linewidth=1)
+    ax.set_yticks(rows, labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    if same:
+        ax.get_yticklabels()[0].set_fontweight("bold")
+    if same or 0 < len(ours) < len(tasks):  # between the mean and the tasks, or our tasks and those that only others have
+        ax.axhline(0.5 if same else len(ours) - 0.5, color=GREY, linewidth=0.8)
+    _label(ax, "centred accuracy (0 = guessing, 1 = perfect)")
+    handles, names = ax.get_legend_handles_labels()
+    fig.legend(handles[-1:] + handles[:-1], names[-1:] + names[:-1], loc="outside upper center", ncols=3, fontsize=FONT,
+               frameon=False, handletextpad=0.4, columnspacing=1.4)  # fmt: skip
+    best = sorted(ours, key=ours.get)
+    means = [f"{m} {scores(v)[0]:.3f}" for m, v in ((name, ours), *references.items())] if same and ours else []
+    others = f", {', '.join(references)} as marks" if references else ""
+    fig.alt = f"Centred accuracy on {len(tasks)} tasks, {name} as bars{others}."
+    fig.alt += f" Means: {', '.join(means)}." if means else ""
+    fig.alt += f" Best of {name}: {best[-1]} {ours[best[-1]]:.2f}; worst: {best[0]} {ours[best[0]]:.2f}." if ours else ""
+    return fig
+
+
+def _number(fig: Figure, ax, labels: list[tuple[str, float, float]], points: list[tuple[float, float]]) -> None:
+    """Write each label (text, x, y) beside its point, on the side farthest from other points, other labels and the line."""
+    fig.draw_without_rendering()  # fixes the layout, so that distances can be measured in points
+    place = ax.transData + fig.dpi_scale_trans.inverted()
+    taken = [tuple(72 * v for v in place.transform(p)) for p in points]
+    line = 72 * place.transform((points[0][0], GPT2_CORE))[1]
+    for text, x, y in labels:
+        px, py = (72 * v for v in place.transform((x, y)))
+        others = [t for t in taken if math.dist(t, (px, py)) > 0.01]
+        sides = [(12 * math.cos(math.radians(d)), 12 * math.sin(math.radians(d))) for d in range(0, 360, 45)]
+
+        def room(side):  # points to the nearest thing; 14 is as good as more, so that the right side wins ties
+            at = (px + side[0], py + side[1])
+            return round(min([math.dist(t, at) for t in others] + [abs(at[1] - line) + 3, 14]), 3)
+
+        dx, dy = max(sides, key=room)
+        style = dict(ha="center", va="center", fontsize=FONT, color=BLUE, weight="bold")
+        ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", **style)
+        taken.append((px + dx, py + dy))
+
+
+def leaderboard_figure(rows: list, ours=None) -> Figure:
+    """Hours against CORE: official records, unmerged claims, GPT-2 of 2019, and `ours`, with the bar of GPT-2 XL.
+
+    rows: leaderboard entries (id, who, hours, core, name); those without CORE cannot be drawn. ours: one more entry; without a
+    CORE of its own it is a vertical line at its hours.
+    """
+    drawn = [r for r in rows if r.core is not None]
+    if not drawn:
+        raise UserError("there is nothing to draw: no entry of the leaderboard has a CORE")
+    fig, (ax,) = _figure(4.2)
+    ax.axhline(GPT2_CORE, color=BLACK, linewidth=1.2, linestyle="--")
+    for who, label, style in (
+        ("published", "official record, by number", dict(marker="o", markersize=8, color=BLUE)),
+        ("unmerged", "unmerged claim", dict(marker="o", markersize=7, fillstyle="none", color=GREY, markeredgewidth=1.3)),
+        ("ours", "ours", dict(marker="D", markersize=7, color=VERMILION)),
+    ):
+        some = [r for r in drawn if r.who == who and r.id != "gpt2-2019"]
+        if some:
+            ax.plot([r.hours for r in some], [r.core for r in some], linestyle="none", label=label, **style)
+    for r in drawn:
+        if r.id == "gpt2-2019":
+            ax.plot([r.hours], [r.core], marker="*", markersize=15, color=BLACK, linestyle="none")
+            ax.annotate(f"GPT-2 XL, 2019\n{r.hours:g} h\nCORE {r.core}", (r.hours, r.core), (0, 10), textcoords="offset points",
+                        ha="center", fontsize=FONT)  # fmt: skip
+    times, cores, extra = [r.hours for r in drawn], [r.core for r in drawn], ""
+    if ours is not None:
+        times.append(ours.hours)
+        extra = f"{ours.name}: {ours.hours:.3g} h, " + ("CORE not measured" if ours.core is None else f"CORE {ours.core:.4f}")
+        if ours.core is None:
+            ax.axvline(ours.hours, color=VERMILION, linewidth=1.8, label=extra)
+        else:
+            cores.append(ours.core)
+            ax.plot([ours.hours], [ours.core], marker="D", markersize=9, color=VERMILION, linestyle="none", label=extra)
+        extra = f" {extra}."
+    left, right = min(times) / 1.5, max(times) * 3
+    ax.set_xscale("log")
+    ax.set_xlim(left, right)
+    ticks = [digit * 10.0**power for power in range(-4, 4) for digit in (1, 3)]
+    ax.xaxis.set_major_locator(FixedLocator([t for t in ticks if left <= t <= right]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    pad = 0.1 * ((max(cores) - min(cores)) or 0.01)
+    ax.set_ylim(min(cores) - pad, max(cores) + pad)
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    _label(ax, "training time (hours, log scale)", "CORE (mean centred accuracy)")
+    handles, names = ax.get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside upper center", ncols=2, fontsize=FONT, frameon=False)
+    official = [(r.id.rpartition("-")[2], r.hours, r.core) for r in drawn if r.who == "published" and r.id != "gpt2-2019"]
+    _number(fig, ax, official, list(zip(times, cores)))
+    spans = sorted(r[1] for r in official)
+    record = f" The official record fell from {spans[-1]:g} to {spans[0]:g} hours." if official else ""
+    left_out = len(rows) - len(drawn)
+    fig.alt = (f"Training hours against CORE for {len(drawn)} entries, with the bar of GPT-2 XL at {GPT2_CORE}.{record}{extra}"
+               + (f" {left_out} without a measured CORE not drawn." if left_out else ""))  # fmt: skip
+    return fig
+
+
+def png(fig: Figure, dpi: int = 100) -> bytes:
+    """The figure as a PNG; dpi at most 100 keeps a notebook small."""
+    out = io.BytesIO()
+    fig.savefig(out, format="png", dpi=min(dpi, 100), metadata={"Description": fig.alt})
+    return out.getvalue()
+
+
+def show(fig: Figure, dpi: int = 100) -> None:
+    """Display the figure in a notebook as a PNG with its alt text, in the forms that Jupyter, nbconvert and plain logs read."""
+    import base64
+
+    from IPython.display import display
+
+    data = {"image/png": base64.b64encode(png(fig, dpi)).decode(), "text/plain": f"[figure: {fig.alt}]"}
+    display(data, raw=True, metadata={"image/png": {"alt": fig.alt}})

@@ -1,0 +1,426 @@
+"""The packing against a plain writing of its rules that scans the whole buffer; its order against ranks, resumes and epochs."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2course import batches as module
+from gpt2course.batches import Batches, merge_states, statistics
+from gpt2course.files import UserError
+from gpt2course.tokenizer import Tokenizer
+
+BOS = 7
+
+
+class Split:
+    """Documents in memory with data.Split's interface; counts how often each block is read."""
+
+    def __init__(self, documents: list[str], block: int = 10):
+        self.documents = documents
+        self.blocks = [(i, min(block, len(documents) - i)) for i in range(0, len(documents), block)]
+        self.reads = Counter()
+
+    def __len__(self):
+        return len(self.documents)
+
+    def read_block(self, b):
+        self.reads[b] += 1
+        first, n = self.blocks[b]
+        return self.documents[first : first + n]
+
+    def __getitem__(self, i):
+        return self.documents[i]
+
+
+class Coder:
+    """Document "i n" becomes n tokens that name the document and the place, so that every token of a row can be traced."""
+
+    sha256 = "coder"
+
+    def __init__(self):
+        self.batches = []  # sizes
+
+    def encode_batch(self, texts, bos=False):
+        self.batches.append(len(texts))
+        return [[BOS] * bos + tokens(text) for text in texts]
+
+
+def tokens(text: str) -> list[int]:
+    i, n = map(int, text.split())
+    return [1000 * (i + 1) + place for place in range(n)]
+
+
+def documents(lengths: list[int | None]) -> list[str]:
+    """Documents of these lengths in tokens, BOS not counted; None is an empty document."""
+    return ["" if n is None else f"{i} {n}" for i, n in enumerate(lengths)]
+
+
+def plain(texts: list[str], T: int, index: int, streams: int, buffer_docs: int, rows: int):
+    """One stream's rows by the rules as they are stated, scanning the whole buffer for every pick.
+
+    Returns (rows, the document indices in the buffer before each pick, picks as (index, length, tokens used)).
+    """
+    mine = list(range(index, len(texts), streams))
+    buffer, place, out, seen, picks = [], 0, [], [], []
+    for _ in range(rows):
+        row = []
+        while len(row) < T + 1:
+            while len(buffer) < min(buffer_docs, len(mine)):
+                batch = mine[place : place + 128]  # the slice ends at the end of the epoch
+                place = (place + len(batch)) % len(mine)
+                buffer += [(i, [BOS] + tokens(texts[i])) for i in batch if texts[i]]
+            seen.append([i for i, _ in buffer])
+            space = T + 1 - len(row)
+            best = None
+            for k, (_, doc) in enumerate(buffer):
+                if len(doc) <= space and (best is None or len(doc) > len(buffer[best][1])):
+                    best = k
+            if best is None:
+                best = 0
+                for k, (_, doc) in enumerate(buffer):
+                    if len(doc) < len(buffer[best][1]):
+                        best = k
+            i, doc = buffer.pop(best)
+            picks.append((i, len(doc), min(space, len(doc))))
+            row += doc[:space]
+        out.append(row)
+    return out, seen, picks
+
+
+def record_picks(batches: Batches) -> dict[int, list]:
+    """Note, for each stream, the buffered documents before every pick and the lengths picked."""
+    notes = {s: [] for s in batches._own}
+    for s, stream in batches._own.items():
+
+        def take(at, stream=stream, notes=notes[s], real=stream.take):
+            notes.append([i for i, _ in stream.buffer.values()])
+            return real(at)
+
+        stream.take = take
+    return notes
+
+
+def many(n: int, longest: int, seed: int) -> list[int | None]:
+    """Hypothesis' own lists are short; these cross the 128 documents of a top-up. One document in ten is empty."""
+    rng = np.random.default_rng(seed)
+    return [None if rng.random() < 0.1 else int(k) for k in rng.integers(1, longest + 1, n)]
+
+
+LENGTHS = st.one_of(
+    st.lists(st.one_of(st.integers(1, 6), st.integers(1, 40), st.none()), min_size=8, max_size=60),
+    st.builds(many, st.integers(8, 500), st.sampled_from([1, 5, 20, 60]), st.integers(0, 1000)),
+)
+BUFFERS = st.sampled_from([1, 2, 5, 40, 127, 128, 129, 1000])
+SETTINGS = st.fixed_dictionaries({"T": st.integers(1, 30), "streams": st.sampled_from([1, 2, 3, 4, 8]), "buffer_docs": BUFFERS})
+WORLDS = st.sampled_from([(1, 2), (2, 1), (2, 4), (8, 4), (4, 8), (8, 1), (2, 2)])
+
+
+def usable(lengths, streams):
+    return len(lengths) >= streams and all(any(lengths[s::streams]) for s in range(streams))
+
+
+@settings(max_examples=150, deadline=None)
+@given(LENGTHS, SETTINGS, st.integers(1, 40))
+def test_rows_and_buffers_equal_the_plain_scan(lengths, options, n):
+    streams, T = options["streams"], options["T"]
+    if usable(lengths, streams):
+        check_against_the_plain_scan(lengths, n, T, streams, options["buffer_docs"])
+
+
+@pytest.mark.parametrize("streams, buffer_docs", [(1, 1000), (2, 130), (4, 1000)])
+def test_many_documents_equal_the_plain_scan(streams, buffer_docs):
+    lengths = np.random.default_rng(streams).lognormal(3.5, 0.8, 1100).astype(int).tolist()  # like text: median 33, some of 300
+    check_against_the_plain_scan(lengths, 600, 64, streams, buffer_docs)
+
+
+def check_against_the_plain_scan(lengths, n, T, streams, buffer_docs):
+    texts = documents(lengths)
+    batches = Batches(Split(texts), Coder(), T, streams=streams, buffer_docs=buffer_docs)
+    notes = record_picks(batches)
+    rows = batches.next_rows(n)
+    assert rows.dtype == np.int64 and rows.shape == (n, T + 1)
+    placed = cropped = dropped = 0
+    for s in range(streams):
+        want, seen, picks = plain(texts, T, s, streams, buffer_docs, len(range(s, n, streams)))
+        assert rows[s::streams].tolist() == want  # global row j comes from stream j % streams
+        assert notes[s] == seen  # the same top-ups: the buffer is the same before every pick
+        placed += len(picks)
+        cropped += sum(length > used for _, length, used in picks)
+        dropped += sum(length - used for _, length, used in picks)
+    told = batches.statistics()
+    assert (told["rows"], told["tokens"], told["documents"]) == (n, n * T, placed)
+    assert (told["cropped_documents"], told["cropped_tokens"]) == (cropped, dropped)
+    assert told["cropped_share"] == pytest.approx(dropped / (n * (T + 1) + dropped))
+
+
+@settings(max_examples=100, deadline=None)
+@given(LENGTHS, SETTINGS, st.integers(1, 60))
+def test_every_document_is_accounted_for(lengths, options, n):
+    """From the rows alone: each starts with BOS; a document that was read is whole, cropped at the end of a row, or buffered."""
+    streams, T = options["streams"], options["T"]
+    if not usable(lengths, streams):
+        return
+    batches = Batches(Split(documents(lengths)), Coder(), **options)
+    used = Counter()
+    dropped = 0
+    for row in batches.next_rows(n).tolist():
+        assert row[0] == BOS
+        starts = [i for i, token in enumerate(row) if token == BOS] + [T + 1]
+        for a, b in zip(starts, starts[1:]):
+            piece = row[a + 1 : b]
+            if not piece:  # nothing but a BOS fitted: the document cannot be told
+                used["?"] += 1
+                continue
+            i = piece[0] // 1000 - 1
+            whole = [1000 * (i + 1) + place for place in range(lengths[i])]
+            assert piece == whole or (b == T + 1 and piece == whole[: len(piece)])
+            dropped += len(whole) - len(piece)
+            used[i] += 1
+    state = batches.state_dict()
+    read, buffered = Counter(), Counter()
+    for s in state["stream_states"]:
+        mine = range(s["stream"], len(lengths), streams)
+        read.update({i: s["epoch"] + (place < s["next"]) for place, i in enumerate(mine) if lengths[i]})
+        buffered.update(s["buffer"])
+        assert s["skipped"] == sum(s["epoch"] + (place < s["next"]) for place, i in enumerate(mine) if not lengths[i])
+    unknown = used.pop("?", 0)
+    left = read - buffered - used
+    assert not used - read and left.total() == unknown
+    assert statistics(state)["cropped_tokens"] == dropped + sum(lengths[i] * k for i, k in left.items())
+    assert statistics(state)["epoch"] == pytest.approx((used.total() + unknown + statistics(state)["skipped"]) / len(lengths))
+
+
+def test_ties_and_cropping_by_hand():
+    # T=9: rows of 10. Lengths with BOS: 4 4 7 6 3 3 20
+    batches = Batches(Split(documents([3, 3, 6, 5, 2, 2, 19])), Coder(), 9, streams=1, buffer_docs=1)
+    assert batches.statistics()["epoch"] == 0
+    stream = batches._own[0]
+    stream.top_up()  # one batch brings all 7 documents, and buffer_docs=1 brings no more
+    order = []
+    real = stream.take
+    stream.take = lambda at: order.append(stream.buffer[stream.keys[at][1]][0]) or real(at)
+    rows = batches.next_rows(3)
+    # 7 + 3 (first of two); 6 + 4 (first of two); 4 + 3, then none fits into 3: 20 is the only one, cropped to 3
+    assert order == [2, 4, 3, 0, 1, 5, 6]
+    assert rows[2].tolist() == [BOS, 2000, 2001, 2002, BOS, 6000, 6001, BOS, 7000, 7001]
+    told = batches.statistics()
+    assert (told["cropped_documents"], told["cropped_tokens"], told["epoch"], told["tokens"]) == (1, 17, 1.0, 27)
+    # none fits: the shortest is cropped, the first of the equals, wherever it stands
+    batches = Batches(Split(documents([19, 14, 11, 11, 16])), Coder(), 9, streams=1, buffer_docs=1)
+    assert [row[1] // 1000 - 1 for row in batches.next_rows(5)] == [2, 3, 1, 4, 0]
+    # a document of exactly T+1 tokens fits
+    batches = Batches(Split(documents([8, 9, 10])), Coder(), 9, streams=1)
+    assert batches.next_rows(1)[0, 1] == 2000 and batches.statistics()["cropped_tokens"] == 0
+
+
+def test_top_ups_are_of_128_documents_until_1000_and_end_with_the_epoch():
+    coder = Coder()
+    batches = Batches(Split(documents([4] * 1300)), coder, 4, streams=1)
+    batches.next_rows(1)
+    assert coder.batches == [128] * 8  # 1024, the first multiple that reaches 1000
+    batches.next_rows(24)
+    assert len(coder.batches) == 8 and len(batches._own[0].buffer) == 999
+    batches.next_rows(1)
+    assert coder.batches == [128] * 9
+    batches.next_rows(128)
+    assert coder.batches == [128] * 10
+    batches.next_rows(128)
+    assert coder.batches == [128] * 10 + [20]  # 1300 = 10 * 128 + 20
+    batches.next_rows(20)
+    assert coder.batches == [128] * 10 + [20, 128]
+    few = Coder()
+    small = Batches(Split(documents([4] * 300)), few, 4, streams=1)
+    small.next_rows(1)
+    assert few.batches == [128, 128, 44] and len(small._own[0].buffer) == 299  # a buffer of one epoch, not of 1000
+
+
+def test_a_buffered_document_holds_no_more_than_a_row_can_use():
+    batches = Batches(Split(documents([900] * 20)), Coder(), 9, streams=1)
+    batches.next_rows(2)
+    assert {len(kept) for _, kept in batches._own[0].buffer.values()} == {10}
+    assert batches.statistics()["cropped_tokens"] == 2 * (901 - 10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(LENGTHS, SETTINGS, st.integers(1, 20))
+def test_any_number_of_ranks_sees_the_same_global_rows(lengths, options, n):
+    streams = options["streams"]
+    if not usable(lengths, streams):
+        return
+    split = Split(documents(lengths))
+    one = Batches(split, Coder(), **options).next_rows(n * streams)
+    for world in (w for w in (1, 2, 3, 4, 8) if streams % w == 0):
+        per_rank = n * streams // world
+        ranks = [Batches(split, Coder(), rank=r, world=world, **options).next_rows(per_rank) for r in range(world)]
+        assert np.stack(ranks, axis=1).reshape(n * streams, -1).tolist() == one.tolist()
+
+
+def json_copy(value):
+    return json.loads(json.dumps(value))
+
+
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, SETTINGS, st.integers(0, 25), st.integers(1, 25))
+def test_a_resumed_run_goes_on_identically(lengths, options, before, after):
+    if not usable(lengths, options["streams"]):
+        return
+    split = Split(documents(lengths))
+    first = Batches(split, Coder(), **options)
+    first.next_rows(before)
+    state = json_copy(first.state_dict())
+    frozen = json.dumps(state)
+    second = Batches(split, Coder(), **options)
+    second.next_rows(3)  # it need not be fresh
+    second.load_state_dict(state)
+    assert second.state_dict() == first.state_dict() and json.dumps(state) == frozen
+    assert second.next_rows(after).tolist() == first.next_rows(after).tolist()
+    assert second.state_dict() == first.state_dict()
+
+
+@settings(max_examples=25, deadline=None)
+@given(LENGTHS, SETTINGS, st.integers(0, 6), WORLDS, st.randoms())
+def test_a_run_can_change_its_number_of_ranks(lengths, options, before, worlds, random):
+    options = options | {"streams": 8}
+    if not usable(lengths, 8):
+        return
+    split = Split(documents(lengths))
+    w, v = worlds
+    first = [Batches(split, Coder(), rank=r, world=w, **options) for r in range(w)]
+    for rank in first:
+        rank.next_rows(before * 8 // w)
+    states = [json_copy(rank.state_dict()) for rank in first]
+    random.shuffle(states)
+    state = merge_states(states)
+    one = Batches(split, Coder(), **options)
+    one.next_rows(before * 8)
+    assert state == one.state_dict() and statistics(state) == one.statistics()  # nothing in it depends on the ranks
+    want = one.next_rows(16)
+    second = [Batches(split, Coder(), rank=r, world=v, **options) for r in range(v)]
+    for rank in second:
+        rank.load_state_dict(state)
+    assert np.stack([rank.next_rows(16 // v) for rank in second], axis=1).reshape(16, -1).tolist() == want.tolist()
+
+
+def test_an_epoch_reads_each_block_once_for_each_stream_and_a_resume_each_block_once():
+    split = Split(documents([4] * 960), block=96)
+    batches = Batches(split, Coder(), 4, streams=1, buffer_docs=300)
+    while batches.state_dict()["stream_states"][0]["epoch"] == 0:
+        batches.next_rows(1)
+    assert split.reads == Counter(range(10))
+    split.reads.clear()
+    batches = Batches(split, Coder(), 4, streams=4, buffer_docs=100)
+    batches.next_rows(400)
+    assert max(split.reads.values()) <= 4
+    state = batches.state_dict()
+    split.reads.clear()
+    Batches(split, Coder(), 4, streams=4, buffer_docs=100).load_state_dict(state)
+    needed = {i // 96 for s in state["stream_states"] for i in s["buffer"]}
+    assert split.reads == Counter(needed) and len(needed) > 1
+
+
+def test_the_state_is_small_json():
+    batches = Batches(Split(documents([5] * 120_000), block=1000), Coder(), 9, streams=8)
+    batches.next_rows(80)
+    assert len(json.dumps(batches.state_dict())) < 8 * 10_000
+
+
+def test_a_state_of_something_else_is_refused_and_changes_nothing():
+    texts = documents([4, 9, 2, 7] * 10)
+    split = Split(texts)
+    options = dict(T=8, streams=4, buffer_docs=10)
+    first = Batches(split, Coder(), **options)
+    first.next_rows(8)
+    state = json_copy(first.state_dict())
+    other = Coder()
+    other.sha256 = "another"
+    refused = [
+        (Batches(Split(texts + texts[:1]), Coder(), **options), "documents is 40 in it and 41 here"),
+        (Batches(split, Coder(), **options | {"T": 9}), "T is 8 in it and 9 here"),
+        (Batches(split, Coder(), **options | {"streams": 2}), "streams is 4 in it and 2 here"),
+        (Batches(split, Coder(), **options | {"buffer_docs": 9}), "buffer_docs is 10 in it and 9 here"),
+        (Batches(split, other, **options), "tokenizer is 'coder' in it and 'another' here"),
+        (Batches(Split(documents([4, 9, 2, 6] * 10)), Coder(), **options), "the text of the corpus has changed"),
+    ]
+    for batches, message in refused:
+        before = batches.state_dict()
+        with pytest.raises(UserError, match=message):
+            batches.load_state_dict(state)
+        assert batches.state_dict() == before
+    with pytest.raises(UserError, match="version is 0 in it and 1 here"):
+        first.load_state_dict(state | {"version": 0})
+    with pytest.raises(UserError, match="version is None in it"):
+        first.load_state_dict({})
+    with pytest.raises(UserError, match="4 ranks cannot share 2 rows"):
+        Batches(split, Coder(), world=4, **options).load_state_dict(state | {"rows": 2})
+    half = Batches(split, Coder(), rank=1, world=2, **options)
+    half.next_rows(4)
+    with pytest.raises(UserError, match=r"streams \[0, 2\] are missing; .*merge_states"):
+        Batches(split, Coder(), **options).load_state_dict(half.state_dict())
+    half.load_state_dict(state)  # a global state serves one rank
+    half.load_state_dict(half.state_dict())  # and so does its own
+
+
+def test_states_that_do_not_belong_together_are_not_merged():
+    split = Split(documents([4, 9, 2, 7] * 10))
+    a, b = (Batches(split, Coder(), 8, streams=4, rank=r, world=2) for r in range(2))
+    assert merge_states([a.state_dict(), b.state_dict()])["rows"] == 0
+    with pytest.raises(UserError, match=r"hold streams \[0, 2\], not each of 0 to 3 once"):
+        merge_states([a.state_dict()])
+    with pytest.raises(UserError, match="hold streams .0, 0, 2, 2."):
+        merge_states([a.state_dict(), a.state_dict()])
+    a.next_rows(1)
+    with pytest.raises(UserError, match="the ranks differ in rows, 2 and 0"):
+        merge_states([a.state_dict(), b.state_dict()])
+    with pytest.raises(UserError, match="no states"):
+        merge_states([])
+
+
+def test_bad_arguments_say_what_is_allowed():
+    split = Split(documents([4] * 6))
+    for options, message in [
+        (dict(streams=8), "streams 8 is too many for 6 documents .*: 1, 2, 3, 4, 5, 6"),
+        (dict(streams=8, world=4), "streams 8 is too many for 6 documents .*: 4"),
+        (dict(streams=8, world=8), "it can be: none with 8 ranks"),
+        (dict(streams=6, world=4), "world 4 .* does not divide 6 streams; it can be: 1, 2, 3, 6"),
+        (dict(streams=2, rank=2, world=2), "rank 2 is outside 0 to 1"),
+        (dict(streams=2, rank=-1, world=2), "rank -1 is outside"),
+        (dict(streams=0), "streams 0 is too small"),
+        (dict(streams=1, buffer_docs=0), "buffer_docs 0 is too small"),
+        (dict(streams=1, world=0), "world 0 is too small"),
+        (dict(streams=1, T=0), "T 0 is too small"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            Batches(split, Coder(), **{"T": 8} | options)
+    assert Batches(split, Coder(), 8, streams=6).next_rows(6).shape == (6, 9)
+
+
+@pytest.mark.parametrize("lengths", [[None] * 40, [3, None] * 20, [None] * 300])
+def test_a_stream_of_empty_documents_is_an_error_and_not_a_hang(lengths):
+    batches = Batches(Split(documents(lengths)), Coder(), 8, streams=2)
+    with pytest.raises(UserError, match="documents of stream . .of 2. are empty"):
+        batches.next_rows(2)
+
+
+def test_with_a_real_tokenizer():
+    texts = [f"Document {i} says: " + "the fox jumps over the dog. " * (i % 9) for i in range(60)]
+    tokenizer = Tokenizer.train(texts, 300)
+    batches = Batches(Split(texts), tokenizer, 64, streams=4)
+    rows = batches.next_rows(40)
+    assert (rows[:, 0] == tokenizer.bos).all() and rows.max() < 300
+    whole = 0
+    for row in rows:
+        for text in tokenizer.decode(row).split("<|bos|>")[1:]:
+            assert any(t.startswith(text) for t in texts)
+            whole += text in texts
+    assert whole > 20
+    again = Batches(Split(texts), tokenizer, 64, streams=4)
+    again.load_state_dict(json_copy(batches.state_dict()))
+    assert again.next_rows(20).tolist() == batches.next_rows(20).tolist()
+
+
+def test_the_top_up_is_the_recipe_s():
+    assert module.TOP_UP == 128 and Batches(Split(documents([3] * 8)), Coder(), 8).buffer_docs == 1000

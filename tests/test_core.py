@@ -1,0 +1,706 @@
+"""CORE: hand-computed cases, an independent implementation of the scoring, the known guessers, and damaged bundles."""
+
+import csv
+import importlib.util
+import io
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2course import core
+from gpt2course.core import MINI, Task, centred, evaluate, few_shot, is_right, load_bundle, read_bundle, render, sampled
+from gpt2course.files import UserError
+
+DEV_DATA = os.environ.get("GPT2COURSE_DEV_DATA")
+REAL = Path(DEV_DATA or ".") / "core" / "eval_bundle.zip"
+needs_real = pytest.mark.skipif(not (DEV_DATA and REAL.exists()), reason="GPT2COURSE_DEV_DATA has no core/eval_bundle.zip")
+
+
+class Chars:
+    """A tokenizer of one token a character; BOS is 0."""
+
+    bos = 0
+
+    def encode(self, text, bos=False):
+        return [0] * bos + [ord(c) for c in text]
+
+
+def bigram(**following):
+    """A fake model: after character c the next characters have the probabilities following[c]; all else is uniform."""
+
+    def forward(ids):
+        logits = torch.zeros(*ids.shape, 128)
+        for c, probabilities in following.items():
+            row = torch.full((128,), -30.0)
+            for d, p in probabilities.items():
+                row[ord(d)] = math.log(p)
+            logits[ids == ord(c)] = row
+        return logits
+
+    return forward
+
+
+def indifferent(ids):
+    """A fake model that gives every character used the same loss, exactly 1000, so that means over any length tie exactly."""
+    logits = torch.zeros(*ids.shape, 128)
+    logits[..., 127] = 1000  # the only likely token is one that no text holds
+    return logits
+
+
+def mc(*choices, gold=0, query="q"):
+    return Task("t", "multiple_choice", 0, " ", 0.5, [{"query": query, "choices": list(choices), "gold": gold}])
+
+
+def schema(*contexts, continuation, gold=0):
+    example = {"context_options": list(contexts), "continuation": continuation, "gold": gold}
+    return Task("t", "schema", 0, " ", 0.5, [example])
+
+
+def lm(context, continuation):
+    return Task("t", "language_modeling", 0, " ", 0.0, [{"context": context, "continuation": continuation}])
+
+
+def prediction(forward, task, max_len=None):
+    """Which option a model takes: the gold index that would make the example right."""
+    options = task.examples[0].get("choices") or task.examples[0]["context_options"]
+    right = []
+    for gold in range(len(options)):
+        example = task.examples[0] | {"gold": gold}
+        if is_right(forward, Chars(), Task(task.label, task.kind, 0, task.delimiter, 0.5, [example]), 0, max_len):
+            right.append(gold)
+    assert len(right) == 1
+    return right[0]
+
+
+# ---- multiple choice
+
+
+def test_multiple_choice_takes_the_lowest_mean_loss_from_the_first_difference():
+    # q_ab against q_acd: both share "a", so the spans are "b" and "cd".
+    # b: -ln 0.5 = 0.693. cd: (-ln 0.4 - ln 0.9) / 2 = 0.511, although the sum 1.022 is larger.
+    forward = bigram(a={"b": 0.5, "c": 0.4, "x": 0.1}, c={"d": 0.9, "x": 0.1})
+    rows, spans = core.tokens_and_spans("multiple_choice", ["q ab", "q acd"], Chars())
+    assert rows == [[0, 113, 32, 97, 98], [0, 113, 32, 97, 99, 100]] and spans == [(4, 5), (4, 6)]
+    losses, hits = core.score(forward, rows, spans, 0)
+    assert losses == pytest.approx([-math.log(0.5), -(math.log(0.4) + math.log(0.9)) / 2], abs=1e-5)
+    assert hits == [True, False]  # b is the argmax after a, c is not
+    assert prediction(forward, mc("ab", "acd")) == 1
+
+
+def test_a_shared_beginning_of_the_choices_is_not_scored():
+    # " a" is dear in both. If it were scored, the longer choice would dilute it and win.
+    forward = bigram(**{" ": {"z": 1.0}}, a={"b": 0.6, "c": 0.4}, c={"d": 0.55, "x": 0.45})
+    assert prediction(forward, mc("ab", "acd")) == 0
+
+
+def test_the_common_beginning_is_that_of_all_choices():
+    # two of three share "ab"; the third shares only "a" with them, so the spans begin after "a" for all
+    _, spans = core.tokens_and_spans("multiple_choice", ["q abc", "q abd", "q ae"], Chars())
+    assert spans == [(4, 6), (4, 6), (4, 5)]
+
+
+def test_ties_go_to_the_first():
+    assert prediction(indifferent, mc("ab", "cd", "ef")) == 0
+    assert prediction(bigram(**{" ": {"b": 0.4, "c": 0.4, "a": 0.2}}), mc("a", "b", "c")) == 1
+    assert prediction(indifferent, mc("same", "same")) == 0  # all NaN
+
+
+def test_a_choice_that_begins_all_others_is_nan():
+    # Its span is empty and its loss NaN: Python's min() keeps a NaN that comes first, and never takes a later one.
+    forward = bigram(a={"c": 0.9, "b": 0.1})
+    assert prediction(forward, mc("a", "ab", "ac")) == 0
+    assert prediction(forward, mc("ab", "a", "ac")) == 2
+    assert prediction(forward, mc("ac", "ab", "a")) == 0
+    losses, _ = core.score(forward, *core.tokens_and_spans("multiple_choice", ["q ab", "q a"], Chars()), 0)
+    assert losses[0] > 0 and math.isnan(losses[1])
+
+
+# ---- schema
+
+
+def test_schema_scores_the_common_end():
+    # The contexts end in x and y; all after it is shared: " wa". After x the blank is likely, after y it is not.
+    forward = bigram(x={" ": 0.9, "q": 0.1}, y={" ": 0.2, "q": 0.8})
+    rows, spans = core.tokens_and_spans("schema", ["long x wa", "y wa"], Chars())
+    assert [row[start:end] for row, (start, end) in zip(rows, spans)] == [[32, 119, 97]] * 2 and spans == [(7, 10), (2, 5)]
+    losses, _ = core.score(forward, rows, spans, 0)
+    assert losses[0] == pytest.approx((-math.log(0.9) + 2 * math.log(128)) / 3, abs=1e-5)
+    assert prediction(forward, schema("long x", "y", continuation="wa")) == 0
+    assert prediction(forward, schema("y", "long x", continuation="wa")) == 1
+
+
+def test_schema_end_reaches_into_the_contexts():
+    # "the end" and "an end" share " end wa" although the options differ only in their first word
+    _, spans = core.tokens_and_spans("schema", ["the end wa", "an end wa"], Chars())
+    assert spans == [(4, 11), (3, 10)]
+    assert prediction(indifferent, schema("same", "same", continuation="wa")) == 0  # nothing differs: NaN
+
+
+# ---- language modelling
+
+
+def test_language_modelling_needs_every_token_to_be_the_argmax():
+    forward = bigram(q={" ": 1.0}, **{" ": {"a": 0.4, "b": 0.3, "c": 0.3}}, a={"b": 0.9, "c": 0.1})
+    assert is_right(forward, Chars(), lm("q", "ab"), 0)
+    assert not is_right(forward, Chars(), lm("q", "ac"), 0)  # last token wrong
+    assert not is_right(forward, Chars(), lm("q", "b"), 0)  # first token wrong
+
+
+def test_language_modelling_span_begins_after_the_stripped_prompt():
+    # The prompt without its continuation is stripped, so with one token a character the blank is scored too.
+    rows, spans = core.tokens_and_spans("language_modeling", render(lm("  q \n", "ab"), 0, []), Chars())
+    assert rows == [[0, 113, 32, 97, 98]] and spans == [(2, 5)]
+    forward = bigram(q={"z": 0.9, " ": 0.1}, **{" ": {"a": 1.0}}, a={"b": 1.0})
+    assert not is_right(forward, Chars(), lm("q", "ab"), 0)
+
+
+def test_a_tokenizer_that_joins_prompt_and_continuation_is_an_error():
+    class Joins(Chars):
+        def encode(self, text, bos=False):
+            return [0] * bos + [len(text)]
+
+    with pytest.raises(UserError, match="task t, example 0 .*continuation"):
+        is_right(indifferent, Joins(), lm("q", "ab"), 0)
+
+
+# ---- prompts
+
+
+FEW = [
+    dict(query=" Q0 ", choices=["w0", "r0"], context_options=["w0", "r0"], gold=1, context=" k0\n", continuation="c0"),
+    dict(query="Q1", choices=["r1", "w1"], context_options=["r1", "w1"], gold=0, context="k1", continuation="c1 "),
+    dict(query="Q2", choices=["A", "B"], context_options=["A", "B"], gold=0, context="k2 ", continuation="c2"),
+]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("multiple_choice", ["Q1: r1\n\n Q0 : r0\n\nQ2: A", "Q1: r1\n\n Q0 : r0\n\nQ2: B"]),
+    ("schema", ["r1: c1 \n\nr0: c0\n\nA: c2", "r1: c1 \n\nr0: c0\n\nB: c2"]),
+    ("language_modeling", ["k1: c1 \n\nk0: c0\n\nk2:", "k1: c1 \n\nk0: c0\n\nk2: c2"]),
+])  # fmt: skip
+def test_rendered_prompts(kind, expected):
+    assert render(Task("t", kind, 2, ": ", 0.5, FEW), 2, [1, 0]) == expected
+
+
+def test_the_shots_of_an_example_stand_in_its_prompt():
+    task = Task("t", "language_modeling", 2, " ", 0.0, [{"context": f"k{j}", "continuation": f"c{j}"} for j in range(5)])
+    seen = []
+
+    def forward(ids):
+        seen.append("".join(map(chr, ids[0].tolist())))
+        return indifferent(ids)
+
+    is_right(forward, Chars(), task, 3)
+    a, b = random.Random(1237).sample([0, 1, 2, 4], 2)
+    assert seen == [f"\0k{a} c{a}\n\nk{b} c{b}\n\nk3 c3"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_few_shot_picks_are_those_of_the_list_without_the_example(data):
+    n = data.draw(st.integers(2, 60))
+    k, i = data.draw(st.integers(0, n - 1)), data.draw(st.integers(0, n - 1))
+    task = Task("t", "language_modeling", k, " ", 0.0, [{}] * n)
+    assert few_shot(task, i) == random.Random(1234 + i).sample([j for j in range(n) if j != i], k)
+
+
+def test_examples_are_shuffled_then_cut_and_shots_come_from_what_is_left():
+    task = Task("t", "language_modeling", 3, " ", 0.0, [{"context": str(j), "continuation": "c"} for j in range(20)])
+    expected = list(range(20))
+    random.Random(1337).shuffle(expected)
+    order = lambda cut: [int(e["context"]) for e in cut.examples]  # noqa: E731
+    assert [int(e["context"]) for e in task.examples] == list(range(20))  # the task itself stays as it is
+    for limit, pool, scored in [(None, 20, 20), (50, 20, 20), (4, 4, 4), (3, 20, 3), (1, 20, 1)]:  # <= shots: the full pool
+        cut, n = sampled(task, limit)
+        assert order(cut) == expected[:pool] and n == scored
+        assert all(i not in few_shot(cut, i) for i in range(n))
+
+
+# ---- batches and cropping
+
+
+def test_rows_begin_with_bos_and_are_padded_with_it():
+    seen = []
+
+    def forward(ids):
+        seen.append(ids)
+        return indifferent(ids)
+
+    is_right(forward, Chars(), mc("a", "bcd"), 0)
+    assert len(seen) == 1 and seen[0].dtype == torch.int64
+    assert seen[0].tolist() == [[0, 113, 32, 97, 0, 0], [0, 113, 32, 98, 99, 100]]
+
+
+def test_crop_keeps_the_last_tokens_of_each_row():
+    rows, spans = core.crop([[0, 1, 2, 3, 4], [0, 1, 2]], [(3, 5), (2, 3)], 4)
+    assert rows == [[1, 2, 3, 4], [0, 1, 2]] and spans == [(2, 4), (2, 3)]
+    assert core.crop([[0, 1]], [(1, 2)], 2) == ([[0, 1]], [(1, 2)])
+    with pytest.raises(UserError, match="max_len 2"):
+        core.crop([[0, 1, 2, 3, 4]], [(3, 5)], 2)  # the first scored token would have nothing before it
+    forward = bigram(a={"b": 0.9, "c": 0.1})
+    assert prediction(forward, mc("ac", "ab", query="long " * 9), max_len=4) == 1
+    assert prediction(indifferent, schema("same", "same", continuation="wa"), max_len=50) == 0
+
+
+def test_a_model_of_limited_length_sees_no_more():
+    lengths = []
+
+    def forward(ids):
+        lengths.append(ids.shape[1])
+        return indifferent(ids)
+
+    evaluate(forward, Chars(), MINI, max_len=100, max_examples=4)
+    assert max(lengths) == 100
+
+
+# ---- the whole evaluation, against an independent implementation
+
+
+def reference(forward, tokenizer, task, data, i):
+    """One example, as plainly as can be: every row alone, probabilities in float64, few-shot list built in full."""
+    example = data[i]
+    shots = random.Random(1234 + i).sample([e for j, e in enumerate(data) if j != i], task.num_fewshot)
+    text = ""
+    for e in shots:
+        if task.kind == "multiple_choice":
+            text += e["query"] + task.delimiter + e["choices"][e["gold"]]
+        elif task.kind == "schema":
+            text += e["context_options"][e["gold"]] + task.delimiter + e["continuation"]
+        else:
+            text += e["context"].strip() + task.delimiter + e["continuation"]
+        text += "\n\n"
+
+    def next_probabilities(row):
+        return torch.softmax(forward(torch.tensor([row]))[0].double(), dim=-1)  # (T, V)
+
+    if task.kind == "language_modeling":
+        before = tokenizer.encode((text + example["context"].strip() + task.delimiter).strip(), bos=True)
+        row = tokenizer.encode(text + example["context"].strip() + task.delimiter + example["continuation"], bos=True)
+        p = next_probabilities(row)
+        return all(p[t - 1].argmax().item() == row[t] for t in range(len(before), len(row)))
+    if task.kind == "multiple_choice":
+        rows = [tokenizer.encode(text + example["query"] + task.delimiter + choice, bos=True) for choice in example["choices"]]
+        first = min(t for t in range(max(map(len, rows))) if len({tuple(row[: t + 1]) for row in rows}) > 1)
+        scored = [range(first, len(row)) for row in rows]
+    else:
+        end = task.delimiter + example["continuation"]
+        rows = [tokenizer.encode(text + context + end, bos=True) for context in example["context_options"]]
+        same = max(n for n in range(min(map(len, rows))) if len({tuple(row[len(row) - n :]) for row in rows}) == 1)
+        scored = [range(len(row) - same, len(row)) for row in rows]
+    means = []
+    for row, positions in zip(rows, scored):
+        p = next_probabilities(row)
+        means.append(sum(-math.log(p[t - 1, row[t]]) for t in positions) / len(positions))
+    return min(range(len(means)), key=means.__getitem__) == example["gold"]
+
+
+class RandomModel(torch.nn.Module):
+    """A causal model with random weights; one that `knows` gets most tokens right, so that some continuations come out right."""
+
+    def __init__(self, seed, knows):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.wte, self.mix, self.head = torch.nn.Embedding(128, 32), torch.nn.Linear(64, 16), torch.nn.Linear(16, 128)
+        self.knows = knows
+
+    def forward(self, ids):
+        x = self.wte(ids)  # (B, T, 32)
+        past = x.cumsum(dim=1) / torch.arange(1, ids.shape[1] + 1)[:, None] ** 0.5
+        logits = 9 * self.head(self.mix(torch.cat([x, past], dim=-1)).tanh())
+        if self.knows:
+            hint = (ids.cumsum(dim=1) % 7 != 0).float()[..., None]  # the choice depends on the past alone
+            logits = logits + 9 * hint * torch.nn.functional.one_hot(ids.roll(-1, dims=1), 128)
+        return logits
+
+
+@pytest.mark.parametrize(("seed", "knows", "limit"), [(0, False, 25), (1, True, 25), (2, True, None)])
+def test_scores_equal_an_independent_implementation(seed, knows, limit):
+    model = RandomModel(seed, knows).eval()
+    bundle = read_bundle(MINI)
+    tasks = None if limit else ["agreement", "pronouns"]
+    result = evaluate(model, Chars(), bundle, max_examples=limit, tasks=tasks)
+    with torch.no_grad():
+        for task in bundle.tasks:
+            if task.label in result["tasks"]:
+                data = list(task.examples)
+                random.Random(1337).shuffle(data)
+                data = data[:limit]
+                cut, n = sampled(task, limit)
+                ours = [is_right(model, Chars(), cut, i) for i in range(n)]
+                assert ours == [reference(model, Chars(), task, data, i) for i in range(len(data))], task.label
+                assert result["tasks"][task.label]["accuracy"] == sum(ours) / len(data)
+    if knows and limit:
+        assert 0 < result["tasks"]["collocations"]["accuracy"] + result["tasks"]["repetition"]["accuracy"] < 2
+
+
+def test_result_of_the_first_choice_guesser():
+    steps = []
+    result = evaluate(indifferent, Chars(), MINI, progress=lambda *step: steps.append(step))  # every loss ties: always the first
+    assert {label: r["accuracy"] for label, r in result["tasks"].items()} == dict(
+        agreement=0.5, word_order=0.25, next_word=0.25, knowledge=0.25, pronouns=0.5, collocations=0.0, repetition=0.0)  # fmt: skip
+    assert (result["name"], result["baselines"]) == ("mini-CORE", "uniform guesser")
+    assert result["core"] == 0 and not result["subset"]
+    assert steps[0] == (1, 384, "agreement") and steps[-1] == (384, 384, "repetition") and len(steps) == result["n"] == 384
+    json.dumps(result, allow_nan=False)
+    agreement = result["tasks"]["agreement"]
+    assert agreement["n"] == 64 and agreement["se"] == math.sqrt(0.25 / 64) and agreement["centred_se"] == 2 * agreement["se"]
+    variance = (4 * 0.25 / 64 + 4 * 0.25 / 56 + (16 / 9) * 0.1875 * (1 / 48 + 1 / 60 + 1 / 48)) / 49
+    assert result["core_se"] == pytest.approx(math.sqrt(variance))
+    low, high = result["core_interval"]
+    assert (low + high) / 2 == pytest.approx(result["core"], abs=1e-12)
+    assert high - low == pytest.approx(2 * 1.96 * result["core_se"])
+
+
+def test_centring():
+    assert centred(0.25, 0.25) == 0 and centred(1, 0.25) == 1 and centred(0.4, 0.0) == 0.4
+    assert centred(0.5523, 0.62) == pytest.approx(-0.1782, abs=1e-4)  # boolq of GPT-2 small
+    assert sum(row[4] for row in core.CORE.values()) / 22 == pytest.approx(0.256525, abs=2e-6)
+    for m, whole in enumerate(core.GPT2_CORE, 1):
+        assert sum(row[m] for row in core.CORE.values()) / 22 == pytest.approx(whole, abs=2e-6)
+    xl = dict(commonsense_qa=0.227, bigbench_language_identification=0.25, agi_eval_lsat_ar=0.273913)  # the three of v2
+    v2 = [centred(xl[t], core.DCLM_V2[t] / 100) if t in xl else row[4] for t, row in core.CORE.items()]
+    assert sum(v2) / 22 == pytest.approx(0.2309, abs=5e-5)
+
+
+def test_subsets_say_so_and_few_examples_do_not_crash():
+    one = evaluate(indifferent, Chars(), MINI, max_examples=1)
+    assert one["subset"] and one["n"] == 7 and all(r["n"] == 1 for r in one["tasks"].values())
+    some = evaluate(indifferent, Chars(), MINI, tasks=["pronouns"])
+    assert some["subset"] and list(some["tasks"]) == ["pronouns"] and some["n_tasks_bundle"] == 7
+    assert not evaluate(indifferent, Chars(), MINI, max_examples=1000)["subset"]
+    with pytest.raises(UserError, match="'?nonsense'? is not in .*agreement, word_order"):
+        evaluate(indifferent, Chars(), MINI, tasks=["nonsense"])
+    with pytest.raises(UserError, match="nonsense"):
+        evaluate(indifferent, Chars(), read_bundle(MINI), tasks=["nonsense"])
+    for wrong in ({"max_examples": 0}, {"max_examples": -1}, {"max_len": 0}):
+        with pytest.raises(UserError, match="must be at least 1"):
+            evaluate(indifferent, Chars(), MINI, **wrong)
+
+
+def test_a_diverged_model_is_an_error_and_not_a_score():
+    with pytest.raises(UserError, match="task agreement, example 0 .*NaN"):
+        evaluate(lambda ids: indifferent(ids) * math.nan, Chars(), MINI)
+
+
+def test_bfloat16_logits_are_scored_in_float32():
+    # in bfloat16 the two log-probabilities would tie; the logits themselves differ by one bit
+    logits = torch.zeros(1, 128, dtype=torch.bfloat16)
+    logits[0, ord("b")], logits[0, ord("c")] = 0.5, 0.5 + 2**-8
+    assert prediction(lambda ids: logits.expand(*ids.shape, 128), mc("b", "c")) == 1
+
+
+# ---- our own bundle
+
+
+def load_script():
+    path = Path(__file__).parents[1] / "tools" / "make_core_bundle.py"
+    spec = importlib.util.spec_from_file_location("make_core_bundle", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def files_of(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_script_reproduces_the_packaged_bundle(tmp_path):
+    load_script().make(tmp_path / "bundle")
+    assert files_of(tmp_path / "bundle") == files_of(MINI)
+
+
+def test_the_packaged_bundle_is_what_it_says():
+    tasks = load_bundle(MINI)
+    assert {t.kind for t in tasks} == set(core.FIELDS) and {t.num_fewshot for t in tasks} == {0, 3, 5}
+    for task in tasks:
+        assert 40 <= len(task.examples) <= 100
+        assert len({json.dumps(e, sort_keys=True) for e in task.examples}) == len(task.examples)  # no example twice
+        for e in task.examples:
+            options = e.get("choices") or e.get("context_options") or []
+            assert len(set(options)) == len(options) and (not options or task.random_baseline == 1 / len(options))
+            assert all(text == text.strip() for value in e.values() if isinstance(value, str) for text in [*options, value])
+
+
+def test_a_model_that_ignores_the_question_scores_its_baseline():
+    # Options are balanced: with probabilities of characters that do not depend on what stands before, each is right in its turn.
+    torch.manual_seed(0)
+    unigram = torch.randn(128)
+    result = evaluate(lambda ids: unigram.expand(*ids.shape, 128), Chars(), MINI)
+    for label in ("agreement", "next_word", "knowledge", "pronouns"):
+        assert result["tasks"][label]["centred"] == pytest.approx(0, abs=1e-12), label
+
+
+# ---- reading bundles
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(MINI, folder)
+    return folder
+
+
+def change(file, old, new, count=1):
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, count), encoding="utf-8", newline="\n")
+
+
+def set_line(file, number, text):
+    lines = file.read_bytes().split(b"\n")
+    lines[number - 1] = text if isinstance(text, bytes) else text.encode()
+    file.write_bytes(b"\n".join(lines))
+
+
+MC = '{"query": "q", "choices": ["a", "b"], "gold": 0}'
+
+
+@pytest.mark.parametrize(("label", "line", "text", "says"), [
+    ("agreement", 3, "{not json}", "not a JSON object in UTF-8"),
+    ("agreement", 5, "", "not a JSON object"),
+    ("agreement", 64, b'{"query": "\xff", "choices": ["a", "b"], "gold": 0}', "utf-8"),
+    ("agreement", 1, "[1, 2]", "is not a JSON object"),
+    ("agreement", 2, MC.replace("query", "question"), "field 'query' is missing"),
+    ("agreement", 2, MC.replace('"q"', "7"), "field 'query' is 7, must be a text"),
+    ("agreement", 2, MC.replace('["a", "b"]', '["a"]'), "field 'choices' is .* at least two"),
+    ("agreement", 2, MC.replace('"b"', "2"), "field 'choices'"),
+    ("agreement", 2, MC.replace('"b"', '" "'), "field 'choices'"),
+    ("agreement", 2, MC.replace("0}", "2}"), "field 'gold' is 2, must be a whole number from 0 to 1"),
+    ("agreement", 2, MC.replace("0}", "-1}"), "field 'gold' is -1"),
+    ("agreement", 2, MC.replace("0}", "true}"), "field 'gold' is True"),
+    ("agreement", 2, MC.replace("0}", '"0"}'), "field 'gold' is '0'"),
+    ("pronouns", 7, '{"continuation": "c", "gold": 0}', "field 'context_options' is missing"),
+    ("pronouns", 7, '{"context_options": ["a", "b"], "continuation": "", "gold": 0}', "field 'continuation' is ''"),
+    ("collocations", 9, '{"context": "a"}', "field 'continuation' is missing"),
+])  # fmt: skip
+def test_a_damaged_line_names_task_file_and_line(bundle, label, line, text, says):
+    set_line(bundle / "eval_data" / f"{label}.jsonl", line, text)
+    with pytest.raises(UserError, match=rf"^task {label}: eval_data/{label}.jsonl line {line}: .*{says}") as e:
+        load_bundle(bundle)
+    assert "\n" not in str(e.value)
+
+
+def test_too_few_examples_for_the_shots(bundle):
+    file = bundle / "eval_data" / "next_word.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:6]))
+    assert [len(t.examples) for t in load_bundle(bundle)][2] == 6  # 5 shots and one to ask
+    file.write_text("".join(lines[:5]))
+    with pytest.raises(UserError, match="task next_word: eval_data/next_word.jsonl ends at line 5, .* at least 6"):
+        load_bundle(bundle)
+    (bundle / "eval_data" / "agreement.jsonl").write_text("")
+    with pytest.raises(UserError, match="task agreement: .*at least 1 "):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(("file", "old", "new", "says"), [
+    ("core.yaml", "icl_task_type: schema", "icl_task_type: essay", "task pronouns: core.yaml: icl_task_type is 'essay'"),
+    ("core.yaml", "num_fewshot: [5]", "num_fewshot: 5", "task next_word: core.yaml: num_fewshot is 5"),
+    ("core.yaml", "num_fewshot: [5]", "num_fewshot: [-1]", "task next_word: core.yaml: num_fewshot"),
+    ("core.yaml", "label: next_word", "label: agreement", "task agreement: core.yaml names it twice"),
+    ("core.yaml", "  label: next_word", "  lebal: next_word", "task number 3: core.yaml: label is None"),
+    ("core.yaml", "dataset_uri: next_word.jsonl", "dataset_uri: ../core.yaml", "task next_word: eval_data/../core.yaml is"),
+    ("core.yaml", "dataset_uri: next_word.jsonl", "dataset_uri: gone.jsonl", "task next_word: eval_data/gone.jsonl is not in"),
+    ("core.yaml", "continuation_delimiter: ", "continuation_delimiter: 7 #", "task knowledge: core.yaml: cont.* is 7"),
+    ("core.yaml", "icl_tasks:", "tasks:", "no list 'icl_tasks'"),
+    ("core.yaml", "icl_tasks:", "icl_tasks: [", "core.yaml is not YAML"),
+    ("core.yaml", "name: mini-CORE", "name: CORE", "calls itself CORE, but CORE has exactly 22 tasks"),
+    ("eval_meta_data.csv", "next_word,", "next,", "task next_word: eval_meta_data.csv: Random baseline is missing"),
+    ("eval_meta_data.csv", ",5,60,25,", ",5,60,many,", "task next_word: eval_meta_data.csv: Random baseline is many"),
+    ("eval_meta_data.csv", ",5,60,25,", ",5,60,100,", "task next_word: eval_meta_data.csv: Random baseline is 100"),
+    ("eval_meta_data.csv", "Random baseline", "Baseline", "task agreement: eval_meta_data.csv: Random baseline is missing"),
+])  # fmt: skip
+def test_a_damaged_configuration_names_the_task(bundle, file, old, new, says):
+    change(bundle / file, old, new)
+    with pytest.raises(UserError, match=says.replace("[", r"\[")) as e:
+        load_bundle(bundle)
+    assert "\n" not in str(e.value)
+
+
+def test_missing_bundles_and_files(tmp_path, bundle):
+    with pytest.raises(UserError, match="does not exist"):
+        load_bundle(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no core.yaml"):
+        load_bundle(tmp_path / "empty")
+    (tmp_path / "text.zip").write_text("no zip")
+    with pytest.raises(UserError, match="neither a folder nor a zip"):
+        load_bundle(tmp_path / "text.zip")
+    (bundle / "eval_meta_data.csv").unlink()
+    with pytest.raises(UserError, match="no eval_meta_data.csv"):
+        load_bundle(bundle)
+
+
+def zipped(folder, path, prefix="", extra=()):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in files_of(folder).items():
+            z.writestr(prefix + name, data)
+        for name in extra:
+            z.writestr(name, "x")
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "some/bundle/"])
+def test_a_zip_reads_as_its_folder_does_and_unpacks_nothing(tmp_path, prefix):
+    path = zipped(MINI, tmp_path / "b.zip", prefix)
+    assert read_bundle(path) == read_bundle(MINI)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "..\\evil", "C:\\evil", "eval_data/../../../evil.jsonl"])
+def test_a_zip_whose_members_escape_is_refused(tmp_path, name):
+    path = zipped(MINI, tmp_path / "b.zip", extra=[name])
+    with pytest.raises(UserError, match="leads out of it"):
+        load_bundle(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_damaged_zips(tmp_path):
+    path = zipped(MINI, tmp_path / "b.zip", extra=["other/core.yaml"])
+    with pytest.raises(UserError, match="2 files core.yaml"):
+        load_bundle(path)
+    path = zipped(MINI, tmp_path / "c.zip")
+    with zipfile.ZipFile(path) as z:
+        info = z.getinfo("eval_data/pronouns.jsonl")
+        at = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot be read|pronouns"):
+        load_bundle(path)
+
+
+def test_names_of_bundles(bundle, tmp_path):
+    change(bundle / "core.yaml", "name: mini-CORE\nbaselines: uniform guesser\n", "")
+    assert (read_bundle(bundle).name, read_bundle(bundle).baselines) == ("copy", "the bundle's own")
+    assert read_bundle(zipped(bundle, tmp_path / "zip.zip")).name == "zip"
+    assert read_bundle(zipped(bundle, tmp_path / "zip.zip", "inside/")).name == "inside"
+
+
+def write_core(folder, percent, labels):
+    """A bundle with CORE's 22 labels over one small file."""
+    (folder / "eval_data").mkdir(parents=True)
+    (folder / "eval_data" / "a.jsonl").write_text(MC + "\n")
+    entries = [{"label": t, "dataset_uri": "a.jsonl", "num_fewshot": [0], "icl_task_type": "multiple_choice"} for t in labels]
+    (folder / "core.yaml").write_text(json.dumps({"icl_tasks": entries, "name": "anything"}))
+    rows = ["Eval Task,Random baseline", *(f"{t},{b}" for t, b in percent.items())]
+    (folder / "eval_meta_data.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_core_is_the_22_tasks_and_names_its_baselines(tmp_path):
+    v1, v2, other = core.DCLM_V1, core.DCLM_V2, core.DCLM_V1 | {"boolq": 50}
+    for name, percent, version in [("1", v1, "DCLM v1"), ("2", v2, "DCLM v2"), ("3", other, "neither DCLM v1 nor v2")]:
+        found = read_bundle(write_core(tmp_path / name, percent, core.CORE))
+        assert (found.name, found.baselines) == ("CORE", version)
+    assert read_bundle(write_core(tmp_path / "4", v1, list(core.CORE)[:21])).name == "anything"
+    one = evaluate(indifferent, Chars(), tmp_path / "1", tasks=["boolq"])
+    assert one["name"] == "CORE" and one["subset"] and one["core"] == pytest.approx((1 - 0.62) / 0.38)
+    assert "not to be compared" in core.table(one) and "0.256525"[:6] not in core.table(one)
+    whole = evaluate(indifferent, Chars(), tmp_path / "1")
+    assert "GPT-2 XL" in core.table(whole) and "0.2565" in core.table(whole) and "DCLM v1" in core.table(whole)
+
+
+# ---- the command
+
+
+def test_command_prints_a_table_and_writes_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path))
+    fake = types.SimpleNamespace(load_model=lambda run, device="auto": (RandomModel(0, True).eval(), Chars(), None))
+    monkeypatch.setitem(sys.modules, "gpt2course.checkpoint", fake)
+    out = tmp_path / "out" / "core.json"
+    core.main(core.Core("some-run", max_examples=5, tasks=("pronouns", "next_word"), out=str(out)))
+    text, result = capsys.readouterr().out, json.loads(out.read_text())
+    assert result["name"] == "mini-CORE" and result["n"] == 10 and result["run"] == "some-run"
+    assert f"mini-CORE {result['core']:.4f}" in text and "2 of 7 tasks, at most 5 examples" in text
+    assert " CORE" not in text.replace("mini-CORE", "")  # never under the other's name
+    shutil.copytree(MINI, tmp_path / "eval" / "eval_bundle")  # a bundle in the home folder comes before the packaged one
+    assert core.default_bundle() == tmp_path / "eval" / "eval_bundle"
+
+
+def test_help_and_errors_of_the_command(tmp_path):
+    def run(*args):
+        command = [sys.executable, "-m", "gpt2course.core", *args]
+        return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert all(word in shown.stdout for word in ("--bundle", "--max-examples", "--tasks", "--max-len", "--out", "mini-CORE"))
+    wrong = run("some-run", "--bundle", str(tmp_path / "nowhere"))
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: evaluation bundle") and wrong.stderr.count("\n") == 1
+
+
+# ---- the real bundle
+
+
+@pytest.fixture(scope="module")
+def real():
+    return read_bundle(REAL)
+
+
+@needs_real
+def test_the_real_bundle_is_core(real):
+    assert (real.name, real.baselines, real.labels) == ("CORE", "DCLM v1", tuple(core.CORE))
+    assert sum(len(t.examples) for t in real.tasks) == 91_037
+    shots = {t.label: t.num_fewshot for t in real.tasks}
+    assert shots["hellaswag"] == 10 and shots["agi_eval_lsat_ar"] == 3 and shots["coqa"] == 0
+    assert next(t for t in real.tasks if t.label == "boolq").delimiter == "\nAnswer: "
+
+
+@needs_real
+def test_the_guessers_score_what_is_known(real):
+    first, best, even = [], [], []
+    for task in real.tasks:
+        if task.kind == "language_modeling":
+            accuracies = (0.0, 0.0, 0.0)
+        else:
+            gold = [e["gold"] for e in task.examples]
+            k = len(task.examples[0].get("choices") or task.examples[0]["context_options"])
+            shares = [gold.count(i) / len(gold) for i in range(k)]
+            accuracies = (shares[0], max(shares), 1 / k)
+        for scores, accuracy in zip((first, best, even), accuracies):
+            scores.append(centred(accuracy, task.random_baseline))
+    assert [round(sum(scores) / 22, 4) for scores in (first, best, even)] == [-0.0166, 0.0355, -0.0007]
+
+
+@needs_real
+def test_the_first_choice_guesser_through_the_evaluator(real):
+    result = evaluate(indifferent, Ascii(), real, tasks=["copa", "winograd"])
+    for label in ("copa", "winograd"):
+        gold = [e["gold"] for t in real.tasks if t.label == label for e in t.examples]
+        assert result["tasks"][label]["accuracy"] == gold.count(0) / len(gold)
+
+
+class Ascii(Chars):
+    def encode(self, text, bos=False):
+        return [0] * bos + [b & 127 for b in text.encode()]
+
+
+@needs_real
+def test_gpt2_scores_and_standard_errors(real):
+    sizes = {t.label: len(t.examples) for t in real.tasks}
+    models = ("openai-community-gpt2", "openai-community-gpt2-medium", "openai-community-gpt2-large", "openai-community-gpt2-xl")
+    with zipfile.ZipFile(REAL) as z:
+        for m, (model, expected) in enumerate(zip(models, (0.0063, 0.0070, 0.0070, 0.0071)), 1):
+            rows = list(csv.reader(io.StringIO(z.read(f"eval_bundle/{model}.csv").decode())))[1:]
+            scores = {row[0].strip(): float(row[2]) for row in rows}
+            assert scores.pop("CORE") == core.GPT2_CORE[m - 1]
+            assert scores == {label: row[m] for label, row in core.CORE.items()}
+            variance = 0.0  # the known standard error of CORE by the formula of `evaluate`
+            for task in real.tasks:
+                accuracy = scores[task.label] * (1 - task.random_baseline) + task.random_baseline
+                n = sizes[task.label] if m == 1 else min(1000, sizes[task.label])
+                variance += accuracy * (1 - accuracy) / n / (1 - task.random_baseline) ** 2
+            assert math.sqrt(variance) / 22 == pytest.approx(expected, abs=6e-5)

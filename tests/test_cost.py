@@ -1,0 +1,190 @@
+"""The arithmetic of cost against published runs, and the memory estimate against what autograd really keeps."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2course.cost import (
+    PEAKS, SAVED_EAGER, dollars, hours, memory_estimate, mfu, peak_flops, suggest_device_batch,
+)  # fmt: skip
+from gpt2course.files import UserError
+from gpt2course.model import GPT
+from gpt2course.recipes import make_optimizer, resolve
+
+H100 = 989e12
+RUN1_FLOPS, RUN1_SECONDS = 4.330784e19, 10949.47  # karpathy/nanochat, dev/LEADERBOARD.md
+
+
+def test_run_1_used_half_of_the_peak():
+    tokens = 16704 * 524288
+    used = mfu(RUN1_FLOPS / tokens, tokens / RUN1_SECONDS, 8, H100)
+    assert round(100 * used, 1) == 50.0
+    assert hours(RUN1_FLOPS, 8, H100, used) * 3600 == pytest.approx(RUN1_SECONDS)
+    assert round(hours(RUN1_FLOPS, 8, H100, 1.0), 2) == 1.52  # the limit of the hardware
+
+
+def test_2019_and_2026_in_dollars():
+    assert dollars(168, 32 * 8) == 43008
+    assert round(dollars(3.04, 24)) == 73
+    assert 580 < dollars(168, 32 * 8) / dollars(3.04, 24) < 600
+
+
+@given(st.floats(1e15, 1e24), st.integers(1, 4096), st.floats(1e12, 1e16), st.floats(0.01, 1.0))
+def test_hours_and_mfu_undo_each_other(flops, n, peak, used):
+    seconds = 3600 * hours(flops, n, peak, used)
+    assert mfu(1.0, flops / seconds, n, peak) == pytest.approx(used)
+
+
+@pytest.mark.parametrize("name, tflops", [
+    ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA H100 NVL", 835.5), ("H100", 989), ("h100 sxm", 989),
+    ("NVIDIA H200", 989), ("NVIDIA H200 NVL", 835.5), ("NVIDIA GH200 480GB", 989), ("NVIDIA B200", 2250), ("NVIDIA GB200", 2500),
+    ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA A100-PCIE-40GB", 312), ("NVIDIA A10", 125), ("NVIDIA L40S", 362), ("NVIDIA L4", 121),
+    ("NVIDIA GeForce RTX 4090", 165.2), ("NVIDIA GeForce RTX 3090", 71), ("NVIDIA GeForce RTX 5090", 209.5),
+    ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 503.8), ("AMD Instinct MI300X", 1307.4),
+])  # fmt: skip
+def test_peaks_of_devices_by_the_names_drivers_give(name, tflops):
+    assert peak_flops(name) == tflops * 1e12
+
+
+@pytest.mark.parametrize("name", [
+    "", "cpu", "x86_64", "AMD EPYC 9654 96-Core Processor", "Intel(R) Xeon(R) Platinum 8480C", "Apple M1 Max", "mps", "NVIDIA A1000",
+    "NVIDIA A10G", "NVIDIA L40", "Tesla V100-SXM2-16GB", "Tesla T4", "NVIDIA H20", "NVIDIA H800", "NVIDIA GeForce RTX 4090 Laptop GPU",
+    "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 3090 Ti", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "4090",
+    "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "NVIDIA RTX 6000 Ada Generation",
+])  # fmt: skip
+def test_an_unknown_peak_is_none_never_a_guess(name):
+    assert peak_flops(name) is None
+    assert mfu(1e9, 1e6, 1, peak_flops(name)) is None
+
+
+def test_every_peak_is_reached_by_its_own_name_and_has_a_source():
+    for name, peak, source in PEAKS:
+        assert peak_flops(name.upper()) == peak
+        assert source.startswith(("NVIDIA ", "AMD "))
+        assert 5e13 < peak < 1e16
+
+
+def test_bad_numbers_are_refused():
+    for bad in (dict(n=0), dict(peak=0), dict(mfu=0), dict(mfu=1.01), dict(mfu=50), dict(total_flops=-1), dict(peak=math.nan)):
+        with pytest.raises(UserError, match=next(iter(bad))):
+            hours(**(dict(total_flops=1e18, n=8, peak=H100, mfu=0.5) | bad))
+    with pytest.raises(UserError, match="negative"):
+        dollars(-1, 24)
+    with pytest.raises(UserError, match="n_devices"):
+        mfu(1e9, 1e6, 0, H100)
+
+
+def run(*args):
+    return subprocess.run([sys.executable, "-m", "gpt2course.cost", *args], capture_output=True, text=True)
+
+
+def test_command():
+    done = run("--flops", "4.330784e19", "--gpus", "8", "--gpu", "H100", "--mfu", "0.5", "--price", "3", "--overhead-hours", "0.5")
+    assert done.returncode == 0
+    assert "3.04 h" in done.stdout and "1.52 h" in done.stdout and "84.98 at 24 an hour" in done.stdout
+    assert run("--flops", "1e18", "--peak", "1e14", "--gpus", "1").stdout.count("give --price") == 1
+    wrong = run("--flops", "1e18", "--gpu", "Voodoo 2")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and "--peak" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+# ---- memory
+
+
+def small(depth, **changes):
+    sizes = dict(width=128, head_dim=64, sequence_len=128, vocab_size=512, batch_tokens=512, steps=1)
+    plan = resolve("jan29", depth=depth, **(sizes | changes))
+    return plan, GPT(plan.model).init_weights()
+
+
+def sizes_of(plan):
+    return dict(T=plan.model.sequence_len, n_layer=plan.model.n_layer, n_embd=plan.model.n_embd, vocab_size=plan.model.vocab_size)
+
+
+@pytest.mark.parametrize("depth, B", [(2, 8), (4, 4), (4, 16), (6, 8)])
+def test_activations_agree_with_what_autograd_keeps(depth, B):
+    plan, model = small(depth)
+    kept, weights = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def pack(t):
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        hidden = model.hidden(torch.randint(0, 512, (B, plan.model.sequence_len)))  # `hidden` keeps the graph alive
+    estimate = memory_estimate(plan.params, B=B, compute_bytes=4, embed_bytes=4, **sizes_of(plan)).activations
+    assert sum(kept.values()) == pytest.approx(estimate, rel=0.07), hidden.shape
+
+
+@pytest.mark.parametrize("recipe, kind", [("jan29", "muon"), ("modern", "adamw")])
+def test_weights_gradients_and_optimizer_state_agree_with_the_tensors(recipe, kind):
+    plan = resolve(recipe, depth=4, width=128, head_dim=64, sequence_len=64, vocab_size=512, batch_tokens=512, steps=1)
+    model = GPT(plan.model, embed_dtype=torch.bfloat16).init_weights()
+    model(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 8, dtype=torch.long)).backward()
+    optimizer = make_optimizer(model, plan)
+    size = lambda tensors: sum(t.nbytes for t in tensors)  # noqa: E731
+    m = memory_estimate(plan.params, B=1, matrix_optimizer=kind, **sizes_of(plan))
+    assert m.weights == size(model.parameters())
+    assert m.gradients == size(p.grad for p in model.parameters())
+    state = size(t for name, t in optimizer.state_dict().items() if name != "steps")
+    assert m.optimizer == pytest.approx(state, rel=1e-3)
+    assert (m.optimizer == state) == (kind == "adamw")  # Muon's gates are the only matrices with another second moment
+
+
+def test_published_measurements():
+    """34 GB at depth 12 with 32 rows (nanochat, dev/LOG.md), 45.1 GB at depth 8 with 128 rows (autoresearch); 16 rows fit at
+    depth 24 on 80 GB and 32 do not (nanochat, dev/LEADERBOARD.md)."""
+    d12 = resolve("jan29", depth=12)
+    assert memory_estimate(d12.params, B=32, loss_chunk=None, compiled=True, **sizes_of(d12)).total == pytest.approx(34e9, rel=0.05)
+    d8 = resolve("jan29", depth=8, vocab_size=8192)
+    assert memory_estimate(d8.params, B=128, loss_chunk=None, compiled=True, **sizes_of(d8)).total == pytest.approx(45.1e9, rel=0.05)
+    d24 = resolve("jan29", depth=24)
+    for chunk in (None, 1024):
+        assert suggest_device_batch(80e9, 32, d24.params, loss_chunk=chunk, compiled=True, **sizes_of(d24)) == 16
+
+
+def test_a_run_1_step_in_numbers():
+    plan = resolve("jan29", depth=24)
+    m = memory_estimate(plan.params, B=16, **sizes_of(plan))
+    assert m.weights == 4 * 729_813_552 + 2 * 654_311_424  # matrices, head and scalars; wte and value embeddings
+    assert m.weight_copies == 2 * 729_813_504
+    assert m.optimizer == pytest.approx(4 * 679_481_856 * (1 + 1 / 1536) + 8 * (50_331_648 + 48) + 4 * 654_311_424)
+    assert m.activations == (SAVED_EAGER * 24 + 2) * 16 * 2048 * 1536 * 2
+    assert m.logits == 1024 * 32768 * 14 + 16 * 2048 * 1536 * 2 + 50_331_648 * 4
+    assert m.total == m.weights + m.gradients + m.optimizer + m.weight_copies + m.activations + m.logits
+
+
+def test_the_optimizer_step_is_the_peak_where_activations_are_few():
+    plan = resolve("jan29", depth=24)
+    m = memory_estimate(plan.params, B=1, **(sizes_of(plan) | dict(T=2)))
+    assert m.total == m.weights + m.gradients + m.optimizer + m.optimizer_scratch
+
+
+@given(st.integers(0, 6), st.floats(1e9, 4e11))
+def test_suggested_batch_divides_fits_and_is_the_largest(power, free):
+    rows, params = 3 * 2**power, D12
+    size = lambda B: memory_estimate(params.params, B=B, **sizes_of(params)).total  # noqa: E731
+    fits = [b for b in range(1, rows + 1) if rows % b == 0 and size(b) <= 0.9 * free]
+    if fits:
+        assert suggest_device_batch(free, rows, params.params, **sizes_of(params)) == max(fits)
+    else:
+        with pytest.raises(UserError, match="smaller depth"):
+            suggest_device_batch(free, rows, params.params, **sizes_of(params))
+
+
+D12 = resolve("jan29", depth=12)
+
+
+def test_logits_without_chunks_cost_what_they_weigh():
+    m = memory_estimate({}, B=32, T=2048, n_layer=1, n_embd=64, vocab_size=32768, loss_chunk=None)
+    assert m.logits == 32 * 2048 * 32768 * 6  # 12.9 GB
+    with pytest.raises(UserError, match="muon or adamw"):
+        memory_estimate({}, B=1, T=1, n_layer=1, n_embd=1, vocab_size=1, matrix_optimizer="sgd")
+    with pytest.raises(UserError, match="B = 0"):
+        memory_estimate({}, B=0, T=1, n_layer=1, n_embd=1, vocab_size=1)
