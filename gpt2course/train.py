@@ -8,7 +8,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from gpt2course.batches import Batches
 from gpt2course.cost import mfu, peak_flops
 from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
-from gpt2course.files import UserError, atomic_file, command, home, read_json, write_json
+from gpt2course.files import UserError, atomic_dir, atomic_file, command, home, read_json, write_json
 from gpt2course.model import GPT
 from gpt2course.recipes import PROFILES, make_optimizer, resolve, settings_from_text
 from gpt2course.tokenizer import train_or_load
@@ -100,12 +99,14 @@ class Log:
             f.write(json.dumps(values, allow_nan=False) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drop what was logged after `step`: a resumed run writes it again. A line cut by a crash is dropped too."""
+        """Drop what was logged after the checkpoint of `step`, an evaluation at that very step included: a resumed run writes
+        it again. A line cut by a crash is dropped too."""
         if self.metrics.exists():
             kept = []
             for line in self.metrics.read_text(encoding="utf-8").splitlines():
                 try:
-                    if json.loads(line)["step"] <= step:
+                    value = json.loads(line)
+                    if value["step"] < step or value["step"] == step and value["kind"] in ("train", "checkpoint"):
                         kept.append(line)
                 except (json.JSONDecodeError, KeyError):
                     continue
@@ -157,16 +158,10 @@ def prepare(args: Train):
         if different:
             raise UserError(f"run {run.name!r} was begun with other settings ({', '.join(different)}); use another --name, or --fresh to start it anew")
     else:
-        with atomic_copy(run / "tokenizer") as tmp:
+        with atomic_dir(run / "tokenizer") as tmp:
             tokenizer.save(tmp)
         write_json(run / "config.json", config)
     return run, plan, corpus, tokenizer, config
-
-
-def atomic_copy(folder):
-    from gpt2course.files import atomic_dir
-
-    return atomic_dir(folder)
 
 
 def duration(seconds: float) -> str:
@@ -179,6 +174,9 @@ def train(args: Train) -> Path:
     """Run or resume training; returns the run's folder."""
     run, plan, corpus, tokenizer, config = prepare(args)
     log = Log(run)
+    if any(line["kind"] == "done" for line in read_metrics(run)):
+        log.say(f"run {run.name} is finished already; --fresh starts it anew")
+        return run
     device = checkpoint.pick_device(args.device)
     on_gpu = device.type == "cuda"
     if device.type == "mps":
@@ -204,9 +202,6 @@ def train(args: Train) -> Path:
         step, clock, late_clock = state["step"], state["clock"], state["late_clock"]
         log.say(f"resumed from {folder.name}")
     log.rewind(step)
-    if any(line["kind"] == "done" for line in read_metrics(run)):
-        log.say(f"run {run.name} is finished already; --fresh starts it anew")
-        return run
     forward = torch.compile(model, dynamic=False) if compiled else model
 
     peak = peak_flops(config["machine"]["device"]) if on_gpu else None
@@ -324,8 +319,7 @@ def train(args: Train) -> Path:
 
 
 def main(args: Train) -> None:
-    run = train(args)
-    shutil.rmtree(run / "report", ignore_errors=True) if args.fresh else None
+    train(args)
 
 
 if __name__ == "__main__":

@@ -315,6 +315,7 @@ def test_an_epoch_reads_each_block_once_for_each_stream_and_a_resume_each_block_
     batches = Batches(split, Coder(), 4, streams=4, buffer_docs=100)
     batches.next_rows(400)
     assert max(split.reads.values()) <= 4
+    assert all(i % 4 == s for s, stream in batches._own.items() for i in stream.ahead)  # no other stream's text is kept
     state = batches.state_dict()
     split.reads.clear()
     Batches(split, Coder(), 4, streams=4, buffer_docs=100).load_state_dict(state)
@@ -400,9 +401,10 @@ def test_bad_arguments_say_what_is_allowed():
 
 @pytest.mark.parametrize("lengths", [[None] * 40, [3, None] * 20, [None] * 300])
 def test_a_stream_of_empty_documents_is_an_error_and_not_a_hang(lengths):
-    batches = Batches(Split(documents(lengths)), Coder(), 8, streams=2)
+    split = Split(documents(lengths))
     with pytest.raises(UserError, match="documents of stream . .of 2. are empty"):
-        batches.next_rows(2)
+        Batches(split, Coder(), 8, streams=2).next_rows(2)
+    assert max(split.reads.values()) <= 4  # found after one epoch
 
 
 def test_with_a_real_tokenizer():

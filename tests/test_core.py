@@ -167,12 +167,17 @@ def test_language_modelling_span_begins_after_the_stripped_prompt():
 
 
 def test_a_tokenizer_that_joins_prompt_and_continuation_is_an_error():
-    class Joins(Chars):
+    class Joins(Chars):  # the last two characters are one token
         def encode(self, text, bos=False):
-            return [0] * bos + [len(text)]
+            return [0] * bos + [ord(c) for c in text[:-2]] + [1000 + ord(text[-1])]
 
-    with pytest.raises(UserError, match="task t, example 0 .*continuation"):
-        is_right(indifferent, Joins(), lm("q", "ab"), 0)
+    class Same(Chars):  # nothing is left of the continuation
+        def encode(self, text, bos=False):
+            return [0] * bos + [ord(text[0])]
+
+    for tokenizer in (Joins(), Same()):
+        with pytest.raises(UserError, match="task t, example 0 .*continuation"):
+            is_right(indifferent, tokenizer, lm("q", "ab"), 0)
 
 
 # ---- prompts
@@ -424,6 +429,7 @@ def test_the_script_reproduces_the_packaged_bundle(tmp_path):
 def test_the_packaged_bundle_is_what_it_says():
     tasks = load_bundle(MINI)
     assert {t.kind for t in tasks} == set(core.FIELDS) and {t.num_fewshot for t in tasks} == {0, 3, 5}
+    assert {t.delimiter for t in tasks} == {" ", "\nAnswer: "}
     for task in tasks:
         assert 40 <= len(task.examples) <= 100
         assert len({json.dumps(e, sort_keys=True) for e in task.examples}) == len(task.examples)  # no example twice

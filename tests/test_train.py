@@ -165,7 +165,7 @@ def test_limits_stop_with_a_checkpoint(home, corpus):
 
 def test_a_loss_that_is_not_finite_stops_the_run(home, corpus):
     with pytest.raises(UserError, match="the loss is nan at step"):
-        train(settings(corpus, name="nan", set=(*SIZE, "wte_lr=1e38", "head_lr=1e38")))
+        train(settings(corpus, name="nan", set=(*SIZE, "scalar_lr=1e38", "matrix_lr=1e38")))
 
 
 @pytest.mark.parametrize("changes,text", [
