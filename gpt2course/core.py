@@ -58,7 +58,8 @@ CORE = {
     "boolq": (62, -0.178175, -0.036842, -0.139474, -0.002632),
     "bigbench_language_identification": (9.1, 0.182178, 0.195820, 0.187019, 0.174917),
 }
-GPT2_CORE = (0.113891, 0.184903, 0.214641, 0.256525)  # the last is the bar of the whole course
+GPT2_CENTRED = {model: {label: row[m] for label, row in CORE.items()} for m, model in enumerate(GPT2, 1)}
+GPT2_MEANS = (0.113891, 0.184903, 0.214641, 0.256525)  # the last is the bar of the whole course
 DCLM_V1 = {label: row[0] for label, row in CORE.items()}
 DCLM_V2 = DCLM_V1 | {"commonsense_qa": 40.3, "bigbench_language_identification": 25, "agi_eval_lsat_ar": 25}  # DCLM issue #114
 
@@ -126,7 +127,7 @@ def wrong_field(kind: str, example) -> str | None:
     """What is wrong with an example, or None."""
     if not isinstance(example, dict):
         return "is not a JSON object"
-    options = example.get(FIELDS[kind][1] if kind == "multiple_choice" else FIELDS[kind][0])
+    options = example.get("choices" if kind == "multiple_choice" else "context_options")
     for field in FIELDS[kind]:
         value = example.get(field)
         if field in ("choices", "context_options"):
@@ -421,7 +422,7 @@ def table(result: dict) -> str:
         line += f"{r['centred']:8.4f} {r['centred_se']:6.4f}"
         lines.append(line + columns(CORE[label][1:] if beside else ()))
     line = f"{result['name']:{width}}  {'':5} {result['n']:6} {'':8} {'':6} {result['core']:8.4f} {result['core_se']:6.4f}"
-    lines.append(line + columns(GPT2_CORE if beside and result["n_tasks"] == len(CORE) else ()))
+    lines.append(line + columns(GPT2_MEANS if beside and result["n_tasks"] == len(CORE) else ()))
     low, high = result["core_interval"]
     interval = f"95 % interval {low:.4f} to {high:.4f}"
     lines.append(f"{result['name']} {result['core']:.4f}, {interval}; baselines: {result['baselines']}")

@@ -93,14 +93,14 @@ def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
     note = f"final {last:.3f}"
     if xz_bpb is not None:
         low, high = min(low, xz_bpb), max(high, xz_bpb)
-        crowded = xz_bpb > low + 0.8 * (high - low)  # keep clear of the note in the upper right corner
+        under = xz_bpb > low + 0.8 * (high - low) or last > xz_bpb  # keep clear of the note in the corner, and of the curve
         bottom.axhline(xz_bpb, color=BLACK, linewidth=1.2, linestyle="--")
-        bottom.annotate(f"xz -9e: {xz_bpb:.3f}", (1, xz_bpb), (0, -4 if crowded else 4), xycoords=("axes fraction", "data"),
-                        textcoords="offset points", ha="right", va="top" if crowded else "bottom", fontsize=FONT)  # fmt: skip
+        bottom.annotate(f"xz -9e: {xz_bpb:.3f}", (1, xz_bpb), (0, -4 if under else 4), xycoords=("axes fraction", "data"),
+                        textcoords="offset points", ha="right", va="top" if under else "bottom", fontsize=FONT)  # fmt: skip
         note += f", {1 - last / xz_bpb:.0%} below xz" if last < xz_bpb else f", {last / xz_bpb - 1:.0%} above xz"
     bottom.annotate(note, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=FONT, color=VERMILION)
     gap = (high - low) or 1.0
-    bottom.set_ylim(low - 0.1 * gap, high + 0.25 * gap)
+    bottom.set_ylim(low - 0.25 * gap, high + 0.25 * gap)
     _label(bottom, "training tokens", "validation\n(bits per byte)")
     bottom.set_xlim(0, max(tokens[-1], eval_tokens[-1]) * 1.01)
     bottom.xaxis.set_major_formatter(FuncFormatter(_amount))
@@ -233,7 +233,7 @@ def coloured_tokens(pieces: list[str], ids: list[int] | None = None, columns: in
     ax.set_ylim(rows, 0)
     for i, text, r, c in boxes:
         ax.add_patch(Rectangle((c, r + 0.08), _columns_of(text), 0.84, color=TINTS[i % len(TINTS)], linewidth=0))
-        ax.text(c, r + 0.5, text.replace("$", r"\$"), family="DejaVu Sans Mono", fontsize=size, va="center_baseline")
+        ax.text(c, r + 0.5, text, family="DejaVu Sans Mono", fontsize=size, va="center_baseline", parse_math=False)
     text = "".join(pieces)
     mean = len(text) / len(pieces)
     fig.alt = f"Text cut into {len(pieces)} tokens of {mean:.1f} characters on average, each on its own colour: {text[:160]!r}"

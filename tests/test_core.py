@@ -372,7 +372,7 @@ def test_centring():
     assert centred(0.25, 0.25) == 0 and centred(1, 0.25) == 1 and centred(0.4, 0.0) == 0.4
     assert centred(0.5523, 0.62) == pytest.approx(-0.1782, abs=1e-4)  # boolq of GPT-2 small
     assert sum(row[4] for row in core.CORE.values()) / 22 == pytest.approx(0.256525, abs=2e-6)
-    for m, whole in enumerate(core.GPT2_CORE, 1):
+    for m, whole in enumerate(core.GPT2_MEANS, 1):
         assert sum(row[m] for row in core.CORE.values()) / 22 == pytest.approx(whole, abs=2e-6)
     xl = dict(commonsense_qa=0.227, bigbench_language_identification=0.25, agi_eval_lsat_ar=0.273913)  # the three of v2
     v2 = [centred(xl[t], core.DCLM_V2[t] / 100) if t in xl else row[4] for t, row in core.CORE.items()]
@@ -702,8 +702,8 @@ def test_gpt2_scores_and_standard_errors(real):
         for m, (model, expected) in enumerate(zip(models, (0.0063, 0.0070, 0.0070, 0.0071)), 1):
             rows = list(csv.reader(io.StringIO(z.read(f"eval_bundle/{model}.csv").decode())))[1:]
             scores = {row[0].strip(): float(row[2]) for row in rows}
-            assert scores.pop("CORE") == core.GPT2_CORE[m - 1]
-            assert scores == {label: row[m] for label, row in core.CORE.items()}
+            assert scores.pop("CORE") == core.GPT2_MEANS[m - 1]
+            assert scores == core.GPT2_CENTRED[core.GPT2[m - 1]]
             variance = 0.0  # the known standard error of CORE by the formula of `evaluate`
             for task in real.tasks:
                 accuracy = scores[task.label] * (1 - task.random_baseline) + task.random_baseline

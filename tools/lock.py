@@ -1,0 +1,48 @@
+"""Write the three lock files from pyproject.toml. Needs uv and a package index; run it when a dependency changes.
+
+    python tools/lock.py
+
+requirements.lock        everything but torch and what only torch's CUDA build needs
+requirements-torch.lock  torch itself, the index's builds and the public CPU builds
+requirements-cuda.lock   what torch's CUDA build on Linux needs beside that, and flash-attn-4
+Every line has hashes, and every file serves all platforms and Pythons.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCH = "2.13.0"
+# CPU builds at download.pytorch.org/whl/cpu, by their published sha256. On Linux the index's own build is the CUDA one.
+CPU_BUILDS = {
+    "cp311 linux x86_64": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
+    "cp312 linux x86_64": "4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2",
+    "cp312 linux aarch64": "6f307c2c32d764ffc6ff6893b801fad6d4752f3e67966cb8abf1843427c02604",
+}
+CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton|flash-attn-4|quack-kernels|apache-tvm-ffi|torch-c-dlpack-ext|einops)")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as tmp:
+        extra = Path(tmp) / "extra.in"
+        extra.write_text(f"pip\nsetuptools>=77\ntorch=={TORCH}\n")
+        command = ["uv", "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
+                   "--prerelease", "if-necessary-or-explicit", "--extra", "course", "--extra", "dev", "--extra", "gpu", "pyproject.toml", str(extra)]  # fmt: skip
+        text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    packages = re.split(r"\n(?=[a-z0-9])", text.strip())
+    parts = {"requirements.lock": [], "requirements-torch.lock": [], "requirements-cuda.lock": []}
+    for package in packages:
+        name = package.split("==")[0]
+        if name == "torch":
+            package += "".join(f" \\\n    --hash=sha256:{digest}" for digest in CPU_BUILDS.values())
+        parts["requirements-torch.lock" if name == "torch" else "requirements-cuda.lock" if CUDA_ONLY.match(name) else "requirements.lock"].append(package)
+    for file, lines in parts.items():
+        (ROOT / file).write_text("# Made by tools/lock.py from pyproject.toml; do not edit.\n" + "\n".join(lines) + "\n")
+        print(f"{file}: {len(lines)} packages", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
