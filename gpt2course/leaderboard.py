@@ -172,9 +172,10 @@ def append(entry: Entry, path=CSV) -> None:
 
 
 def _read_run(run) -> tuple[Path, dict, list[dict]]:
-    folder = Path(run) if Path(run).is_dir() else home() / "runs" / str(run)
-    if not folder.is_dir():
-        raise UserError(f"run {str(run)!r} does not exist: neither a folder of that name nor {folder}")
+    places = (home() / "runs" / str(run), Path(run))
+    folder = next((p for p in places if p.is_dir()), None)
+    if folder is None:
+        raise UserError(f"run {str(run)!r} does not exist: neither {places[0]} nor a folder of that name")
     config = read_json(folder / "config.json", "run configuration")
     lines = []
     try:
@@ -266,7 +267,7 @@ def entry_from_run(run, evidence: str | None = None) -> Entry:
         who="ours",
         name=name,
         date=day,
-        hours=seconds / 3600,
+        hours=float(f"{seconds / 3600:.6g}"),
         seconds=seconds,
         core=None if core is None else round(core, 6),
         core_runs=None if core is None else 1,
@@ -275,7 +276,7 @@ def entry_from_run(run, evidence: str | None = None) -> Entry:
         train_data=str(config.get("corpus") or ""),
         commit=config.get("commit") or "",
         depth=model.get("n_layer"),
-        ratio=round(done["tokens"] / scaling, 2) if scaling else None,  # what was trained, whatever the recipe asked for
+        ratio=float(f"{done['tokens'] / scaling:.4g}") if scaling else None,  # what was trained, whatever the recipe asked for
         config=", ".join([f"recipe {recipe['name']}"] * ("name" in recipe) + [f"{k} {v}" for k, v in sizes.items() if v]),
         steps=done["step"],
         tokens=float(done["tokens"]),

@@ -298,6 +298,8 @@ def test_a_run_can_change_its_number_of_ranks(lengths, options, before, worlds, 
     one = Batches(split, Coder(), **options)
     one.next_rows(before * 8)
     assert state == one.state_dict() and statistics(state) == one.statistics()  # nothing in it depends on the ranks
+    for counter in ("rows", "tokens", "documents", "cropped_tokens", "skipped"):
+        assert sum(rank.statistics()[counter] for rank in first) == statistics(state)[counter]
     want = one.next_rows(16)
     second = [Batches(split, Coder(), rank=r, world=v, **options) for r in range(v)]
     for rank in second:

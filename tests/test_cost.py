@@ -9,9 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2course.cost import (
-    PEAKS, SAVED_EAGER, dollars, hours, memory_estimate, mfu, peak_flops, suggest_device_batch,
-)  # fmt: skip
+from gpt2course.cost import PEAKS, SAVED_EAGER, dollars, hours, memory_estimate, mfu, peak_flops, suggest_device_batch
 from gpt2course.files import UserError
 from gpt2course.model import GPT
 from gpt2course.recipes import make_optimizer, resolve
@@ -54,8 +52,9 @@ def test_peaks_of_devices_by_the_names_drivers_give(name, tflops):
 @pytest.mark.parametrize("name", [
     "", "cpu", "x86_64", "AMD EPYC 9654 96-Core Processor", "Intel(R) Xeon(R) Platinum 8480C", "Apple M1 Max", "mps",
     "NVIDIA A1000", "NVIDIA A10G", "NVIDIA L40", "Tesla V100-SXM2-16GB", "Tesla T4", "NVIDIA H20", "NVIDIA H800",
-    "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 3090 Ti", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "4090",
-    "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "NVIDIA RTX 6000 Ada Generation",
+    "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 3090 Ti", "4090",
+    "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+    "NVIDIA RTX 6000 Ada Generation",
 ])  # fmt: skip
 def test_an_unknown_peak_is_none_never_a_guess(name):
     assert peak_flops(name) is None

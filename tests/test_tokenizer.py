@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import types
 import unicodedata
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +36,8 @@ WORDS = st.sampled_from(
 MIXED = st.one_of(st.lists(WORDS, max_size=40).map("".join), st.text("ab '1\n\t", max_size=100))
 ANY_TEXT = st.one_of(st.text(max_size=200), MIXED)
 # The regex module's Unicode is newer than tiktoken's, so characters assigned since are letters to one and not yet to the other.
-SETTLED = st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]).filter(lambda c: unicodedata.ucd_3_2_0.category(c) != "Cn")
+BMP = st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])
+SETTLED = BMP.filter(lambda c: unicodedata.ucd_3_2_0.category(c) != "Cn")
 SETTLED_TEXT = st.one_of(st.text(SETTLED, max_size=60), MIXED)
 
 
@@ -242,6 +245,20 @@ def test_training_survives_long_white_space():
     assert Tokenizer.train([text], 266, doc_cap=len(text)).ranks[256] == b"  "
 
 
+@pytest.mark.skipif("GPT2COURSE_DEV_DATA" not in os.environ, reason="GPT2COURSE_DEV_DATA is not set")
+def test_on_web_text():
+    import pyarrow.parquet
+
+    path = Path(os.environ["GPT2COURSE_DEV_DATA"]) / "corpus-small" / "shard_00000.parquet"
+    texts = pyarrow.parquet.ParquetFile(path).read_row_group(0).column("text").to_pylist()
+    tokenizer = Tokenizer.train(texts, 2000)
+    assert tokenizer.ranks[: 256 + 40] == slow_train([text[:10_000] for text in texts], 40)
+    for text in texts[:20]:
+        ids = tokenizer.encode(text)
+        assert ids == slow_encode(tokenizer, text) and tokenizer.decode(ids) == text
+    assert module.bytes_per_token(tokenizer, texts) > 3
+
+
 # -- files
 
 
@@ -315,10 +332,11 @@ DAMAGE = {
 }
 RESEALED = {
     "gap": (_line(300, []), "line 301 of ranks.tiktoken has rank 301, not 300"),
+    "rank twice": (_line(300, [base64.b64encode(b"zzzzzzz") + b" 299"]), "line 301 of ranks.tiktoken has rank 299, not 300"),
     "order": (_line(0, [b"AQ== 1"]), "line 1 of ranks.tiktoken has rank 1, not 0"),
     "token twice": (_line(300, [REPEATED]), "holds a token twice"),
     "byte missing": (_line(97, [base64.b64encode(b"zzzzzzz") + b" 97"]), "lacks some of the 256 single bytes"),
-    "not base64": (_line(300, [b"a*b 300"]), "line 301 of ranks.tiktoken is not a base64 token"),
+    "not base64": (_line(300, [b"YW*Jj 300"]), "line 301 of ranks.tiktoken is not a base64 token"),
     "no rank": (_line(300, [b"YQ=="]), "line 301 of ranks.tiktoken is not"),
     "word rank": (_line(300, [b"YQ== three"]), "line 301 of ranks.tiktoken is not"),
     "fewer": (_line(410, []), "special tokens must be .* from id 410"),
@@ -366,7 +384,7 @@ def corpus(name="small", texts=TEXTS, val_sha256="0" * 64):
 def test_default_folders_are_plain_and_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path))
     assert default_folder("embedded", 4096) == tmp_path / "tokenizers" / "embedded-4096"
-    paths = ["/data/a b", "/data/a-b", "data/a/b", "../../etc", "/", "é" * 300]
+    paths = ["/data/a b", "/data/a-b", "data/a/b", "../../etc", "/", "é" * 300, "/long" * 60]
     folders = {default_folder(path, 300) for path in paths}
     assert len(folders) == len(paths)
     for folder in folders:
@@ -387,16 +405,23 @@ def test_train_or_load_reuses_exactly_what_it_would_train(tmp_path, monkeypatch)
     assert (tmp_path / "tokenizers" / "small-300" / "tokenizer.json").is_file() and len(trained) == 1
     again = train_or_load(corpus(), 300)
     assert again.sha256 == first.sha256 and again.provenance == first.provenance and len(trained) == 1
-    fixed = tmp_path / "fixed"
-    train_or_load(corpus(), 300, fixed)
-    changes = [
-        (corpus(), 300, {}), (corpus("other"), 300, {}), (corpus(texts=TEXTS * 2), 300, {}), (corpus(val_sha256="1"), 300, {}),
-        (corpus(), 301, {}), (corpus(), 301, {"max_chars": 300}),
-    ]  # fmt: skip
-    for i, (which, size, options) in enumerate(changes):
-        train_or_load(which, size, fixed, **options)
-        assert len(trained) == 2 + i
-        assert Tokenizer.load(fixed).vocab_size == size and Tokenizer.load(fixed).provenance["corpus"] == which.name
+    folder = tmp_path / "mine"
+    for which, size, options in [
+        (corpus("other"), 300, {}), (corpus(texts=TEXTS * 2), 300, {}), (corpus(val_sha256="1"), 300, {}), (corpus(), 301, {}),
+        (corpus(), 300, {"max_chars": 400}),
+    ]:  # fmt: skip
+        train_or_load(corpus(), 300, folder)
+        trained.clear()
+        made = train_or_load(which, size, folder, **options)
+        assert len(trained) == 1 and made.vocab_size == size
+        saved = Tokenizer.load(folder)
+        assert saved.sha256 == made.sha256 and saved.provenance == made.provenance != first.provenance or size == 301
+        train_or_load(which, size, folder, **options)
+        assert len(trained) == 1
+    for same in ({"pattern": SPLIT_PATTERN}, {"pattern": r"\p{L}+|\P{L}"}):
+        Tokenizer.train(TEXTS, 300, provenance=module._source(corpus()), **same).save(folder)
+        trained.clear()
+        assert train_or_load(corpus(), 300, folder).sha256 == first.sha256 and len(trained) == (same["pattern"] != SPLIT_PATTERN)
 
 
 def test_train_or_load_makes_a_damaged_one_again(tmp_path, capsys):

@@ -21,9 +21,10 @@ TORCH_INDEX = os.environ.get("TORCH_INDEX", "https://download.pytorch.org/whl/cp
 INPUTS = ("pyproject.toml", "requirements.lock", "requirements-torch.lock", "requirements-cuda.lock", "tools/setup.py")
 
 
-def pip(*args: str, quiet_failure: bool = False) -> bool:
-    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *args]
-    return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL if quiet_failure else None).returncode == 0
+def pip(*args: str, hide: bool = False) -> bool:
+    """Run pip in .venv; hide: show nothing, because a failure is expected or is told otherwise."""
+    out = subprocess.DEVNULL if hide else None
+    return subprocess.run([str(PYTHON), "-m", "pip", "--disable-pip-version-check", *args], cwd=ROOT, stdout=out, stderr=out).returncode == 0
 
 
 def need(ok: bool, text: str) -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     if STAMP.exists() and STAMP.read_text() == state:
         return
     STAMP.unlink(missing_ok=True)
-    if not PYTHON.exists() or not pip("--version", quiet_failure=True):  # nothing there, or a half-made environment
+    if not PYTHON.exists() or not pip("--version", hide=True):  # nothing there, or a half-made environment
         print(f"making {VENV} with Python {sys.version.split()[0]}", flush=True)
         try:
             venv.create(VENV, clear=True, with_pip=True)
@@ -47,14 +48,15 @@ def main() -> None:
     need(pip("install", "--quiet", "--require-hashes", "-r", "requirements.lock"), unreachable)
     torch = ["install", "--quiet", "--require-hashes", "--no-deps", "-r", "requirements-torch.lock"]
     small = sys.platform == "linux" and shutil.which("nvidia-smi") is None and TORCH_INDEX
-    if not (small and pip(*torch, "--index-url", TORCH_INDEX, "--retries", "0", "--timeout", "15", quiet_failure=True)):
+    if not (small and pip(*torch, "--index-url", TORCH_INDEX, "--retries", "0", "--timeout", "15", hide=True)):
         if small:
             print(f"no CPU build of torch for this Python at {TORCH_INDEX}; taking the CUDA build, several GB (Python 3.11 and 3.12 have one)", flush=True)
         need(pip(*torch), unreachable)
     build = subprocess.run([PYTHON, "-c", "import importlib.metadata as m; print(m.version('torch'))"], capture_output=True, text=True).stdout
     if sys.platform == "linux" and "+cpu" not in build:
         need(pip("install", "--quiet", "--require-hashes", "--no-deps", "-r", "requirements-cuda.lock"), unreachable)
-    need(pip("install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."), "the package itself could not be installed (see above)")
+    package = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]  # the build backend warns at length, so its output is hidden
+    need(pip(*package, hide=True), f"the package itself could not be installed; `{PYTHON} -m pip {' '.join(package)}` says why")
     kernel = [PYTHON, "-m", "ipykernel", "install", "--sys-prefix", "--name", "gpt2course", "--display-name", "gpt2course"]
     need(subprocess.run(kernel, capture_output=True).returncode == 0, "the Jupyter kernel could not be registered inside .venv")
     need(pip("check"), "the installed packages do not fit together (see above); delete .venv and run `make setup` again")

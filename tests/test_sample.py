@@ -1,0 +1,486 @@
+"""Sampling: the right distribution, the right context, whole characters, and a terminal that nothing can upset."""
+
+import io
+import itertools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2course import checkpoint, sample
+from gpt2course.files import UserError, write_json
+from gpt2course.model import GPT
+from gpt2course.recipes import make_optimizer, resolve
+from gpt2course.sample import Sample, Text, check, context, generate, pick, probabilities, prompt_generator, show, stream
+from gpt2course.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer([bytes([b]) for b in range(256)] + [b"th", b"he", b"in"])  # 259 ordinary tokens, 9 special ones
+V, BOS = TOKENIZER.vocab_size, TOKENIZER.bos
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+class Toy(torch.nn.Module):
+    """A model made of a function: rule(tokens before and at a position) -> logits (V,). Keeps what it was shown."""
+
+    def __init__(self, rule, T=1000):
+        super().__init__()
+        self.rule, self.config, self.shown = rule, SimpleNamespace(sequence_len=T), []
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, idx):
+        assert self.weight.requires_grad and not torch.is_grad_enabled()
+        self.shown.append(idx.tolist())
+        return torch.stack([torch.stack([self.rule(row[: t + 1]) for t in range(len(row))]) for row in idx.tolist()])
+
+
+def only(token):
+    """Logits that leave no choice."""
+    return torch.full((V,), -1000.0).index_fill(0, torch.tensor([token]), 0.0)
+
+
+def says(tokens, then=BOS, **kw):
+    """A model that says `tokens` after any prompt of one row, whose length it learns from the first call, then `then`."""
+    begun = []
+
+    def rule(row):
+        begun.append(len(row))
+        n = len(row) - first[0]
+        return only(tokens[n] if 0 <= n < len(tokens) else then)
+
+    first = [None]
+    toy = Toy(rule, **kw)
+    forward = toy.forward
+
+    def remember(idx):
+        if first[0] is None:
+            first[0] = idx.size(1)
+        return forward(idx)
+
+    toy.forward = remember
+    return toy
+
+
+def random_gpt(T=16, seed=0):
+    plan = resolve("jan29", depth=2, width=32, head_dim=16, sequence_len=T, vocab_size=V, batch_tokens=10 * T, steps=1)
+    model = GPT(plan.model).init_weights(seed)
+    torch.manual_seed(seed + 1)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, 0, 0.3)
+    return model, plan
+
+
+# ---- the sampling step
+
+
+def softmax_by_hand(logits, temperature, top_k):
+    """The distribution in plain Python; where logits are tied the lower id goes first."""
+    kept = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[: top_k or len(logits)]
+    if temperature == 0:
+        return [float(i == kept[0]) for i in range(len(logits))]
+    weights = [math.exp((logits[i] - max(logits)) / temperature) if i in kept else 0.0 for i in range(len(logits))]
+    return [w / sum(weights) for w in weights]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from([-3.0, -1.0, 0.0, 0.5, 0.5, 2.0, 7.25]), min_size=1, max_size=12),  # few values: many ties
+    st.sampled_from([0, 0.1, 0.8, 1.0, 3.0]),
+    st.sampled_from([None, 0, 1, 2, 3, 5, 12, 50]),
+)
+def test_probabilities_are_those_of_the_definition(logits, temperature, top_k):
+    p = probabilities(torch.tensor(logits), temperature, top_k)
+    assert p.dtype == torch.float64
+    assert p.tolist() == pytest.approx(softmax_by_hand(logits, temperature, top_k), abs=1e-12)
+    if temperature == 0 or top_k == 1:
+        assert p[torch.tensor(logits).argmax()] == 1
+
+
+def test_extreme_logits():
+    assert probabilities(torch.tensor([1e30, 0.0]), 1e-300).tolist() == [1, 0]
+    assert probabilities(torch.tensor([5.0, 5.0, 4.0]), 5e-324).tolist() == [0.5, 0.5, 0]
+    assert probabilities(torch.tensor([-torch.inf, 3.0]), 2.0).tolist() == [0, 1]
+    for bad in ([float("nan"), 0.0], [float("inf"), 0.0], [-float("inf")] * 2):
+        with pytest.raises(UserError, match="logits are not all finite.*earlier checkpoint"):
+            probabilities(torch.tensor(bad), 0.8, 5)
+
+
+def chi_square_is_plausible(counts, p):
+    """The counts as draws from p: nothing where p is 0, and chi-square below its 1 - 1e-6 quantile (Wilson-Hilferty)."""
+    n = sum(counts)
+    assert all(c == 0 for c, q in zip(counts, p) if q == 0)
+    terms = [(c - n * q) ** 2 / (n * q) for c, q in zip(counts, p) if q > 0]
+    k = len(terms) - 1
+    if k == 0:
+        return
+    assert min(n * q for q in p if q > 0) >= 5  # or the statistic is not chi-square
+    limit = k * (1 - 2 / (9 * k) + 4.753 * math.sqrt(2 / (9 * k))) ** 3
+    assert sum(terms) < limit
+
+
+LOGITS = [1.0, 0.0, 2.0, -1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("temperature, top_k", [(1.0, None), (0.5, 0), (0.8, 3), (2.0, 2), (1.3, 1), (0, None)])
+def test_draws_follow_the_distribution(temperature, top_k):
+    g = torch.Generator().manual_seed(0)
+    counts = [0] * 6
+    for _ in range(4000):
+        counts[pick(torch.tensor(LOGITS), temperature, top_k, g)] += 1
+    chi_square_is_plausible(counts, softmax_by_hand(LOGITS, temperature, top_k))
+
+
+def full(logits):
+    """LOGITS for the letters a, b, ..., nothing else."""
+    z = torch.full((V,), -1000.0)
+    z[97 : 97 + len(logits)] = torch.tensor(logits)
+    return z
+
+
+def test_continuations_of_one_prompt_and_tokens_of_one_continuation_follow_it_too():
+    model = Toy(lambda row: full(LOGITS))
+    p = softmax_by_hand(LOGITS, 0.8, 4)
+    first = generate(model, TOKENIZER, ["x"] * 3000, max_tokens=1, temperature=0.8, top_k=4)
+    chi_square_is_plausible([first.count(c) for c in "abcdef"], p)
+    long = generate(Toy(lambda row: full(LOGITS), T=4), TOKENIZER, ["x"], max_tokens=3000, temperature=0.8, top_k=4)[0]
+    chi_square_is_plausible([long.count(c) for c in "abcdef"], p)
+    pairs = list(itertools.pairwise(long))  # and each token is drawn anew, whatever came before it
+    chi_square_is_plausible([pairs.count((a, b)) for a in "abce" for b in "abce"], [p[ord(a) - 97] * p[ord(b) - 97] for a in "abce" for b in "abce"])
+
+
+# ---- seeds, batches
+
+
+def test_same_seed_same_text_other_seed_other_text():
+    model, _ = random_gpt()
+    a, b, c = (generate(model, TOKENIZER, ["the", "x"], max_tokens=20, seed=s) for s in (1, 1, 2))
+    assert a == b and a[0] != c[0] and a[1] != c[1]
+    assert generate(model, TOKENIZER, ["the"], max_tokens=5, seed=-1) != generate(model, TOKENIZER, ["the"], max_tokens=5, seed=2**80)
+
+
+def test_a_continuation_does_not_depend_on_the_rest_of_the_batch():
+    model, _ = random_gpt(T=16)
+    prompts = ["the", "", "a long prompt that is longer than T", "é", "the", "the"]
+    together = generate(model, TOKENIZER, prompts, max_tokens=24, temperature=1.0, top_k=0)
+    for prompt, text in zip(prompts[:4], together):
+        assert generate(model, TOKENIZER, [prompt], max_tokens=24, temperature=1.0, top_k=0) == [text]
+    backwards = generate(model, TOKENIZER, prompts[3::-1], max_tokens=24, temperature=1.0, top_k=0)
+    assert backwards == together[3::-1]
+    the = [together[0], together[4], together[5]]
+    assert len(set(the)) == 3  # the same prompt again gets another continuation
+    assert the == ["".join(stream(model, TOKENIZER, "the", 24, 1.0, 0, number=n)) for n in range(3)]
+    assert len({prompt_generator(s, i, n).initial_seed() for s in (0, 1) for i in ([], [1], [0, 1]) for n in (0, 1)}) == 12
+
+
+def test_global_random_state_is_left_alone():
+    model, _ = random_gpt()
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    a = generate(model, TOKENIZER, ["x"], max_tokens=3)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(7)
+    assert generate(model, TOKENIZER, ["x"], max_tokens=3) == a
+
+
+# ---- the context
+
+
+@given(st.lists(st.integers(0, 99), max_size=12), st.integers(1, 8))
+def test_context_is_bos_and_the_last_tokens(ids, T):
+    got = context(ids, T, -7)
+    assert got[0] == -7 and len(got) == min(T, len(ids) + 1)
+    assert [*ids[: len(ids) - len(got) + 1], *got[1:]] == ids
+
+
+@pytest.mark.parametrize("prompt", ["", "ab", "the prompt is much longer than T, which is eight"])
+@pytest.mark.parametrize("temperature, top_k", [(0, None), (0.9, 20)])
+def test_generation_equals_the_loop_written_down(prompt, temperature, top_k):
+    """One row, one token at a time, cropped by hand."""
+    model, _ = random_gpt(T=8)
+    ids = list(TOKENIZER.encode(prompt))
+    g, out = prompt_generator(3, ids), []
+    for _ in range(20):
+        rows = torch.tensor([[BOS] + (ids + out)[-7:]])
+        assert rows.size(1) <= 8
+        logits = model(rows)[0, -1].detach()
+        logits[TOKENIZER.token_bytes() == 0] = -torch.inf
+        logits[BOS] = model(rows)[0, -1, BOS].detach()
+        token = pick(logits, temperature, top_k, g)
+        if token == BOS:
+            break
+        out.append(token)
+    assert len(out) > 8
+    assert generate(model, TOKENIZER, [prompt], 20, temperature, top_k, seed=3) == [TOKENIZER.decode(out)]
+
+
+def test_the_model_sees_bos_first_and_never_more_than_T():
+    model = Toy(lambda row: only((row[-1] + 1) % 256), T=6)
+    assert generate(model, TOKENIZER, ["a", "abcdefghij"], max_tokens=8) == ["bcdefghi", "klmnopqr"]
+    for batch in model.shown:
+        assert all(row[0] == BOS and len(row) <= 6 for row in batch)
+    assert model.shown[0][1] == [BOS, *b"fghij"] and model.shown[-1][1] == [BOS, *b"mnopq"]
+
+
+def test_a_special_token_written_in_the_prompt_is_ordinary_text():
+    model = Toy(lambda row: only(97))
+    generate(model, TOKENIZER, ["<|bos|>"], max_tokens=1)
+    assert model.shown == [[[BOS, *b"<|bos|>"]]]
+
+
+# ---- ends
+
+
+def test_bos_ends_a_text_and_frees_its_place():
+    model = Toy(lambda row: only(BOS if row[-1] == ord("c") else row[-1] + 1))
+    assert generate(model, TOKENIZER, ["a", "Y", "b", "c"], max_tokens=5) == ["bc", "Z[\\]^", "c", ""]
+    assert [len(batch) for batch in model.shown] == [4, 3, 2, 1, 1]
+    assert generate(model, TOKENIZER, ["a"], max_tokens=0) == [""] and generate(model, TOKENIZER, []) == []
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_special_tokens_and_ids_past_the_vocabulary_are_never_drawn(temperature):
+    def rule(row):
+        z = torch.zeros(V + 20)  # a V rounded up
+        z[TOKENIZER.token_bytes().size - 8 :] = 50.0  # the 8 special tokens after BOS, and the padding
+        z[ord("q")] = 10.0
+        return z
+
+    text = generate(Toy(rule), TOKENIZER, ["x"], max_tokens=40, temperature=temperature, top_k=9)[0]
+    assert len(text) <= 40 and text.count("q") >= 38
+    assert all(c == "q" or len(c.encode()) <= 4 for c in text) and "<|" not in text
+
+
+def test_stop_texts_and_stop_tokens():
+    spell = lambda text: says(list(text.encode()))  # noqa: E731
+    assert generate(spell("one. Two. Three"), TOKENIZER, ["x"], stop=[". "]) == ["one"]
+    assert generate(spell("one. Two."), TOKENIZER, ["x"], stop=["zzz", "Two"]) == ["one. "]
+    assert generate(spell("aab"), TOKENIZER, ["x"], stop=["ab"]) == ["a"]  # the beginning of a stop text may be no stop
+    assert generate(spell("one. "), TOKENIZER, ["x"], stop=[". T"]) == ["one. "]  # held back, then given out at the end
+    assert generate(spell("one\ntwo"), TOKENIZER, ["x"], stop=[10]) == ["one"]
+    user = TOKENIZER.special["<|user_start|>"]
+    assert generate(says([*b"hi", user, *b"more"]), TOKENIZER, ["x"], stop=[user]) == ["hi"]
+    with pytest.raises(UserError, match=f"stop token {V} is outside the vocabulary: 0 to {V - 1}"):
+        generate(spell("a"), TOKENIZER, ["x"], stop=[V])
+
+
+stops_and_pieces = st.tuples(
+    st.lists(st.text("abé", min_size=1, max_size=3), max_size=3), st.lists(st.binary(max_size=3) | st.sampled_from([b"a", b"b", b"ab", "é".encode()]))
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(stops_and_pieces)
+def test_streamed_pieces_equal_cutting_the_whole_text(case):
+    stops, pieces = case
+    text, given_out, cut = Text(stops), "", None
+    for n, piece in enumerate([*pieces, None], 1):
+        given_out += text.push(piece or b"", final=piece is None)
+        assert "\ufffd" not in given_out or "\ufffd" in b"".join(p for p in pieces[:n]).decode("utf-8", "replace")
+        so_far = b"".join(pieces[:n]).decode("utf-8", "replace")  # the slow path: all again, and every stop text looked for
+        found = [so_far.find(s) for s in stops if s in so_far]
+        if found:
+            cut = so_far[: min(found)]
+        assert text.stopped == bool(found)
+        if text.stopped:
+            break
+    assert given_out == (cut if cut is not None else b"".join(pieces).decode("utf-8", "replace"))
+
+
+# ---- whole characters
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(min_size=1, max_size=8))
+def test_no_piece_holds_part_of_a_character(text):
+    """Every token is one byte here, so every character but ASCII comes in parts."""
+    text = text.encode("utf-8", "replace").decode()
+    pieces = list(stream(says(list(text.encode())), TOKENIZER, "x", max_tokens=100))
+    assert pieces == list(text)
+
+
+def test_a_cut_character_is_marked_at_the_end_only():
+    earth = "🌍".encode()
+    assert list(stream(says([97, *earth]), TOKENIZER, "x", max_tokens=4)) == ["a", "\ufffd"]  # cut by max_tokens
+    assert list(stream(says([97, *earth[:2]]), TOKENIZER, "x")) == ["a", "\ufffd"]  # by BOS
+    assert list(stream(says([97, *earth[:2], 98]), TOKENIZER, "x")) == ["a", "\ufffdb"]  # the model's own mistake
+    assert list(stream(says([97, *earth, 98]), TOKENIZER, "x")) == ["a", "🌍", "b"]
+
+
+def test_streaming_gives_a_piece_for_each_step():
+    model = says(list(b"abc"))
+    pieces = stream(model, TOKENIZER, "x")
+    assert len(model.shown) == 0 and next(pieces) == "a" and len(model.shown) == 1
+    assert next(pieces) == "b" and len(model.shown) == 2
+
+
+@pytest.mark.parametrize("prompt", ["", "\ud800 lone", "a\x00b", "e\u0301\u202eabc", "\ufffd", "👩‍👩‍👧", "\u2028\x85"])
+def test_odd_prompts(prompt):
+    model, _ = random_gpt()
+    assert isinstance(generate(model, TOKENIZER, [prompt], max_tokens=3)[0], str)
+
+
+# ---- bad arguments
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (dict(max_tokens=-1), "max_tokens = -1 is not allowed; a whole number of tokens, 0 or more"),
+        (dict(max_tokens=2.5), "max_tokens = 2.5 is not"),
+        (dict(max_tokens=True), "max_tokens = True is not"),
+        (dict(temperature=-0.1), "temperature = -0.1 is not allowed; a finite number, 0"),
+        (dict(temperature=float("nan")), "temperature = nan is not"),
+        (dict(temperature=float("inf")), "temperature = inf is not"),
+        (dict(temperature="0.8"), "temperature = '0.8' is not"),
+        (dict(top_k=-1), "top_k = -1 is not allowed; a whole number: 0 for all"),
+        (dict(top_k=1.5), "top_k = 1.5 is not"),
+        (dict(seed=0.5), "seed = 0.5 is not"),
+        (dict(stop="."), "stop = '.' is not allowed; a list of texts"),
+        (dict(stop=[""]), r"stop = \[''\] is not"),
+        (dict(stop=[1.0]), r"stop = \[1.0\] is not"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(bad, message):
+    model = says(list(b"abc"))
+    with pytest.raises(UserError, match=message):
+        check(**bad)
+    with pytest.raises(UserError, match=message):
+        generate(model, TOKENIZER, ["x"], **bad)
+    with pytest.raises(UserError, match=message):
+        stream(model, TOKENIZER, "x", **bad)  # at once, not at the first piece
+    assert model.shown == []
+
+
+@pytest.mark.parametrize("prompts", ["text", [b"bytes"], [1]])
+def test_prompts_are_a_list_of_texts(prompts):
+    with pytest.raises(UserError, match="prompts = .* is not allowed; a list of texts"):
+        generate(says([97]), TOKENIZER, prompts)
+
+
+# ---- the command
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run folder with one checkpoint of a tiny random model."""
+    monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path))
+    model, plan = random_gpt(T=32)
+    folder = tmp_path / "runs" / "tiny"
+    TOKENIZER.save(folder / "tokenizer")
+    write_json(folder / "config.json", {"plan": plan.to_json()})
+    checkpoint.save(folder, 1, model, make_optimizer(model, plan), {})
+    return model
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """load_model gives the model that the test puts in; returns a function to do so."""
+
+    def put(model):
+        monkeypatch.setattr(checkpoint, "load_model", lambda name, device: (model, TOKENIZER, None))
+
+    return put
+
+
+def test_command_prints_continuations(run, capsys):
+    sample.main(Sample("tiny", prompt="the", number=2, max_tokens=6, seed=4, top_k=0, device="cpu"))
+    texts = generate(run, TOKENIZER, ["the", "the"], max_tokens=6, seed=4, top_k=0)
+    visible = [t.translate(sample.VISIBLE) for t in texts]
+    assert capsys.readouterr().out == f"--- 1 of 2\nthe{visible[0]}\n--- 2 of 2\nthe{visible[1]}\n" and texts[0] != texts[1]
+
+
+def test_terminal_prompt_with_odd_bytes(run, tmp_path):
+    """The real thing: another process, an ASCII terminal, lines that are no UTF-8."""
+    env = {"GPT2COURSE_HOME": str(tmp_path), "PYTHONIOENCODING": "ascii:strict", "OMP_NUM_THREADS": "1", "PATH": ""}
+    command = [sys.executable, "-m", "gpt2course.sample", "tiny", "--max-tokens", "5", "--device", "cpu"]
+    typed = b"Hello\n\xff\xfe \xed\xa0\x80 caf\xc3\xa9 \x1b[31m\nHello\n\nnever read\n"
+    done = subprocess.run(command, input=typed, capture_output=True, env=env, cwd=Path(__file__).parents[1], timeout=120)
+    out = done.stdout.decode("ascii")
+    assert done.returncode == 0 and done.stderr == b""
+    assert "tiny is a base model: it continues the text you begin, it does not answer questions.\n" in out
+    assert out.count("> Hello") == 2 and out.count("> ") == 4 and "never read" not in out and "\x1b" not in out
+    first, second = (part.split("\n\n> ")[0] for part in out.split("> Hello")[1:])
+    assert first != second  # the same line again gets another continuation
+
+
+def test_help_and_errors_of_the_command(run, tmp_path, monkeypatch, capsys):
+    from gpt2course.files import command
+
+    for argv, message in [
+        (["tiny", "--temperature", "-1"], "temperature = -1.0 is not allowed"),
+        (["tiny", "--top-k", "-3"], "top_k = -3 is not allowed"),
+        (["tiny", "--number", "0"], "number = 0 is not allowed; 1 or more"),
+        (["other"], "there is no run 'other'"),
+    ]:
+        monkeypatch.setattr(sys, "argv", ["sample", *argv])
+        with pytest.raises(SystemExit) as end:
+            command(sample.main)
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and message in error and error.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["sample", "--help"])
+    with pytest.raises(SystemExit):
+        command(sample.main)
+    text = capsys.readouterr().out
+    assert "base model" in text and "--top-k" in text and "--number" in text
+
+
+class Lines(io.StringIO):
+    """Standard input of lines that are no valid Unicode."""
+
+
+def test_talk_reads_lone_surrogates_and_ends_at_the_end_of_input(scripted, monkeypatch, capsys):
+    model = Toy(lambda row: only(ord("!")))
+    scripted(model)
+    monkeypatch.setattr(sys, "stdin", Lines("a\ud800b\n \n"))
+    sample.main(Sample("toy", max_tokens=2))
+    out = capsys.readouterr().out
+    assert "> a\ufffdb!!\n\n>  !!\n\n> \n" in out  # a line of one space is a text, too
+    assert bytes(model.shown[0][0][1:]) == "a\ufffdb".encode()
+
+
+def test_ctrl_c_stops_a_continuation_then_the_prompt(scripted, monkeypatch, capsys):
+    calls = []
+
+    def rule(row):
+        calls.append(row)
+        if len(calls) == 6:  # in the middle of the first continuation
+            raise KeyboardInterrupt
+        return only(ord("!"))
+
+    scripted(Toy(rule))
+    lines = iter(["ab", "c"])
+
+    def read(prompt):
+        if (line := next(lines, None)) is None:
+            raise KeyboardInterrupt
+        return line
+
+    monkeypatch.setattr("builtins.input", read)
+    sample.main(Sample("toy", max_tokens=3))
+    assert capsys.readouterr().out.split("ends.\n")[1] == "ab! [stopped]\n\nc!!!\n\n\n"
+    calls.clear()
+    with pytest.raises(SystemExit) as end:
+        sample.main(Sample("toy", prompt="ab", max_tokens=3))
+    assert end.value.code == 130 and capsys.readouterr().out == "--- 1 of 3\nab!\n"
+
+
+def test_control_characters_cannot_reach_the_terminal(capsys):
+    show("a\x1b[2J\r\x07\x7f\x9b\tb\n\ud800é🌍")
+    assert capsys.readouterr().out == "a␛[2J␍␇␡\ufffd\tb\n\ufffdé🌍"
+
+
+def test_metrics_can_hold_any_continuation():
+    """What training writes as a sample is JSON and UTF-8, whatever the model says."""
+    model = Toy(lambda row: torch.zeros(V).index_fill(0, torch.tensor([BOS]), -1000.0))
+    for text in generate(model, TOKENIZER, ["\udfff"] * 20, max_tokens=10, top_k=None):
+        assert json.loads(json.dumps(text, ensure_ascii=False).encode()) == text
