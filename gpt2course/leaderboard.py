@@ -179,12 +179,12 @@ def _read_run(run) -> tuple[Path, dict, list[dict]]:
     config = read_json(folder / "config.json", "run configuration")
     lines = []
     try:
-        for number, line in enumerate((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(), 1):
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             lines.append(json.loads(line))
     except FileNotFoundError:
         raise UserError(f"run {folder} has no metrics.jsonl; start it with `python -m gpt2course.train`") from None
     except json.JSONDecodeError as e:
-        raise UserError(f"run {folder}: line {number} of metrics.jsonl is not valid JSON ({e})") from None
+        raise UserError(f"run {folder}: line {len(lines) + 1} of metrics.jsonl is not valid JSON ({e})") from None
     return folder, config, lines
 
 

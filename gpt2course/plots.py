@@ -294,13 +294,12 @@ def _number(fig: Figure, ax, labels: list[tuple[str, float, float]], points: lis
     for text, x, y in labels:
         px, py = (72 * v for v in place.transform((x, y)))
         others = [t for t in taken if math.dist(t, (px, py)) > 0.01]
-        sides = [(12 * math.cos(math.radians(d)), 12 * math.sin(math.radians(d))) for d in range(0, 360, 45)]
-
-        def room(side):  # points to the nearest thing; 14 is as good as more, so that the right side wins ties
-            at = (px + side[0], py + side[1])
-            return round(min([math.dist(t, at) for t in others] + [abs(at[1] - line) + 3, 14]), 3)
-
-        dx, dy = max(sides, key=room)
+        best, dx, dy = 0.0, 12.0, 0.0
+        for turn in (math.radians(d) for d in range(0, 360, 45)):
+            at = (px + 12 * math.cos(turn), py + 12 * math.sin(turn))
+            room = min([math.dist(t, at) for t in others] + [abs(at[1] - line) + 3, 14])  # 14 is as good as more
+            if room > best + 0.001:  # so the right side wins ties
+                best, dx, dy = room, at[0] - px, at[1] - py
         style = dict(ha="center", va="center", fontsize=FONT, color=BLUE, weight="bold")
         ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", **style)
         taken.append((px + dx, py + dy))

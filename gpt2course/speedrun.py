@@ -344,10 +344,10 @@ def _kept(run: Run, stage: str, key: str):
     return old["result"]
 
 
-def _stage(run: Run, stage: str, request: dict):
-    """The result of a stage: the stored one, or made in a child process whose lines are shown as they come."""
+def _stage(run: Run, stage: str, request: dict, always: bool = False):
+    """The result of a stage: the stored one, or (`always`) made in a child process whose lines are shown as they come."""
     key = _digest(request)
-    if (result := _kept(run, stage, key)) is not None:
+    if not always and (result := _kept(run, stage, key)) is not None:
         return result
     with _alone(run.folder):
         record = _living(run.folder, stage)
@@ -355,6 +355,7 @@ def _stage(run: Run, stage: str, request: dict):
             raise UserError(f"stage {stage} of run {run.name!r} is at work with other inputs (process {record['pid']}); wait for it, or `kill {record['pid']}`")
         if record is None:
             argv = ["gpt2course.speedrun", "work", stage, "--name", run.name, "--began", repr(time.time()), "--request", json.dumps(request)]
+            (run.folder / "stages" / f"{stage}.json").unlink(missing_ok=True)  # a failure must not leave what was before
             record = _launch(run.folder, stage, argv, key)
     log, at = _paths(run.folder, stage)[0], record["log_from"]
     try:
@@ -370,7 +371,7 @@ def _stage(run: Run, stage: str, request: dict):
             os.killpg(record["pid"], signal.SIGKILL)
         raise
     new = stored(run.folder, stage)
-    if new is None or new["inputs"] != key or _children.get(record["pid"]) and _children[record["pid"]].poll():
+    if new is None or new["inputs"] != key:
         raise _failure(run.folder, stage, record)
     return new["result"]
 
@@ -437,6 +438,7 @@ def describe(s: dict) -> str:
 def _train_argv(run: Run) -> list[str]:
     p = run.params
     argv = ["gpt2course.train", p.recipe, "--profile", p.profile, "--name", run.name, "--corpus", run.corpus, "--seed", str(p.seed), "--log-seconds", str(EVERY)]
+    argv += ["--save-minutes", "1"] if p.profile == "laptop" else []  # a small checkpoint costs a moment
     for name in ("price_per_hour", "max_hours", "max_cost_usd"):
         if (value := getattr(p, name)) is not None:
             argv += [f"--{name.replace('_', '-')}", repr(value)]
@@ -494,7 +496,7 @@ def follow(name: str, every: float = EVERY) -> dict:
     folder = home() / "runs" / name
     s = status(name)
     record = _living(folder, "train")
-    at, said, peak, shown = record["log_from"] if record else 0, time.monotonic(), 0, None
+    at, said, peak = record["log_from"] if record else 0, time.monotonic(), 0
     began = record["started"] if record else time.time()
     try:
         while record:
@@ -506,12 +508,13 @@ def follow(name: str, every: float = EVERY) -> dict:
                     said = time.monotonic()
             if alive and time.monotonic() - said >= every:
                 s = status(name)
-                peak = max(peak, s["memory_bytes"] or 0)
-                text = f"starting, {duration(time.time() - began)}" if s["step"] is None else describe(s)
-                if text.split("left")[0] == shown or s["step"] == s["steps"] and s["step"]:
-                    text = f"step {s['step']:,}/{s['steps']:,} is done; evaluating or saving, {duration(time.time() - began)} since the start"
-                shown = text.split("left")[0]
-                print(text, flush=True)
+                peak, since = max(peak, s["memory_bytes"] or 0), f"{duration(time.time() - began)} since the start"
+                if s["step"] is None:
+                    print(f"getting ready, {since}", flush=True)
+                elif s["step"] == s["steps"]:
+                    print(f"all {s['steps']:,} steps are done; now the evaluation on all validation text, {since}", flush=True)
+                else:
+                    print(describe(s), flush=True)
                 said = time.monotonic()
             if not alive:
                 break
@@ -556,8 +559,8 @@ def preflight(run: Run) -> dict:
     Looks anew every time. Raises UserError if something must be mended first and training is still to be done.
     """
     request = {"profile": run.params.profile, "plan": run.plan, "device_batch": run.device_batch, "corpus": run.corpus,
-               "bundle": run.bundle, "price": run.params.price_per_hour, "at": time.time()}  # fmt: skip
-    result = _stage(run, "preflight", request)
+               "bundle": run.bundle, "price": run.params.price_per_hour}  # fmt: skip
+    result = _stage(run, "preflight", request, always=True)
     for level, what, text in result["findings"]:
         print(f"{level:8} {what:12} {text}")
     stops = [f"{what}: {text}" for level, what, text in result["findings"] if level == "STOP"]
@@ -590,7 +593,7 @@ def tokenizer(run: Run) -> dict:
     corpus = stored(run.folder, "data")
     if corpus:
         tokens = corpus["result"]["training"]["bytes"] / r["bytes_per_token"]
-        print(f"so the training text is about {tokens:,.0f} tokens, and the run reads {run.plan['tokens']:,}: {run.plan['tokens'] / tokens:.2f} times all of it")
+        print(f"so the training text is about {tokens:,.0f} tokens, and the run reads {run.plan['tokens']:,}: {run.plan['tokens'] / tokens:.2g} times all of it")
     print("a sentence as the model will see it:")
     show(run, "tokens", plots.coloured_tokens(r["pieces"], r["ids"]))
     return r

@@ -30,7 +30,7 @@ from gpt2course.model import GPT
 from gpt2course.recipes import PROFILES, make_optimizer, resolve, settings_from_text
 from gpt2course.tokenizer import train_or_load
 
-SPEED_FROM = 10  # the first steps warm caches up: the leaderboard's clock leaves them out
+SPEED_FROM = 11  # the first steps warm caches up: the leaderboard's clock leaves them out (nanochat 348fbb3)
 
 
 @dataclass
@@ -63,24 +63,39 @@ class Train:
     fresh: bool = False  # start anew; an earlier run of the same name is moved aside, not deleted
 
 
+def _first_line(*command: str) -> str | None:
+    """The first line that a command prints, None if it is not there or fails."""
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split("\n")
+        return out[0].strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def cpu_name() -> str:
+    """The processor as it calls itself, where the system says so."""
+    try:
+        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return _first_line("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+
+
 def describe_machine(device: torch.device) -> dict:
     """What a result must say about where it was made."""
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    driver = _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if gpu else None
     return {
-        "device": gpu.name if gpu else (platform.processor() or platform.machine()), "devices": 1, "type": device.type,
-        "memory_bytes": gpu.total_memory if gpu else None, "cpu_threads": torch.get_num_threads(), "system": platform.platform(terse=True),
+        "device": gpu.name if gpu else cpu_name(), "devices": 1, "type": device.type,
+        "memory_bytes": gpu.total_memory if gpu else None, "driver": driver, "cpu_threads": torch.get_num_threads(), "system": platform.platform(terse=True),
         "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda, "gpt2course": gpt2course.__version__,
     }  # fmt: skip
 
 
 def git_commit() -> str | None:
     """The commit of the checkout this package runs from, with "+" when files were changed; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        say = lambda *args: subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: E731
-        return say("rev-parse", "--short=12", "HEAD") + ("+" if say("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+    git = ("git", "-C", str(Path(__file__).parent))
+    commit = _first_line(*git, "rev-parse", "--short=12", "HEAD")
+    return commit and commit + ("+" if _first_line(*git, "status", "--porcelain", "--untracked-files=no") else "")
 
 
 class Log:

@@ -256,7 +256,7 @@ def test_on_web_text():
     for text in texts[:20]:
         ids = tokenizer.encode(text)
         assert ids == slow_encode(tokenizer, text) and tokenizer.decode(ids) == text
-    assert module.bytes_per_token(tokenizer, texts) > 3
+    assert module.bytes_per_token(tokenizer, texts) > 2.5
 
 
 # -- files
