@@ -52,6 +52,11 @@ SIZES = {
     "gpt2-xl": GPT2Config(n_layer=48, n_head=25, n_embd=1600),
 }
 
+# What a config.json may say of a model with the same tensors that computes something else.
+VARIANT = {
+    "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
+}  # fmt: skip
+
 
 class Linear(nn.Linear):
     """y = x W^T + b, whose float32 master weights are cast to the dtype of the input."""
@@ -190,7 +195,8 @@ def load_released(path, compute_dtype=torch.float32, n_head: int | None = None) 
     Hugging Face hub; on the CPU, in float32.
 
     path: the file, or the folder that holds it as model.safetensors. The sizes are read off the shapes. The number of heads
-    does not show in them: it is n_head, else what a config.json beside the file says, else C / 64 as in all four.
+    does not show in them: it is n_head, else what a config.json beside the file says, else C / 64 as in all four. A config.json
+    that contradicts the shapes, or describes a variant of GPT-2 that computes something else, is refused.
     In the file, names may begin with "transformer.", matrices are stored (in, out), the transpose of ours, and the masks
     h.*.attn.bias are no weights. Every missing, extra or wrongly shaped tensor is a UserError that names it.
     """
@@ -223,17 +229,20 @@ def _read(file, path: Path, need, compute_dtype, n_head) -> GPT2:
 
     for name in ("wte.weight", "wpe.weight"):
         need(name in shape, f"tensor {name} is missing")
-        need(len(shape[name]) == 2 and min(shape[name]) > 0, f"tensor {name} has shape {shape[name]}; two dimensions are expected")
+        two = len(shape[name]) == 2 and min(shape[name]) > 0
+        need(two, f"tensor {name} has shape {shape[name]}; two dimensions, neither of them 0, are expected")
     (V, C), T = shape["wte.weight"], shape["wpe.weight"][0]
-    layers = sorted({int(m[1]) for name in shape if (m := re.match(r"h\.(\d+)\.", name))})
+    layers = sorted({int(m[1]) for name in shape if (m := re.match(r"h\.(\d{1,6})\.", name))})
     L = next((i for i, layer in enumerate(layers) if i != layer), len(layers))
     need(layers and L == len(layers), f"all tensors of layer h.{L} are missing")
     heads = C // 64
     if (about := path.with_name("config.json")).is_file():
         said = read_json(about, "GPT-2 configuration")
-        said = said if isinstance(said, dict) else {}
+        need(isinstance(said, dict), f"{about} does not hold an object")
         for name, found in dict(vocab_size=V, n_positions=T, n_embd=C, n_layer=L).items():
             need(said.get(name, found) == found, f"{name} is {found} by the shapes, but {said.get(name)!r} in {about}")
+        for name, ours in VARIANT.items():
+            need(said.get(name, ours) == ours, f"{about} says {name} = {said.get(name)!r}; GPT-2 has {ours!r}")
         heads = said.get("n_head", heads)
     heads = n_head if n_head is not None else heads
     fits = isinstance(heads, int) and heads > 0 and C % heads == 0
@@ -245,7 +254,8 @@ def _read(file, path: Path, need, compute_dtype, n_head) -> GPT2:
     turned = {p for p, value in model.named_parameters() if p.startswith("blocks.") and value.ndim == 2}
     tied = {"lm_head.weight"} & shape.keys()  # some files hold the head as well
     problems = [f"tensor {name} is missing" for name in names.values() if name not in shape]
-    problems += [f"tensor {stored[name]} does not belong to a GPT-2" for name in sorted(shape.keys() - set(names.values()) - tied)]
+    extra = sorted(shape.keys() - set(names.values()) - tied)
+    problems += [f"tensor {stored[name]} does not belong to a GPT-2" for name in extra]
     for p, value in model.named_parameters():
         want, found = tuple(value.shape[::-1] if p in turned else value.shape), shape.get(names[p])
         if found not in (want, None):

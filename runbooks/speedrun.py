@@ -41,7 +41,7 @@ max_hours = None  # stop training, with a checkpoint, after so many hours
 max_cost_usd = None  # the same for its cost; needs price_per_hour
 core_bundle = None  # folder or zip of an evaluation bundle, or mini; default: mini on a laptop
 core_examples = None  # at most so many examples a task; default: all
-settings = ""  # other settings of the recipe, as name=value name=value
+settings = ""  # other settings of the recipe as text, see README.md
 force_stage = None  # do one stage again: data, tokenizer, train, evaluate, core, samples or report
 
 # %% [markdown]
