@@ -54,8 +54,11 @@ SIZES = {
 
 # What a config.json may say of a model with the same tensors that computes something else.
 VARIANT = {
-    "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
-}  # fmt: skip
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+}
 
 
 class Linear(nn.Linear):

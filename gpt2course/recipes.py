@@ -85,8 +85,9 @@ class Recipe:
     muon_safety: float = 1.02
     muon_row_norm: bool = False
     muon_renorm: bool = False
-    lr_batch_power: float = 0.5  # rates scale with (B / 2^19)^power ...
-    lr_batch_floor: float = 0.0  # ... but not below this
+    lr_batch_power: float = 0.5  # rates scale with (B / 2^19)^power, as published ...
+    tiny_batch: int = 2**15  # ... but batches of up to this many tokens, far from where that rule was tuned, take tiny_batch_lr instead
+    tiny_batch_lr: float = 1.0  # this course's measurement at 2,048 tokens: results/2026-11-23_small-batch-rates
 
     # schedules
     warmup_steps: int = 0
@@ -242,7 +243,7 @@ def _check(r: Recipe) -> None:
     need(r.weight_decay_schedule in ("linear", "cosine"), "weight_decay_schedule", "linear or cosine")
     need(0 <= r.warmdown_ratio <= 1, "warmdown_ratio", "it is a share, 0 to 1")
     need(r.warmup_steps >= 0 and r.momentum_steps >= 0, "warmup_steps", "it must not be negative")
-    for name in ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "weight_decay", "final_lr", "lr_batch_floor", "softcap", "rope_base"):
+    for name in ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "weight_decay", "final_lr", "tiny_batch", "tiny_batch_lr", "softcap", "rope_base"):
         need(getattr(r, name) >= 0, name, "it must not be negative")
     for name in ("momentum_start", "momentum", "x0_beta1", "muon_beta2"):
         need(0 <= getattr(r, name) < 1, name, "it must be in [0, 1)")
@@ -290,7 +291,7 @@ def resolve(name: str, /, **changes) -> Plan:
     if steps < 1:
         raise UserError(f"recipe {name!r}: ratio {r.ratio:g} asks for {horizon:,} tokens, less than one batch of {batch:,}; set steps, or a smaller batch_tokens")
     width_scale = (config.n_embd / REFERENCE_WIDTH) ** -0.5
-    batch_scale = max((batch / REFERENCE_BATCH) ** r.lr_batch_power, r.lr_batch_floor)
+    batch_scale = r.tiny_batch_lr if batch <= r.tiny_batch else (batch / REFERENCE_BATCH) ** r.lr_batch_power
     if r.weight_decay_rule == "depth":
         decay = r.weight_decay * (12 / r.depth) ** 2
     else:

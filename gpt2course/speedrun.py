@@ -364,7 +364,8 @@ def _stage(run: Run, stage: str, request: dict, always: bool = False):
             alive = _living(run.folder, stage) is not None
             lines, at = _lines(log, at)
             for line in lines:
-                print(line, flush=True)
+                if not line.startswith("error: "):  # raised below
+                    print(line, flush=True)
             time.sleep(0.1 if alive else 0)
     except KeyboardInterrupt:
         with contextlib.suppress(ProcessLookupError):
@@ -503,7 +504,7 @@ def follow(name: str, every: float = EVERY) -> dict:
             alive = _living(folder, "train") is not None
             lines, at = _lines(_paths(folder, "train")[0], at)
             for line in lines:
-                if not re.match(r"step [\d,]+/", line):  # those are told below, from the metrics
+                if not re.match(r"step [\d,]+/|error: ", line):  # steps are told below, from the metrics; errors are raised
                     print(line, flush=True)
                     said = time.monotonic()
             if alive and time.monotonic() - said >= every:
@@ -700,7 +701,7 @@ def time_by_part(folder: Path) -> dict[str, float]:
             out[stage] = total
             continue
         out |= {f"train: {part.replace('_', ', ')}": s for part, s in parts.items()}
-        out["train: the rest"] = max(0.0, total - sum(parts.values()))
+        out["train: starting, the rest"] = max(0.0, total - sum(parts.values()))
     return out
 
 

@@ -53,6 +53,14 @@ def test_the_records_batch_follows_the_horizon(depth, batch):
     assert resolve("record", depth=depth).batch_tokens == batch
 
 
+def test_rates_follow_the_square_root_of_the_batch_except_for_tiny_ones():
+    def scale(batch):
+        return resolve("record", depth=8, batch_tokens=batch).lr_batch_scale
+
+    assert scale(2**18) == pytest.approx(0.5**0.5) and scale(2**21) == 2 and scale(2**16) == pytest.approx(8**-0.5)
+    assert scale(2**15) == scale(2**11) == 1.0  # measured, see results/2026-11-23_small-batch-rates
+
+
 def test_schedules_of_jan29():
     p = resolve("jan29", **SMALL, steps=1000)
     assert [p.lr(s) for s in (0, 250, 500, 750, 999)] == [1, 1, 1, 0.5, pytest.approx(0.002)]

@@ -59,7 +59,7 @@ def same(a, b):
 
 
 def test_it_learns_and_leaves_a_complete_run(home, corpus):
-    run = train(settings(corpus, name="a", set=(*SIZE, "steps=60", "lr_batch_floor=0.3")))
+    run = train(settings(corpus, name="a", set=(*SIZE, "steps=60", "tiny_batch_lr=0.3")))
     lines = read_metrics(run)
     losses = [x["loss"] for x in lines if x["kind"] == "train"]
     assert len(losses) == 60 and losses[0] == pytest.approx(5.7, abs=0.05) and losses[-1] < 3.2

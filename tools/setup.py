@@ -1,30 +1,35 @@
-"""Make .venv from nothing: `make setup` calls this with the Python it found. Only the standard library is used.
+"""Make .venv from nothing, or bring it up to date: `make setup` runs this with the Python it found. Standard library only.
 
 Versions come from the lock files, with hashes. On Linux the package index's torch is the CUDA build with several GB of
-libraries, so a machine without an NVIDIA GPU takes PyTorch's public CPU build instead. Nothing is done when .venv is up to date;
-a set-up that was interrupted is completed the next time.
+libraries, so a machine without an NVIDIA GPU takes PyTorch's public CPU build instead; set TORCH_INDEX to another address to
+take it from there, or to nothing to have the index's build in any case.
+
+A stamp inside .venv says what it was made from. When that still holds, nothing is done; when a lock file has changed, packages
+are replaced in place; when a set-up was cut short or the folder was moved, .venv is made anew. One set-up runs at a time.
 """
 
+import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = Path(os.environ.get("VENV", ROOT / ".venv"))
+VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-STAMP = VENV / "set-up-is-complete"
+STAMP = VENV / "set-up-is-complete"  # its place and what it was made from; empty while a set-up is under way
 TORCH_INDEX = os.environ.get("TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 INPUTS = ("pyproject.toml", "requirements.lock", "requirements-torch.lock", "requirements-cuda.lock", "tools/setup.py")
+START = time.monotonic()
 
 
-def pip(*args: str, hide: bool = False) -> bool:
-    """Run pip in .venv; hide: show nothing, because a failure is expected or is told otherwise."""
-    out = subprocess.DEVNULL if hide else None
-    return subprocess.run([str(PYTHON), "-m", "pip", "--disable-pip-version-check", *args], cwd=ROOT, stdout=out, stderr=out).returncode == 0
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - START:4.0f} s] {text}", flush=True)
 
 
 def need(ok: bool, text: str) -> None:
@@ -32,37 +37,88 @@ def need(ok: bool, text: str) -> None:
         sys.exit(f"set-up stopped: {text}")
 
 
+def pip(*args: str, warnings: bool = True) -> bool:
+    """Run pip in .venv; warnings=False hides them, and errors, where a failure is expected or is told otherwise."""
+    command = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", *args]
+    return subprocess.run(command, cwd=ROOT, stderr=None if warnings else subprocess.DEVNULL).returncode == 0
+
+
+def output(*args: str) -> str:
+    """What a command of .venv's Python prints, without the line end; empty when it fails."""
+    result = subprocess.run([PYTHON, *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def make_venv() -> None:
+    say(f"making {VENV} with Python {platform.python_version()}")
+    try:
+        if VENV.exists():
+            PYTHON.unlink(missing_ok=True)  # first, so that half a deletion is not taken for an environment
+            shutil.rmtree(VENV)
+        VENV.mkdir()
+        STAMP.write_text("")
+        venv.create(VENV, with_pip=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        need(False, f"Python could not make a virtual environment ({error}); on Debian and Ubuntu: sudo apt install python3-venv")
+
+
 def main() -> None:
-    need(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} is too old; 3.11 or newer is needed: make setup PYTHON=python3.12")
-    state = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in INPUTS) + str(ROOT).encode()).hexdigest()
-    if STAMP.exists() and STAMP.read_text() == state:
-        return
-    STAMP.unlink(missing_ok=True)
-    if not PYTHON.exists() or not pip("--version", hide=True):  # nothing there, or a half-made environment
-        print(f"making {VENV} with Python {sys.version.split()[0]}", flush=True)
+    need(sys.version_info >= (3, 11), f"Python {platform.python_version()} is too old; 3.11 or newer is needed: make setup PYTHON=python3.12")
+    intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
+    need(not intel_mac, "PyTorch has no build for this Python, which is one for Intel Macs; with Apple silicon install an arm64 Python")
+    with open(ROOT / "pyproject.toml") as lock:
         try:
-            venv.create(VENV, clear=True, with_pip=True)
-        except (subprocess.CalledProcessError, OSError) as e:
-            need(False, f"Python could not make a virtual environment ({e}); on Debian and Ubuntu: apt install python3-venv")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another set-up of this folder to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        set_up()
+
+
+def set_up() -> None:
+    digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in INPUTS)).hexdigest()
+    state = f"{VENV}\n{digest}\n"
+    before = STAMP.read_text() if STAMP.exists() else None  # None: nothing there, or an environment that somebody made by hand
+    if before == state and PYTHON.exists():
+        print(f"{VENV} is up to date")
+        return
+    cut_short_or_moved = before is not None and not before.startswith(f"{VENV}\n")
+    has_pip = any(VENV.glob("lib/python3*/site-packages/pip/__main__.py"))
+    if cut_short_or_moved or not PYTHON.exists() or not has_pip:
+        make_venv()
+    STAMP.write_text("")
+
     unreachable = "the packages could not be installed (see above); check the connection to your package index, then run the same command again"
+    say("installing the packages of requirements.lock")
     need(pip("install", "--quiet", "--require-hashes", "-r", "requirements.lock"), unreachable)
-    torch = ["install", "--quiet", "--require-hashes", "--no-deps", "-r", "requirements-torch.lock"]
-    small = sys.platform == "linux" and shutil.which("nvidia-smi") is None and TORCH_INDEX
-    if not (small and pip(*torch, "--index-url", TORCH_INDEX, "--retries", "0", "--timeout", "15", hide=True)):
-        if small:
-            print(f"no CPU build of torch for this Python at {TORCH_INDEX}; taking the CUDA build, several GB (Python 3.11 and 3.12 have one)", flush=True)
+
+    torch = ["install", "--require-hashes", "--no-deps", "-r", "requirements-torch.lock"]
+    cpu_only = sys.platform == "linux" and not shutil.which("nvidia-smi") and TORCH_INDEX
+    say(f"installing torch, the CPU build of {TORCH_INDEX}" if cpu_only else "installing torch")
+    if not (cpu_only and pip(*torch, "--index-url", TORCH_INDEX, "--retries", "0", "--timeout", "15", warnings=False)):
+        if cpu_only:
+            say("the CPU build cannot be had from there; taking the one of your package index, which may need several GB of CUDA libraries")
         need(pip(*torch), unreachable)
-    build = subprocess.run([PYTHON, "-c", "import importlib.metadata as m; print(m.version('torch'))"], capture_output=True, text=True).stdout
-    if sys.platform == "linux" and "+cpu" not in build:
-        need(pip("install", "--quiet", "--require-hashes", "--no-deps", "-r", "requirements-cuda.lock"), unreachable)
-    package = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]  # the build backend warns at length, so its output is hidden
-    need(pip(*package, hide=True), f"the package itself could not be installed; `{PYTHON} -m pip {' '.join(package)}` says why")
-    kernel = [PYTHON, "-m", "ipykernel", "install", "--sys-prefix", "--name", "gpt2course", "--display-name", "gpt2course"]
-    need(subprocess.run(kernel, capture_output=True).returncode == 0, "the Jupyter kernel could not be registered inside .venv")
-    need(pip("check"), "the installed packages do not fit together (see above); delete .venv and run `make setup` again")
+    cuda = output("-c", "import importlib.metadata as m; print('+cpu' not in m.version('torch'))") == "True"
+    if sys.platform == "linux" and cuda:
+        say("installing the CUDA libraries of requirements-cuda.lock, several GB")
+        need(pip("install", "--require-hashes", "--no-deps", "-r", "requirements-cuda.lock"), unreachable)
+
+    package = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]  # the build backend warns at length
+    need(pip(*package, warnings=False), f"the package itself could not be installed; `{PYTHON} -m pip {' '.join(package)}` says why")
+    # The kernel's description lies inside .venv and names .venv's Python by its full path, so Jupyter, papermill and nbval
+    # find this environment without anything in the home folder, and never another one.
+    kernel = ["-m", "ipykernel", "install", "--sys-prefix", "--name", "gpt2course", "--display-name", "gpt2course"]
+    need(output(*kernel) != "", "the Jupyter kernel could not be registered inside .venv (see above)")
+    need(pip("check"), "the installed packages do not fit together (see above); run: make clean setup")
+    version = output("-c", "import gpt2course, torch; print(torch.__version__)")
+    need(version != "", "torch or gpt2course cannot be imported (see above)")
     STAMP.write_text(state)
-    print(f"{VENV} is ready", flush=True)
+    say(f"{VENV} is ready: Python {output('-c', 'import platform; print(platform.python_version())')}, torch {version}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("set-up interrupted; the same command begins it anew")
