@@ -273,6 +273,6 @@ def _read(file, path: Path, need, compute_dtype, n_head) -> GPT2:
             need(tensor.is_floating_point(), f"tensor {names[p]} is of {tensor.dtype}; a floating-point type is expected")
             value.copy_(tensor.T if p in turned else tensor)
     for name in tied:
-        same = shape[name] == (V, C) and torch.equal(file.get_tensor(stored[name]).float(), model.wte.weight)
+        same = torch.equal(file.get_tensor(stored[name]).float(), model.wte.weight)
         need(same, f"tensor {name} is not the same as wte.weight; GPT-2's head is tied to its embedding")
     return model.eval()

@@ -286,8 +286,10 @@ def _failure(folder: Path, stage: str, record: dict) -> UserError:
     lines = [line for line in _lines(log, record.get("log_from", 0))[0] if line.strip()]
     if lines and lines[-1].startswith("error: "):
         return UserError(f"stage {stage}: {lines[-1].removeprefix('error: ')}")
-    child = _children.get(record.get("pid"))
-    code = None if child is None else child.poll()
+    code = None
+    if child := _children.get(record.get("pid")):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = child.wait(10)  # its threads may take a moment to end
     how = "ended without a result" if not code else f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
     how += " (memory may have run out)" if code == -signal.SIGKILL else ""
     return UserError(f"stage {stage} {how}; the last lines of {log}:\n" + "\n".join(lines[-12:]))
@@ -417,7 +419,7 @@ def status(name: str) -> dict:
     state = "running" if record else "finished" if done else "stopped" if metrics or _paths(folder, "train")[0].exists() else "new"
     memory = None
     if record and sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, TypeError):  # just ended
             memory = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{record['pid']}/status").read_text())[1]) * 1024
     names = ("step", "steps", "tokens", "seconds", "loss", "tok_per_sec", "mfu", "eta_seconds", "usd")
     return {"name": name, "state": state, "pid": record["pid"] if record else None, "folder": str(folder), "memory_bytes": memory,
@@ -702,7 +704,7 @@ def time_by_part(folder: Path) -> dict[str, float]:
             continue
         out |= {f"train: {part.replace('_', ', ')}": s for part, s in parts.items()}
         out["train: starting, the rest"] = max(0.0, total - sum(parts.values()))
-    return out
+    return {part: round(s, 3) for part, s in out.items()}
 
 
 def report(run: Run) -> dict:
@@ -714,7 +716,8 @@ def report(run: Run) -> dict:
     if missing := [stage for stage, value in found.items() if value is None]:
         raise UserError(f"stage {missing[0]} has no result yet; run its cell first")
     key = _digest([found[stage] for stage in STAGES[1:-1]] + [run.params.price_per_hour])  # preflight looks anew every time
-    parts = time_by_part(run.folder)
+    summary = _kept(run, "report", key)
+    parts = summary["seconds"] if summary else time_by_part(run.folder)
     show(run, "time", plots.where_time_went(parts))
     row = leaderboard.entry_from_run(run.folder)
     try:
@@ -723,7 +726,6 @@ def report(run: Run) -> dict:
         show(run, "leaderboard", plots.leaderboard_figure(entries, row))
     except UserError as e:  # a package without the repository around it
         print(f"no leaderboard beside the run: {e}")
-    summary = _kept(run, "report", key)
     if summary is None:
         result = {stage: value["result"] for stage, value in found.items()}
         total, price = sum(parts.values()), run.params.price_per_hour
@@ -734,7 +736,7 @@ def report(run: Run) -> dict:
             "fewer_bits_than_xz": 1 - evaluated["val_bpb"] / evaluated["xz_bpb"], "val_bytes": evaluated["val_bytes"],
             "core": {k: scored[k] for k in ("name", "core", "core_interval", "n", "subset")}, "train": result["train"],
             "samples": dict(zip(result["samples"]["prompts"], result["samples"]["texts"])), "leaderboard": dataclasses.asdict(row),
-            "seconds": {k: round(v, 2) for k, v in parts.items()}, "total_seconds": round(total, 2),
+            "seconds": parts, "total_seconds": round(total, 2),
             "price_per_hour": price, "usd": None if price is None else total / 3600 * price,
             "figures": sorted(p.name for p in (run.folder / "report").glob("*.png")),
         }  # fmt: skip
@@ -783,6 +785,7 @@ def _work_preflight(r: dict) -> dict:
     from gpt2course.checkpoint import compute_dtypes, pick_device
     from gpt2course.cost import hours, memory_estimate, peak_flops
     from gpt2course.data import load_corpus
+    from gpt2course.train import describe_machine
 
     findings, plan = [], r["plan"]
     say = lambda level, what, text: findings.append((level, what, text))  # noqa: E731
@@ -790,7 +793,7 @@ def _work_preflight(r: dict) -> dict:
     say("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
     old = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 11)
     say("STOP" if old else "ok", "torch", torch.__version__ + ("; this course needs 2.11 or newer: make setup" if old else ""))
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = describe_machine(device)["device"]
     slow = device.type != "cuda" and r["profile"] != "laptop"
     say("warning" if slow else "ok", "device", f"{device} ({name}), {str(compute_dtypes(device)[0]).removeprefix('torch.')}"
         + (f"; profile {r['profile']} is made for CUDA and will be very slow here: use profile laptop" if slow else ""))  # fmt: skip

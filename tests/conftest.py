@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+# One thread, set before torch is imported, here and in every process a test starts: the models of the tests are too small to
+# share out, and two tests or two processes never fight over two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "agg")  # figures are written to files, on machines with a screen too
+
 
 @pytest.fixture(scope="session")
 def dev_data() -> Path:
@@ -13,3 +18,11 @@ def dev_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GPT2COURSE_DEV_DATA is not set to the folder of development data")
     return Path(folder)
+
+
+@pytest.fixture
+def course_home(tmp_path, monkeypatch) -> Path:
+    """An empty folder as GPT2COURSE_HOME, for this test and the processes it starts."""
+    folder = tmp_path / "course_home"
+    monkeypatch.setenv("GPT2COURSE_HOME", str(folder))
+    return folder

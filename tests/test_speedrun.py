@@ -264,7 +264,7 @@ def test_an_interrupted_stage_is_killed_and_a_second_notebook_joins_a_living_one
         m.setattr(time, "sleep", interrupt)
         with pytest.raises(KeyboardInterrupt):
             speedrun.data(run)
-    wait_for(lambda: speedrun._living(run.folder, "data") is None, 5)
+    wait_for(lambda: speedrun._living(run.folder, "data") is None)
     store = f"s._store(s.Path({str(run.folder)!r}), 'data', {key!r}, {{'made by': 'the first'}}, 1)"
     launch_code(f"import time; time.sleep(1); from gpt2course import speedrun as s; {store}")(run.folder, "data", [], key)
     assert speedrun._stage(run, "data", request) == {"made by": "the first"}
@@ -334,10 +334,10 @@ def test_memory_available_is_that_of_the_container(monkeypatch):
 # ---- processes
 
 
-def wait_for(what, seconds=60.0):
+def wait_for(what, log=None, seconds=60.0):
     end = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < end, "waited too long"
+        assert time.monotonic() < end, "waited too long: " + (log.read_text() if log and log.exists() else "no log")
         time.sleep(0.05)
 
 
@@ -355,7 +355,7 @@ def test_a_process_is_known_by_its_birth(tmp_path, monkeypatch):
             assert speedrun._birth(2**22 + 1) is None
     os.kill(record["pid"], signal.SIGKILL)
     child = speedrun._children.pop(record["pid"])  # as if another kernel had started it: nobody waits, it stays a zombie
-    wait_for(lambda: speedrun._birth(record["pid"]) is None, 5)
+    wait_for(lambda: speedrun._birth(record["pid"]) is None)
     assert child.returncode is None and speedrun._living(folder, "train") is None
     child.wait()
     write_json(folder / "train.pid", record | {"birth": None})  # it was gone before its birth could be read
@@ -385,7 +385,7 @@ def test_log_lines_are_whole(tmp_path):
     assert speedrun._lines(log, 10) == (["drei"], 15)
 
 
-LONG = TOY.replace("steps=60", "steps=1500")
+LONG = TOY.replace("steps=60", "steps=400")
 
 
 def losses(folder):
@@ -413,11 +413,14 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
     code = f"import os, time; from gpt2course import speedrun as s; s.start(s.open_run(s.Params.check(**{params!r}))); time.sleep(600)"
     kernel = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, env=speedrun._environment(), stdout=subprocess.DEVNULL)
     folder = home / "runs" / "toy"
-    wait_for(lambda: folder.exists() and at_step(types.SimpleNamespace(name="toy"), 20)())
-    os.killpg(kernel.pid, signal.SIGKILL)
-    kernel.wait()
+    try:
+        wait_for(lambda: folder.exists() and at_step(types.SimpleNamespace(name="toy"), 20)(), folder / "train.log")
+    finally:
+        os.killpg(kernel.pid, signal.SIGKILL)
+        kernel.wait()
     run = toy(corpus, settings=LONG)
     first = speedrun._living(folder, "train")
+    os.kill(first["pid"], signal.SIGSTOP)  # so that it does not end while we look
     assert first and speedrun.status("toy")["state"] == "running" and speedrun.status("toy")["pid"] == first["pid"]
 
     # the notebook, run again, attaches; other settings are refused
@@ -427,16 +430,17 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
 
     # an interrupted cell leaves it at work and says how to stop it
     follow = subprocess.Popen([sys.executable, "-m", "gpt2course.speedrun", "follow", "toy", "--every", "0.2"], env=speedrun._environment(), stdout=subprocess.PIPE, text=True)
-    assert any(re.match(r"step [\d,]+/1,500  loss \d\.\d{3}", follow.stdout.readline()) for _ in range(20))
+    assert any(re.match(r"step [\d,]+/400  loss \d\.\d{3}", follow.stdout.readline()) for _ in range(20))
     follow.send_signal(signal.SIGINT)
     told = follow.communicate(timeout=30)[0]
     assert "training goes on in process" in told and "python -m gpt2course.speedrun stop toy" in told and follow.returncode == 130
     assert speedrun._living(folder, "train") == first
 
     # stop: a checkpoint, and the notebook goes on from it
+    os.kill(first["pid"], signal.SIGCONT)
     assert speedrun.stop("toy") and "the runbook, run again, goes on" in capsys.readouterr().out
     stopped = speedrun.status("toy")
-    assert stopped["state"] == "stopped" and 20 <= stopped["step"] < 1500
+    assert stopped["state"] == "stopped" and 20 <= stopped["step"] < 400
     assert len(list((folder / "checkpoints").glob("step_*"))) == 1
     assert speedrun.stop("toy") and "is not being trained" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"was begun with other settings \(seed\); give this one another name, or force_stage"):
@@ -459,8 +463,8 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
     capsys.readouterr()
     result = speedrun.train(run, every=0.3)
     out = capsys.readouterr().out
-    assert f"resumed from step_{stopped['step']:08d}" in out and out.count("  loss ") >= 2 and "/1,500" in out
-    assert launches(folder) == 3 and result["step"] == 1500
+    assert f"resumed from step_{stopped['step']:08d}" in out and out.count("  loss ") >= 2 and "/400" in out
+    assert launches(folder) == 3 and result["step"] == 400
     assert losses(folder) == undisturbed[0] and result["val_bpb"] == undisturbed[1]  # to the last bit, at every step
     wall = speedrun.stored(folder, "train")["seconds"]
     assert wall > result["seconds"] and speedrun._living(folder, "train") is None
@@ -470,13 +474,13 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
     assert speedrun.status("toy")["state"] == "finished" and (folder / "report" / "throughput.png").stat().st_size > 5000
     # the result lost: nothing is trained again
     (folder / "stages" / "train.json").unlink()
-    before = (folder / "checkpoints" / "step_00001500" / "state.json").stat().st_mtime_ns
+    before = (folder / "checkpoints" / "step_00000400" / "state.json").stat().st_mtime_ns
     again = speedrun.train(run)
-    assert again | {"peak_memory_bytes": 0} == result | {"peak_memory_bytes": 0} and (folder / "checkpoints" / "step_00001500" / "state.json").stat().st_mtime_ns == before
+    assert again | {"peak_memory_bytes": 0} == result | {"peak_memory_bytes": 0} and (folder / "checkpoints" / "step_00000400" / "state.json").stat().st_mtime_ns == before
     # forced: the old run is kept aside
     short = toy(corpus, settings=TOY, force_stage="train")
     assert speedrun.train(short)["step"] == 60
-    assert read_json(home / "runs" / "toy.old1" / "config.json")["plan"]["steps"] == 1500 and read_json(folder / "config.json")["plan"]["steps"] == 60
+    assert read_json(home / "runs" / "toy.old1" / "config.json")["plan"]["steps"] == 400 and read_json(folder / "config.json")["plan"]["steps"] == 60
 
 
 def test_a_limit_stops_the_notebook_with_its_reason(home, corpus):

@@ -63,9 +63,10 @@ def make_venv() -> None:
 
 
 def main() -> None:
-    need(sys.version_info >= (3, 11), f"Python {platform.python_version()} is too old; 3.11 or newer is needed: make setup PYTHON=python3.12")
+    too_old = f"Python {platform.python_version()} is too old; 3.11 or newer is needed: make setup PYTHON=python3.12"
+    need(sys.version_info >= (3, 11), too_old)
     intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
-    need(not intel_mac, "PyTorch has no build for this Python, which is one for Intel Macs; with Apple silicon install an arm64 Python")
+    need(not intel_mac, "PyTorch has no build for this Python, one for Intel Macs; with Apple silicon install an arm64 Python")
     with open(ROOT / "pyproject.toml") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,7 +89,7 @@ def set_up() -> None:
         make_venv()
     STAMP.write_text("")
 
-    unreachable = "the packages could not be installed (see above); check the connection to your package index, then run the same command again"
+    unreachable = "packages could not be installed (see above); check the connection to your package index, then run the same again"
     say("installing the packages of requirements.lock")
     need(pip("install", "--quiet", "--require-hashes", "-r", "requirements.lock"), unreachable)
 
@@ -97,7 +98,7 @@ def set_up() -> None:
     say(f"installing torch, the CPU build of {TORCH_INDEX}" if cpu_only else "installing torch")
     if not (cpu_only and pip(*torch, "--index-url", TORCH_INDEX, "--retries", "0", "--timeout", "15", warnings=False)):
         if cpu_only:
-            say("the CPU build cannot be had from there; taking the one of your package index, which may need several GB of CUDA libraries")
+            say("the CPU build cannot be had there; taking the build of your package index, which may need several GB of CUDA libraries")
         need(pip(*torch), unreachable)
     cuda = output("-c", "import importlib.metadata as m; print('+cpu' not in m.version('torch'))") == "True"
     if sys.platform == "linux" and cuda:
@@ -105,16 +106,16 @@ def set_up() -> None:
         need(pip("install", "--require-hashes", "--no-deps", "-r", "requirements-cuda.lock"), unreachable)
 
     package = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]  # the build backend warns at length
-    need(pip(*package, warnings=False), f"the package itself could not be installed; `{PYTHON} -m pip {' '.join(package)}` says why")
+    need(pip(*package, warnings=False), f"gpt2course could not be installed; `{PYTHON} -m pip {' '.join(package)}` says why")
     # The kernel's description lies inside .venv and names .venv's Python by its full path, so Jupyter, papermill and nbval
     # find this environment without anything in the home folder, and never another one.
     kernel = ["-m", "ipykernel", "install", "--sys-prefix", "--name", "gpt2course", "--display-name", "gpt2course"]
     need(output(*kernel) != "", "the Jupyter kernel could not be registered inside .venv (see above)")
     need(pip("check"), "the installed packages do not fit together (see above); run: make clean setup")
-    version = output("-c", "import gpt2course, torch; print(torch.__version__)")
-    need(version != "", "torch or gpt2course cannot be imported (see above)")
+    versions = output("-c", "import gpt2course, platform, torch; print(f'Python {platform.python_version()}, torch {torch.__version__}')")
+    need(versions != "", "torch or gpt2course cannot be imported (see above)")
     STAMP.write_text(state)
-    say(f"{VENV} is ready: Python {output('-c', 'import platform; print(platform.python_version())')}, torch {version}")
+    say(f"{VENV} is ready: {versions}")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ from gpt2course.checkpoint import run_config
 from gpt2course.train import Train, read_metrics, train
 
 HERE = Path(__file__).parent
-SIZE = ("depth=4", "width=128", "head_dim=64", "sequence_len=256", "vocab_size=4096", "batch_tokens=2048", "steps=500")
+SIZE = ("depth=4", "width=128", "head_dim=64", "sequence_len=256", "vocab_size=4096", "batch_tokens=2048", "steps=250")
 GRID = [  # (share of the full rates, weight_decay, seeds); 0.0625 is what the square-root rule gives
-    (0.0625, 0.2, (1, 2)), (0.25, 0.2, (1, 2)), (0.5, 0.2, (1, 2)), (1.0, 0.2, (1, 2)), (2.0, 0.2, (1, 2)),
-    (1.0, 0.02, (1, 2)), (1.0, 0.1, (1, 2)),
+    (0.0625, 0.2, (1, 2)), (0.25, 0.2, (1, 2)), (1.0, 0.2, (1, 2)), (2.0, 0.2, (1, 2)), (1.0, 0.05, (1, 2)),
 ]  # fmt: skip
 
 
