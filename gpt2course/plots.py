@@ -84,13 +84,19 @@ def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
     metrics: the lines of a run's metrics.jsonl. xz_bpb: what `xz -9e` needs for the same validation text, drawn as a line.
     """
     tokens, loss = _columns(metrics, "train", "tokens", "loss")
-    eval_tokens, bpb = _columns(metrics, "eval", "tokens", "val_bpb")
+    final = [m for m in metrics if m.get("kind") == "eval" and m.get("final")][-1:]  # on all validation text, the others on its beginning
+    curve = [m for m in metrics if not (m.get("kind") == "eval" and m.get("final"))]
+    eval_tokens, bpb = _columns(curve if any(m.get("kind") == "eval" for m in curve) else metrics, "eval", "tokens", "val_bpb")
     fig, (top, bottom) = _figure(4.6, rows=2, sharex=True)
     top.plot(tokens, loss, color=BLUE, linewidth=1.6)
     _label(top, y="training loss\n(nats per token)")
     bottom.plot(eval_tokens, bpb, color=VERMILION, linewidth=1.6, marker="o", markersize=4)
-    last, low, high = bpb[-1], min(bpb), max(bpb)
+    last = final[0]["val_bpb"] if final else bpb[-1]
+    low, high = min(*bpb, last), max(*bpb, last)
     note = f"final {last:.3f}"
+    if final:  # another text than the curve's, so it is not joined to it
+        bottom.plot(final[0]["tokens"], last, color=VERMILION, marker="*", markersize=11, linestyle="none")
+        note = f"★ {note} on all the text"
     if xz_bpb is not None:
         low, high = min(low, xz_bpb), max(high, xz_bpb)
         under = xz_bpb > low + 0.8 * (high - low) or last > xz_bpb  # keep clear of the note in the corner, and of the curve

@@ -136,8 +136,7 @@ def _run(model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, see
         for i, row in zip(list(active), logits.masked_fill(forbidden, -torch.inf)):
             token = pick(row, temperature, top_k, generators[i])
             ended = token in ends
-            if not ended:
-                ids[i].append(token)
+            ids[i].append(token)
             piece = texts[i].push(b"" if ended else tokenizer.decode_bytes([token]), final=ended)
             if ended or texts[i].stopped:
                 active.remove(i)

@@ -327,7 +327,10 @@ def train(args: Train) -> Path:
         return run
     if not found or found[1]["step"] < plan.steps:
         save()  # before the evaluation: nothing that fails from here on can cost the weights
-    evaluate(list(corpus.val), final=True)
+    everything = list(corpus.val)
+    if len(eval_documents) < len(everything):
+        evaluate(eval_documents, final=False)  # the last point of the curve, on the same text as the others
+    evaluate(everything, final=True)
     log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(loader.statistics()["epoch"], 4))
     log.say(f"trained in {duration(clock)} at {plan.tokens / clock:,.0f} tokens/s; the run is in {run}")
     return run

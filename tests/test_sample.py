@@ -252,6 +252,7 @@ def test_stop_texts_and_stop_tokens():
     assert generate(spell("one. Two. Three"), TOKENIZER, ["x"], stop=[". "]) == ["one"]
     assert generate(spell("one. Two."), TOKENIZER, ["x"], stop=["zzz", "Two"]) == ["one. "]
     assert generate(spell("aab"), TOKENIZER, ["x"], stop=["ab"]) == ["a"]  # the beginning of a stop text may be no stop
+    assert generate(spell("aaab"), TOKENIZER, ["x"], stop=["aab"]) == ["a"]  # and it may begin again within itself
     assert generate(spell("one. "), TOKENIZER, ["x"], stop=[". T"]) == ["one. "]  # held back, then given out at the end
     assert generate(spell("one\ntwo"), TOKENIZER, ["x"], stop=[10]) == ["one"]
     user = TOKENIZER.special["<|user_start|>"]
