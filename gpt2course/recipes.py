@@ -120,7 +120,7 @@ LADDER = {r.name: r for r in (MODERN, MUON, WINDOWS, LAMBDAS, JAN29, RECORD)}
 # takes at a time) are not fields of a recipe; all the others are.
 PROFILES = {
     "laptop": dict(corpus="embedded", device_batch=16, depth=4, width=128, head_dim=64, sequence_len=256, vocab_size=4096,
-                   batch_tokens=2048, steps=1500, eval_bytes=130_000),
+                   batch_tokens=2048, steps=1300, eval_bytes=130_000),
     "1gpu": dict(corpus="climbmix", device_batch=32, depth=12),
     "8xh100": dict(corpus="climbmix", device_batch=16, depth=24),
 }  # fmt: skip

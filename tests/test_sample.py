@@ -254,6 +254,7 @@ def test_stop_texts_and_stop_tokens():
     assert generate(spell("aab"), TOKENIZER, ["x"], stop=["ab"]) == ["a"]  # the beginning of a stop text may be no stop
     assert generate(spell("aaab"), TOKENIZER, ["x"], stop=["aab"]) == ["a"]  # and it may begin again within itself
     assert generate(spell("one. "), TOKENIZER, ["x"], stop=[". T"]) == ["one. "]  # held back, then given out at the end
+    assert list(stream(spell("ab. c"), TOKENIZER, "x", stop=["b. ", "c"])) == ["a"]
     assert generate(spell("one\ntwo"), TOKENIZER, ["x"], stop=[10]) == ["one"]
     user = TOKENIZER.special["<|user_start|>"]
     assert generate(says([*b"hi", user, *b"more"]), TOKENIZER, ["x"], stop=[user]) == ["hi"]

@@ -345,7 +345,7 @@ def test_a_step_that_fails_stops_with_one_line_and_the_next_time_begins_anew(mac
 
 @pytest.mark.parametrize("n", range(len(STEPS)))
 def test_a_set_up_cut_short_anywhere_is_made_anew(machine, monkeypatch, n):
-    """Cut when n commands have been run; the first cut is at the end of making the environment itself."""
+    """Cut when n commands have been run."""
     real, calls = subprocess.run, []
 
     def run(*args, **kwargs):
@@ -362,6 +362,24 @@ def test_a_set_up_cut_short_anywhere_is_made_anew(machine, monkeypatch, n):
     half_installed.touch()
     assert len(machine.run()) == len(STEPS) and machine.made == 2 and not half_installed.exists()
     assert machine.run() == []
+
+
+def test_an_environment_cut_short_while_it_is_made_or_brought_up_to_date_is_made_anew(machine):
+    def cut(path, with_pip):
+        machine.create(path, with_pip)
+        raise KeyboardInterrupt
+
+    machine.module.venv.create = cut
+    with pytest.raises(KeyboardInterrupt):
+        machine.run()
+    machine.module.venv.create = machine.create
+    assert len(machine.run()) == len(STEPS) and machine.made == 2
+    (machine.root / "requirements.lock").write_text("changed")
+    machine.fail("requirements.lock")
+    with pytest.raises(SystemExit):
+        machine.run()
+    machine.fail("")
+    assert machine.made == 2 and len(machine.run()) == len(STEPS) and machine.made == 3
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "requirements.lock", "requirements-torch.lock", "requirements-cuda.lock", "tools/setup.py"])
