@@ -710,3 +710,9 @@ def test_gpt2_scores_and_standard_errors(real):
                 n = sizes[task.label] if m == 1 else min(1000, sizes[task.label])
                 variance += accuracy * (1 - accuracy) / n / (1 - task.random_baseline) ** 2
             assert math.sqrt(variance) / 22 == pytest.approx(expected, abs=6e-5)
+
+
+def test_the_leaderboard_means_the_same_core():
+    from gpt2course import leaderboard  # which must not import core: core needs torch, and the runbook's kernel does without
+
+    assert list(leaderboard.CORE_TASKS) == list(core.CORE) and leaderboard.GPT2_CORE == core.GPT2_MEANS[-1]
