@@ -321,7 +321,7 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-STEPS = ["--require-hashes -r requirements.lock", "-r requirements-torch.lock", "importlib.metadata", "--no-deps --no-build-isolation --editable .", "ipykernel install --sys-prefix --name gpt2course", "check", "import gpt2course, platform, torch"]  # fmt: skip
+STEPS = ["--require-hashes -r requirements.lock", "-r requirements-torch.lock", "importlib.metadata", "--no-deps --no-build-isolation --editable .", "ipykernel install --sys-prefix --name gpt2course", "--no-input check", "import gpt2course, platform, torch"]  # fmt: skip
 
 
 def test_from_nothing_and_then_nothing(machine, capfd):

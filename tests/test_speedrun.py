@@ -345,7 +345,8 @@ def test_a_process_is_known_by_its_birth(tmp_path, monkeypatch):
     folder = tmp_path
     record = launch_code("import time; time.sleep(60)")(folder, "train", [], "key")
     assert speedrun._living(folder, "train") == record and os.getpgid(record["pid"]) == record["pid"] != os.getpgid(0)
-    write_json(folder / "train.pid", record | {"birth": record["birth"] + "1"})  # another process has this pid now
+    assert speedrun._birth(os.getpid()) == speedrun._birth(os.getpid()) != record["birth"]
+    write_json(folder / "train.pid", record | {"birth": speedrun._birth(os.getpid())})  # another process has this pid now
     assert speedrun._living(folder, "train") is None
     write_json(folder / "train.pid", record)
     if shutil.which("ps"):  # the way of macOS and others

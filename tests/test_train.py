@@ -81,7 +81,8 @@ def test_same_seed_same_numbers_other_seed_other_numbers(home, corpus):
 
 def test_micro_batches_do_not_change_the_loss(home, corpus):
     """8 rows at once or one at a time: equal to rounding for the first steps."""
-    a, b = (train(settings(corpus, name=f"b{n}", device_batch=n, stop_after=3)) for n in (8, 1))
+    gentle = (*SIZE, "tiny_batch_lr=0.05")  # large rates amplify rounding from step to step
+    a, b = (train(settings(corpus, name=f"b{n}", device_batch=n, stop_after=3, set=gentle)) for n in (8, 1))
     la, lb = ([x["loss"] for x in read_metrics(r) if x["kind"] == "train"] for r in (a, b))
     assert len(la) == 3 and la == pytest.approx(lb, abs=2e-4)
 
