@@ -170,7 +170,9 @@ def test_setup_takes_the_first_python_that_is_new_enough(copy):
     assert (copy / "asked").read_text().splitlines()[-1] == "python3.12 tools/setup.py"
     assert make(copy, "setup", f"PYTHON={copy}/path/python3").returncode == 0
     assert (copy / "asked").read_text().splitlines()[-1] == "python3 tools/setup.py"
-    for absent in ("python3.13", "no-such-python"):
+    old = "import sys; sys.version_info = (3, 10, 13); exec(sys.argv[1])"
+    script(copy / "path" / "old-python", f"exec {sys.executable} -c '{old}' \"$2\"")
+    for absent in ("python3.13", "no-such-python", "old-python"):
         done = make(copy, "setup", f"PYTHON={absent}")
         assert done.returncode != 0 and f"set-up stopped: none of these is a Python 3.11 or newer: {absent}. Install one" in done.stderr
     script(copy / "path" / "python3.12", "echo broken >&2; exit 3")  # tools/setup.py's own failure is make's; no other Python is tried
@@ -240,7 +242,12 @@ def test_the_gate_passes_the_exit_code_on_and_keeps_out_of_the_home_folder(tmp_p
     shutil.copy(ROOT / ".ci" / "run", tmp_path / "repo" / ".ci")
     script(tmp_path / "repo" / "path" / "make", f'echo "$1 in $PWD, data $GPT2COURSE_DEV_DATA, home $GPT2COURSE_HOME"; touch "$GPT2COURSE_HOME/x"; cat; exit {code}')
     environment = {**os.environ, "PATH": f"{tmp_path}/repo/path:{os.environ['PATH']}", "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(["bash", str(tmp_path / "repo" / ".ci" / "run")], cwd="/", env=environment, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=60)
+    command = ["bash", str(tmp_path / "repo" / ".ci" / "run")]
+    read, write = os.pipe()  # a stdin that never ends: nothing may wait for it
+    try:
+        done = subprocess.run(command, cwd="/", env=environment, stdin=read, capture_output=True, text=True, timeout=60)
+    finally:
+        os.close(read), os.close(write)
     assert done.returncode == code and re.search(rf"^\d\d:\d\d:\d\d exit {code}$", done.stdout, re.M)
     assert f"test in {tmp_path}/repo, data {tmp_path}/shared/data, home {tmp_path}/" in done.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "repo", "shared"] and not any((tmp_path / "home").iterdir())
