@@ -1,7 +1,8 @@
-"""Causal attention with sliding windows, behind one function. Lesson 06 builds it.
+"""Causal attention with sliding windows, behind one function, and a cache of keys and values. Lessons 06 and 13 build them.
 
-`attention(q, k, v, window)` is all that the model knows. This file owns the choice of kernel; here it is torch's own
-scaled dot-product attention (SDPA), which runs everywhere and is the reference for every faster kernel.
+`attention(q, k, v, window)` is all that the model knows in training, and `Cache` in sampling. This file owns the choice of
+kernel; here it is torch's own scaled dot-product attention (SDPA), which runs everywhere and is the reference for every faster
+kernel.
 """
 
 import functools
@@ -25,13 +26,14 @@ def window_mask(T_q: int, T_k: int, left: int, device) -> torch.Tensor:
     return visible if left < 0 else visible & (j >= i - left)
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[int, int] = FULL) -> torch.Tensor:
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[int, int] = FULL, pad=None) -> torch.Tensor:
     """Causal attention softmax(q k^T / sqrt(D)) v inside a sliding window.
 
     Shapes: q (B, T, H, D); k and v (B, T_k, Hkv, D) with H a multiple of Hkv (grouped queries) and T <= T_k, the
     queries being the last T positions; returns (B, T, H, D) in q's dtype.
     window: (W, 0) lets a query see W previous tokens and itself, so W + 1 keys, which is FlashAttention's convention
     (github.com/Dao-AILab/flash-attention, `window_size`); (-1, 0) sees the whole past.
+    pad: (B,) how many of a row's first keys are filler, which no query sees but a filler's own; None: none.
     """
     left, right = window
     if right != 0:
@@ -41,8 +43,60 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[i
         left = -1  # so wide that it hides nothing
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D), (B, Hkv, T_k, D)
     gqa = q.size(1) != k.size(1)
-    if left < 0 and T == T_k:
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+    if pad is None and left < 0 and T in (1, T_k):  # a single query is the last position, and sees all
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=T == T_k, enable_gqa=gqa)
     else:
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=window_mask(T, T_k, left, q.device), enable_gqa=gqa)
+        mask = window_mask(T, T_k, left, q.device)  # (T, T_k)
+        if pad is not None:
+            text = torch.arange(T_k, device=q.device) >= pad[:, None]  # (B, T_k)
+            itself = window_mask(T, T_k, 0, q.device)  # (T, T_k); softmax over nothing would be NaN
+            mask = (mask & text[:, None] | itself)[:, None]  # (B, 1, T, T_k)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
     return y.transpose(1, 2)  # (B, T, H, D)
+
+
+class Cache:
+    """What a model remembers of the tokens it has read, so that it need not read them again. Lesson 13 builds it.
+
+    model(idx (B, T), cache=cache) reads idx as what follows in each row, and gives the logits (B, T, V) of these T alone.
+    A layer needs of the past the keys and values: all of them, or the last W in a layer with the window (W, 0).
+    Rows of different lengths end in the same column: the shorter ones begin with `pad` (B,) tokens of filler, which count as
+    no positions and which no token sees. None: no row has any. What was read cannot be changed, and the cache cannot slide:
+    keys hold their positions, and in deeper layers traces of everything before them.
+    """
+
+    def __init__(self, pad: torch.Tensor | None = None):
+        self.pad, self.length = pad, 0  # columns read, the filler among them
+        self.past = {}  # layer: its keys and values, each (B, T_k, Hkv, D)
+        self.last = None  # (B, 1, C): embedding of the last token, for the smear
+
+    def advance(self, T: int, device=None) -> torch.Tensor:
+        """Positions of the next T columns, (T,) or with filler (B, T). A model calls it once, before its layers."""
+        columns = torch.arange(self.length, self.length + T, device=device)
+        self.length += T
+        return columns if self.pad is None else (columns - self.pad[:, None]).clamp(min=0)
+
+    def attend(self, layer, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[int, int] = FULL) -> torch.Tensor:
+        """`attention` of new queries to the past of `layer` and to the new keys and values, which join the past."""
+        if layer in self.past:
+            k, v = (torch.cat(pair, dim=1) for pair in zip(self.past[layer], (k, v)))  # (B, T_k, Hkv, D)
+        T_k = k.size(1)
+        first = 0 if window[0] < 0 else max(0, T_k - window[0])  # the next query sees the last W and itself
+        self.past[layer] = k[:, first:], v[:, first:]
+        pad = None if self.pad is None else self.pad - (self.length - T_k)  # filler among the keys that are left
+        return attention(q, k, v, window, pad)
+
+    def shift(self, x: torch.Tensor) -> torch.Tensor:
+        """New embeddings x (B, T, C) with the one before them in front, (B, 1 + T, C). Before a row's first token is 0."""
+        if self.pad is not None:
+            columns = torch.arange(self.length - x.size(1), self.length, device=x.device)
+            x = x.masked_fill((columns < self.pad[:, None])[..., None], 0)
+        before = torch.zeros_like(x[:, :1]) if self.last is None else self.last
+        self.last = x[:, -1:]
+        return torch.cat([before, x], dim=1)
+
+    def keep(self, rows: list[int]) -> None:
+        """Forget the other rows, whose texts have ended."""
+        self.past = {layer: (k[rows], v[rows]) for layer, (k, v) in self.past.items()}
+        self.pad = None if self.pad is None else self.pad[rows]
+        self.last = None if self.last is None else self.last[rows]

@@ -10,9 +10,12 @@ The order does not depend on the number of ranks. Document i goes to stream i % 
 row j comes from stream j % streams; rank r of w serves the rows with j % w == r. So w ranks together see exactly what one would.
 """
 
+import queue
+import threading
 from bisect import bisect_left, bisect_right, insort
 
 import numpy as np
+import torch
 
 from gpt2course.files import UserError
 
@@ -82,30 +85,33 @@ class _Stream:
                     f"all {self.documents} documents of stream {self.index} (of {self.streams}) are empty; use fewer streams"
                 )
 
-    def take(self, at: int) -> tuple[int, np.ndarray]:
-        """Remove the document of `keys[at]` from the buffer; returns (its length, its first T+1 tokens)."""
+    def take(self, at: int) -> tuple[int, int, np.ndarray]:
+        """Remove the document of `keys[at]` from the buffer; returns (its index, its length, its first T+1 tokens)."""
         length, arrival = self.keys.pop(at)
         self.placed += 1
-        return length, self.buffer.pop(arrival)[1]
+        index, tokens = self.buffer.pop(arrival)
+        return index, length, tokens
 
-    def fill(self, row: np.ndarray) -> None:
-        """Fill `row` (T+1,) with the stream's next row."""
-        start = 0
+    def fill(self, row: np.ndarray) -> list[int]:
+        """Fill `row` (T+1,) with the stream's next row; returns the indices of its documents."""
+        start, documents = 0, []
         while start < len(row):
             self.top_up()
             space = len(row) - start
             fitting = bisect_right(self.keys, (space, self.arrivals))  # how many buffered documents fit
             if fitting:
                 longest = self.keys[fitting - 1][0]
-                length, tokens = self.take(bisect_left(self.keys, (longest, 0)))  # among equals the first to arrive
+                index, length, tokens = self.take(bisect_left(self.keys, (longest, 0)))  # among equals the first to arrive
                 row[start : start + length] = tokens
                 start += length
             else:
-                length, tokens = self.take(0)  # the shortest, among equals the first to arrive
+                index, length, tokens = self.take(0)  # the shortest, among equals the first to arrive
                 row[start:] = tokens[:space]
                 start = len(row)
                 self.cropped += 1
                 self.cropped_tokens += length - space
+            documents.append(index)
+        return documents
 
 
 _COUNTERS = ("epoch", "next", "skipped", "placed", "cropped", "cropped_tokens")
@@ -134,6 +140,7 @@ class Batches:
         self.split, self.tokenizer, self.T, self.streams, self.rank, self.world = split, tokenizer, T, streams, rank, world
         self.buffer_docs = buffer_docs
         self.rows = 0  # rows served by all ranks together, each having served as many as this one
+        self.last_documents: list[list[int]] = []  # of each row served last, the indices of the documents in it
         self._own = {s: self._stream(s) for s in range(rank, streams, world)}
 
     def _stream(self, index: int) -> _Stream:
@@ -142,8 +149,9 @@ class Batches:
     def next_rows(self, n: int) -> np.ndarray:
         """The rank's next n rows, (n, T+1) int64. Row k of rank r is global row k * world + r."""
         rows = np.empty((n, self.T + 1), dtype=np.int64)
+        self.last_documents = []
         for row in rows:
-            self._own[(self.rows + self.rank) % self.streams].fill(row)
+            self.last_documents.append(self._own[(self.rows + self.rank) % self.streams].fill(row))
             self.rows += self.world
         return rows
 
@@ -257,3 +265,50 @@ def statistics(state: dict) -> dict:
         "skipped": total("skipped"),
         "epoch": (total("placed") + total("skipped")) / documents,
     }
+
+
+class Prefetch:
+    """The rows of the next step, made by a thread while this step is computed. One thread: the order stays what it was.
+
+    next() gives (rows (n, T+1) int64 on the device; the loader's state after exactly these rows, for a checkpoint, though the
+    thread is further on; the indices of each row's documents). For a GPU the rows lie in pinned memory, so that the copy runs
+    beside the computation. close() ends the thread; an error in it is raised by next().
+    """
+
+    def __init__(self, loader: Batches, n: int, device="cpu", depth: int = 1):
+        self.loader, self.n, self.device = loader, n, torch.device(device)
+        self.ready, self.closed = queue.Queue(maxsize=depth), threading.Event()
+        self.thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+        self.thread.start()
+
+    def _work(self) -> None:
+        try:
+            while not self.closed.is_set():
+                rows = torch.from_numpy(self.loader.next_rows(self.n))
+                if self.device.type == "cuda":
+                    rows = rows.pin_memory()
+                self._hand_over((rows, self.loader.state_dict(), self.loader.last_documents))
+        except Exception as e:  # a bad document, say: it belongs to whoever asks for the rows
+            self._hand_over(e)
+
+    def _hand_over(self, item) -> None:
+        while not self.closed.is_set():
+            try:
+                return self.ready.put(item, timeout=0.1)
+            except queue.Full:
+                pass
+
+    def next(self) -> tuple[torch.Tensor, dict, list[list[int]]]:
+        if self.closed.is_set():
+            raise RuntimeError("this Prefetch is closed")
+        item = self.ready.get()
+        if isinstance(item, Exception):
+            self.close()
+            raise item
+        rows, state, documents = item
+        return rows.to(self.device, non_blocking=True), state, documents
+
+    def close(self) -> None:
+        """End the thread; what it has made beyond the last next() is dropped."""
+        self.closed.set()
+        self.thread.join()

@@ -1,9 +1,11 @@
 """Checkpoints: written whole or not at all, checked when read, independent of how the optimizer stacks its state.
 
-`runs/<name>/checkpoints/step_00001234/` holds model.safetensors, optimizer.safetensors and state.json, which carries the
-loader's position, the clock and the sha256 of the other two. No pickle anywhere.
+`runs/<name>/checkpoints/step_00001234/` holds model.safetensors, optimizer.safetensors (with the states of the random number
+generators) and state.json, which carries the loader's position, the clock and the sha256 of everything. No pickle anywhere.
 """
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,25 +15,37 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt2course.files import UserError, atomic_dir, home, read_json, sha256, write_json
-from gpt2course.model import GPT
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
-def save(run_dir, step: int, model, optimizer, state: dict, keep: int = 2) -> Path:
-    """Write the checkpoint of `step` and delete all but the newest `keep`; returns its folder.
+def _digest(state: dict) -> str:
+    """sha256 of a state apart from its checksums."""
+    rest = {k: v for k, v in state.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
-    state: JSON-able; whatever else a resumed run needs (loader, clock).
+
+def save(run_dir, step: int, model, optimizer, state: dict) -> Path:
+    """Write the checkpoint of `step`; returns its folder.
+
+    state: JSON-able; whatever else a resumed run needs (loader, clock). Errors: OSError or SafetensorError where the disk is
+    full; then nothing has changed.
     """
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    random = {"rng": torch.get_rng_state()} | ({"rng_cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    state = json.loads(json.dumps({"step": step} | state))
     folder = Path(run_dir) / "checkpoints" / f"step_{step:08d}"
     with atomic_dir(folder) as tmp:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}, tmp / MODEL)
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in optimizer.state_dict().items()}
-        save_file(tensors | {"rng": torch.get_rng_state()}, tmp / OPTIMIZER)
-        write_json(tmp / STATE, {"step": step, "sha256": {name: sha256(tmp / name) for name in (MODEL, OPTIMIZER)}} | state)
-    for old in all_checkpoints(run_dir)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        save_file(tensors, tmp / MODEL)
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in optimizer.state_dict().items()} | random, tmp / OPTIMIZER)
+        sums = {name: sha256(tmp / name) for name in (MODEL, OPTIMIZER)}
+        write_json(tmp / STATE, state | {"sha256": sums | {STATE: _digest(state)}})
     return folder
+
+
+def non_finite(tensors: dict[str, torch.Tensor]) -> str | None:
+    """The name of the first tensor that holds a NaN or an infinity."""
+    return next((name for name, t in tensors.items() if not torch.isfinite(t).all()), None)
 
 
 def all_checkpoints(run_dir) -> list[Path]:
@@ -39,32 +53,63 @@ def all_checkpoints(run_dir) -> list[Path]:
     return sorted(p for p in (Path(run_dir) / "checkpoints").glob("step_*") if re.fullmatch(r"step_\d{8}", p.name))
 
 
+def prune(run_dir, keep: int, best: int | None = None) -> None:
+    """Delete all checkpoints but the newest `keep` and the one of step `best`."""
+    for old in all_checkpoints(run_dir)[:-keep]:
+        if old.name != f"step_{best or 0:08d}":
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def verify(folder) -> dict:
     """The state.json of a checkpoint after checking every file's sha256; UserError if one is missing or damaged."""
-    state = read_json(Path(folder) / STATE, "checkpoint state")
-    for name, expected in state.get("sha256", {MODEL: None, OPTIMIZER: None}).items():
-        path = Path(folder) / name
-        if not path.is_file() or sha256(path) != expected:
-            raise UserError(f"checkpoint file {path} is {'damaged' if path.is_file() else 'missing'}; delete the folder {folder} to go on from the one before")
+    folder = Path(folder)
+    state = read_json(folder / STATE, "checkpoint state")
+    sums = state.get("sha256") if isinstance(state, dict) else None
+    for name in (STATE, MODEL, OPTIMIZER):
+        path = folder / name
+        found = (_digest(state) if name == STATE else sha256(path)) if isinstance(sums, dict) and path.is_file() else None
+        if found is None or found != sums.get(name):
+            raise UserError(f"checkpoint file {path} is {'damaged' if path.is_file() else 'missing'}; an earlier checkpoint of the run is used where there is one")
     return state
 
 
 def newest(run_dir, say=print) -> tuple[Path, dict] | None:
-    """The newest checkpoint that verifies, with its state; damaged ones are passed over, and `say` is told so."""
-    for folder in reversed(all_checkpoints(run_dir)):
+    """The newest checkpoint that verifies, with its state; damaged ones are passed over, and `say` is told so.
+
+    None where there is no checkpoint. UserError where there are some and all are damaged: to begin anew is a decision.
+    """
+    folders = all_checkpoints(run_dir)
+    for folder in reversed(folders):
         try:
             return folder, verify(folder)
         except UserError as e:
             say(f"warning: {e}")
+    if folders:
+        raise UserError(f"every checkpoint of run {Path(run_dir).name} is damaged ({', '.join(f.name for f in folders)}); `--fresh` trains it anew and keeps the damaged one beside")
     return None
 
 
+def tidy(run_dir, step: int, say=print) -> None:
+    """Before a run goes on from `step`: set later (damaged) checkpoints aside, and delete what a killed save left half-written."""
+    for folder in all_checkpoints(run_dir):
+        if folder.name > f"step_{step:08d}":
+            aside = folder.with_name(f"{folder.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(folder, aside)
+            say(f"{folder.name} was set aside as {aside.name}")
+    for litter in [*Path(run_dir).glob("checkpoints/.step_*"), *Path(run_dir).glob(".*.tmp")]:
+        shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
+
+
 def load(folder, model, optimizer=None) -> None:
-    """Read weights, and optimizer state with the random number generator where an optimizer is given."""
+    """Read weights, and optimizer state with the random number generators where an optimizer is given."""
     model.load_state_dict(load_file(Path(folder) / MODEL))
     if optimizer is not None:
         state = load_file(Path(folder) / OPTIMIZER)
         torch.set_rng_state(state.pop("rng"))
+        cuda = state.pop("rng_cuda", None)
+        if cuda is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda)
         optimizer.load_state_dict(state)
 
 
@@ -109,7 +154,7 @@ def run_config(name_or_path: str) -> dict:
 
 def load_model(name_or_path: str, device: str = "auto"):
     """(model, tokenizer, plan) of a run's newest good checkpoint, or of the checkpoint folder given; for evaluation."""
-    from gpt2course.recipes import Plan
+    from gpt2course.recipes import Plan, make_model
     from gpt2course.tokenizer import Tokenizer
 
     run = run_dir(name_or_path)
@@ -124,6 +169,6 @@ def load_model(name_or_path: str, device: str = "auto"):
         folder = found[0]
     where = pick_device(device)
     compute, embed = compute_dtypes(where)
-    model = GPT(plan.model, compute, embed)
+    model = make_model(plan, compute, embed)
     load(folder, model)
     return model.to(where).eval(), Tokenizer.load(run / "tokenizer"), plan

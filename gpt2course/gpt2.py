@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from gpt2course.attention import attention
+from gpt2course.attention import Cache, attention
 from gpt2course.files import UserError, read_json
 from gpt2course.losses import cross_entropy
 
@@ -84,10 +84,11 @@ class Attention(nn.Module):
         self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x):
+    def forward(self, x, cache=None):
         B, T, C = x.shape
         q, k, v = self.c_attn(x).view(B, T, 3, self.config.n_head, self.config.head_dim).unbind(2)  # (B, T, H, D) each
-        return self.c_proj(attention(q, k, v).reshape(B, T, C))  # (B, T, H, D) -> (B, T, C)
+        y = attention(q, k, v) if cache is None else cache.attend(self, q, k, v)  # (B, T, H, D)
+        return self.c_proj(y.reshape(B, T, C))
 
 
 class MLP(nn.Module):
@@ -108,8 +109,8 @@ class Block(nn.Module):
         self.ln_1, self.attn = LayerNorm(config.n_embd), Attention(config)
         self.ln_2, self.mlp = LayerNorm(config.n_embd), MLP(config)
 
-    def forward(self, x):
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x, cache=None):
+        x = x + self.attn(self.ln_1(x), cache)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -145,27 +146,35 @@ class GPT2(nn.Module):
             p.copy_(torch.empty(p.shape).normal_(0, std, generator=generator))  # drawn on the CPU
         return self
 
-    def hidden(self, idx: torch.Tensor) -> torch.Tensor:
+    def hidden(self, idx: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """The normalised state before the head: idx (B, T) -> (B, T, C) in the compute dtype.
 
-        UserError where T exceeds config.sequence_len.
+        UserError where T, or with a cache the length of a row, exceeds config.sequence_len.
         """
         T, most = idx.size(1), self.config.sequence_len
+        at = slice(T)
+        if cache is not None:
+            at = cache.advance(T, idx.device)  # (T,) or (B, T)
+            T = int(at.max()) + 1
         if T > most:
             raise UserError(f"GPT-2 has learned positions for {most} tokens, got {T}; crop the input to its last {most} tokens")
-        x = (self.wte(idx) + self.wpe.weight[:T]).to(self.compute_dtype)  # (B, T, C) + (T, C)
+        x = (self.wte(idx) + self.wpe.weight[at]).to(self.compute_dtype)  # (B, T, C) + (T, C)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, cache)
         return self.ln_f(x)
 
-    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean"):
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) in float32 of states (..., C) from `hidden`."""
+        return F.linear(x, self.wte.weight.to(x.dtype)).float()
+
+    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean", cache: Cache | None = None):
         """Logits (B, T, V) in float32 without targets; with targets (B, T), -1 ignored, the loss in nats per token.
 
-        reduction: "mean", "sum", or "none" (B, T) without gradients.
+        reduction: "mean", "sum", or "none" (B, T) without gradients. cache: idx follows what it holds; see attention.Cache.
         """
-        x = self.hidden(idx)  # (B, T, C)
+        x = self.hidden(idx, cache)  # (B, T, C)
         if targets is None:
-            return F.linear(x, self.wte.weight.to(x.dtype)).float()  # (B, T, V)
+            return self.head(x)  # (B, T, V)
         loss = cross_entropy(x.flatten(0, 1), self.wte.weight, targets.flatten(), 0.0, reduction)
         return loss.view(targets.shape) if reduction == "none" else loss
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from gpt2course.attention import FULL, attention
+from gpt2course.attention import FULL, Cache, attention
 from gpt2course.losses import cross_entropy, softcap
 
 
@@ -91,9 +91,9 @@ def rope_tables(T: int, head_dim: int, base: float, device=None) -> tuple[torch.
 
 
 def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn the pairs (x_i, x_{i + D/2}) of x (B, T, H, D) by the angle of their position; cos and sin (T, D/2)."""
+    """Turn the pairs (x_i, x_{i + D/2}) of x (B, T, H, D) by the angle of their position; cos and sin (T, D/2), or (B, T, D/2)."""
     a, b = x.chunk(2, dim=-1)  # (B, T, H, D/2) each: the two halves, not the interleaved channels
-    cos, sin = cos[:, None, :], sin[:, None, :]  # (T, 1, D/2) broadcasts over heads
+    cos, sin = cos[..., None, :], sin[..., None, :]  # (T, 1, D/2) broadcasts over heads
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
@@ -120,7 +120,7 @@ class Attention(nn.Module):
         self.c_proj = Linear(C, C)
         self.ve_gate = Linear(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
 
-    def forward(self, x, ve, cos, sin):
+    def forward(self, x, ve, cos, sin, cache=None):
         B, T, C = x.shape
         cfg, D = self.config, self.config.head_dim
         q = self.c_q(x).view(B, T, cfg.n_head, D)  # (B, T, H, D)
@@ -135,7 +135,7 @@ class Attention(nn.Module):
             q, k = norm(q), norm(k)
         if cfg.qk_gain != 1:
             q, k = q * cfg.qk_gain, k * cfg.qk_gain
-        y = attention(q, k, v, self.window)  # (B, T, H, D)
+        y = attention(q, k, v, self.window) if cache is None else cache.attend(self, q, k, v, self.window)  # (B, T, H, D)
         return self.c_proj(y.reshape(B, T, C))
 
 
@@ -157,8 +157,8 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x, ve, cos, sin):
-        x = x + self.attn(norm(x), ve, cos, sin)
+    def forward(self, x, ve, cos, sin, cache=None):
+        x = x + self.attn(norm(x), ve, cos, sin, cache)
         return x + self.mlp(norm(x))
 
 
@@ -235,16 +235,24 @@ class GPT(nn.Module):
             self._rope[key] = [t.to(self.compute_dtype) for t in tables]
         return tuple(t[:T] for t in self._rope[key])
 
-    def hidden(self, idx: torch.Tensor) -> torch.Tensor:
+    def hidden(self, idx: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """The normalised state before the head: idx (B, T) -> (B, T, C) in the compute dtype."""
-        cfg = self.config
-        cos, sin = self.rope(idx.size(1), idx.device)
+        cfg, T = self.config, idx.size(1)
+        if cache is None:
+            cos, sin = self.rope(T, idx.device)
+        else:
+            at = cache.advance(T, idx.device)  # (T,) or (B, T)
+            cos, sin = (table[at] for table in self.rope(cache.length, idx.device))
         x = self.wte(idx).to(self.compute_dtype)  # (B, T, C)
         if cfg.embed_norm:
             x = norm(x)
         if cfg.smear:  # position t takes in position t - 1; the first has none before it
+            if cache is not None:
+                x = cache.shift(x)  # (B, 1 + T, C)
             gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[:, 1:, : cfg.smear_channels]))  # (B, T-1, 1)
             x = torch.cat([x[:, :1], x[:, 1:] + gate * x[:, :-1]], dim=1)
+            if cache is not None:
+                x = x[:, 1:]
         x0 = x
         for i, block in enumerate(self.blocks):
             if self.resid_lambdas is not None:
@@ -252,21 +260,25 @@ class GPT(nn.Module):
             if self.x0_lambdas is not None:
                 x = x + self.x0_lambdas[i].to(x.dtype) * x0
             ve = self.value_embeds[str(i)](idx).to(x.dtype) if cfg.has_value_embed(i) else None  # (B, T, Hkv * D)
-            x = block(x, ve, cos, sin)
+            x = block(x, ve, cos, sin, cache)
             if i == cfg.n_layer // 2:
                 middle = x
         if cfg.backout is not None:
             x = x - self.backout_lambda.to(x.dtype) * middle
         return norm(x)
 
-    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean"):
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) in float32 of states (..., C) from `hidden`."""
+        return softcap(self.lm_head(x).float(), self.config.softcap)
+
+    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean", cache: Cache | None = None):
         """Logits (B, T, V) in float32 without targets; with targets (B, T), -1 ignored, the loss in nats per token.
 
-        reduction: "mean", "sum", or "none" (B, T) without gradients.
+        reduction: "mean", "sum", or "none" (B, T) without gradients. cache: idx follows what it holds; see attention.Cache.
         """
-        x = self.hidden(idx)  # (B, T, C)
+        x = self.hidden(idx, cache)  # (B, T, C)
         if targets is None:
-            return softcap(self.lm_head(x).float(), self.config.softcap)  # (B, T, V)
+            return self.head(x)  # (B, T, V)
         loss = cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), self.config.softcap, reduction)
         return loss.view(targets.shape) if reduction == "none" else loss
 

@@ -327,6 +327,11 @@ def _group_settings(r: Recipe, width_scale: float, batch_scale: float, decay: fl
     return groups
 
 
+def make_model(plan: Plan, compute_dtype=torch.float32, embed_dtype=torch.float32) -> GPT:
+    """The model of a plan, its weights not yet filled; build it on the meta device if it is large."""
+    return GPT(plan.model, compute_dtype, embed_dtype)
+
+
 def group_of(name: str) -> str:
     """The optimizer group of a parameter, from its name in the model."""
     first = name.split(".")[0]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 import tyro
 
+from gpt2course.attention import Cache
 from gpt2course.files import UserError, command
 
 
@@ -23,20 +24,30 @@ def context(ids: list[int], T: int, bos: int) -> list[int]:
 
     A later position than T - 1 was never trained (in GPT-2 there is none), so the oldest tokens go. BOS stays, since
     every row of training began with it and attention heads learn to rest on the first token (arXiv 2309.17453).
+    So in a text longer than that every token moves to another position at every step, and no cache can hold it.
     """
     return [bos, *ids[max(0, len(ids) - (T - 1)) :]]
 
 
 @torch.no_grad()
-def next_logits(model, contexts: list[list[int]], pad: int = 0) -> torch.Tensor:
+def next_logits(model, contexts: list[list[int]], pad: int = 0, cache: Cache | None = None) -> torch.Tensor:
     """The forward pass: logits (N, V) of the token after each of N contexts, on the CPU.
 
-    model(idx (N, T)) -> logits (N, T, V). Shorter contexts are filled up on the right, which a causal model does not see.
+    Without a cache all is read: model(idx (N, T)) -> logits (N, T, V), shorter contexts being filled up on the right, which a
+    causal model does not see. With one, only what is new: at first all contexts, filled up on the left, then one token of each.
     """
-    longest = max(len(c) for c in contexts)
-    idx = torch.tensor([c + [pad] * (longest - len(c)) for c in contexts], device=next(model.parameters()).device)  # (N, T)
-    last = torch.tensor([len(c) - 1 for c in contexts], device=idx.device)
-    return model(idx)[torch.arange(len(contexts), device=idx.device), last].cpu()  # (N, T, V) -> (N, V)
+    device, longest = next(model.parameters()).device, max(len(c) for c in contexts)
+    filler = [[pad] * (longest - len(c)) for c in contexts]
+    if cache is None:
+        idx = torch.tensor([c + f for c, f in zip(contexts, filler)], device=device)  # (N, T)
+        last = torch.tensor([len(c) - 1 for c in contexts], device=device)
+        return model(idx)[torch.arange(len(contexts), device=device), last].cpu()  # (N, T, V) -> (N, V)
+    if cache.length:
+        idx = torch.tensor([c[-1:] for c in contexts], device=device)  # (N, 1)
+    else:
+        idx = torch.tensor([f + c for c, f in zip(contexts, filler)], device=device)  # (N, T)
+        cache.pad = torch.tensor([len(f) for f in filler], device=device) if any(filler) else None
+    return model(idx, cache=cache)[:, -1].cpu()  # (N, V)
 
 
 def probabilities(logits: torch.Tensor, temperature: float = 1.0, top_k: int | None = None) -> torch.Tensor:
@@ -112,7 +123,9 @@ def check(max_tokens=1, temperature=1.0, top_k=None, seed=0, stop=None) -> None:
     need(good, "stop", stop, "a list of texts that are not empty, and of token ids, such as ['\\n']")
 
 
-def _run(model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, seed, stop) -> Iterator[tuple[int, str]]:
+def _run(
+    model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, seed, stop, cached=True,
+) -> Iterator[tuple[int, str]]:  # fmt: skip
     """(index of the prompt, piece of its continuation), all prompts together; rows that end leave the batch."""
     T, bos = model.config.sequence_len, tokenizer.bos
     ends = {bos}  # at the end of a document the model predicts the BOS of the next one
@@ -124,16 +137,19 @@ def _run(model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, see
     generators = [prompt_generator(seed, i, n) for i, n in zip(ids, numbers)]
     texts = [Text([s for s in stop or () if isinstance(s, str)]) for _ in prompts]
     special = torch.from_numpy(tokenizer.token_bytes() == 0)
-    active, forbidden = list(range(len(prompts))), None
+    active, forbidden, cache = list(range(len(prompts))), None, None
     for _ in range(max_tokens):
         if not active:
             return
-        logits = next_logits(model, [context(ids[i], T, bos) for i in active], bos)  # (N, V)
+        slides = max(len(ids[i]) for i in active) >= T  # see `context`
+        cache = None if slides or not cached else cache or Cache()
+        logits = next_logits(model, [context(ids[i], T, bos) for i in active], bos, cache)  # (N, V)
         if forbidden is None:  # special tokens, and the ids past the vocabulary of a model whose V was rounded up
             forbidden = torch.ones(logits.size(-1), dtype=torch.bool)
             forbidden[: len(special)] = special
             forbidden[list(ends)] = False
-        for i, row in zip(list(active), logits.masked_fill(forbidden, -torch.inf)):
+        rows = list(active)
+        for i, row in zip(rows, logits.masked_fill(forbidden, -torch.inf)):
             token = pick(row, temperature, top_k, generators[i])
             ended = token in ends
             ids[i].append(token)
@@ -142,6 +158,8 @@ def _run(model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, see
                 active.remove(i)
             if piece:
                 yield i, piece
+        if cache and len(active) < len(rows):
+            cache.keep([n for n, i in enumerate(rows) if i in active])
     for i in active:
         if piece := texts[i].push(b"", final=True):
             yield i, piece
@@ -149,11 +167,13 @@ def _run(model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, see
 
 def generate(
     model, tokenizer, prompts: list[str], max_tokens: int = 64, temperature: float = 0.8, top_k: int | None = 50,
-    seed: int = 0, stop=None,
+    seed: int = 0, stop=None, cached: bool = True,
 ) -> list[str]:  # fmt: skip
     """Continue every prompt; returns the continuations without their prompts.
 
-    model(idx (B, T)) -> float32 logits (B, T, V), with model.config.sequence_len, the T of training; see `context`.
+    model(idx (B, T), cache=attention.Cache()) -> float32 logits (B, T, V), with model.config.sequence_len, the T of training.
+    A token costs one position's forward pass, until a text of the batch grows past T and the contexts slide (`context`): then
+    each costs the whole of them, as all do with cached=False. The text is the same but for rounding.
     temperature, top_k: see `probabilities`. stop: texts or token ids that end a continuation and are not part of it. BOS
     ends it too, for a document ends there; other special tokens are never drawn.
     A continuation depends on the seed and its prompt, not on the rest of the batch (but for rounding: another batch may
@@ -166,7 +186,7 @@ def generate(
     for prompt in prompts:
         numbers.append(seen[prompt])
         seen[prompt] += 1
-    for i, piece in _run(model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, seed, stop):
+    for i, piece in _run(model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, seed, stop, cached):
         pieces[i].append(piece)
     return ["".join(p) for p in pieces]
 

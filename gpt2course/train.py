@@ -4,6 +4,8 @@ One run is one folder, `home()/runs/<name>/`: config.json, metrics.jsonl (one JS
 checkpoints/. Start the same command again after a crash, a kill or Ctrl-C and it goes on from the newest good checkpoint.
 """
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -11,6 +13,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from safetensors import SafetensorError
 
 import gpt2course
 from gpt2course import checkpoint
-from gpt2course.batches import Batches
+from gpt2course.batches import Batches, Prefetch, statistics
 from gpt2course.cost import mfu, peak_flops
 from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.files import UserError, atomic_dir, atomic_file, command, home, read_json, write_json
-from gpt2course.model import GPT
-from gpt2course.recipes import PROFILES, make_optimizer, resolve, settings_from_text
+from gpt2course.recipes import PROFILES, make_model, make_optimizer, resolve, settings_from_text
 from gpt2course.tokenizer import train_or_load
 
 SPEED_FROM = 11  # the first steps warm caches up: the leaderboard's clock leaves them out (nanochat 348fbb3)
@@ -54,7 +57,8 @@ class Train:
     eval_every: int | None = None  # steps between evaluations of bpb; default: 8 in a run; the last step is always evaluated, on all validation text
     save_minutes: float = 10.0  # minutes of training between checkpoints; the last step is always saved, before it is evaluated
     save_every: int | None = None  # also every so many steps
-    keep: int = 2  # checkpoints kept
+    keep: int = 2  # newest checkpoints kept
+    keep_best: bool = True  # save before each evaluation too, and keep the checkpoint of the lowest bpb
     log_seconds: float = 10.0  # seconds between printed lines
     price_per_hour: float | None = None  # of the machine, in dollars, to show the cost so far
     max_hours: float | None = None  # stop with a checkpoint when training has taken this long
@@ -104,14 +108,31 @@ class Log:
     def __init__(self, run: Path):
         self.metrics, self.text = run / "metrics.jsonl", run / "log.txt"
 
+        self.unwritten = b""  # lines that a full disk refused; they go out with the next one
+
     def say(self, line: str) -> None:
         print(line, flush=True)
-        with open(self.text, "a", encoding="utf-8") as f:
+        with contextlib.suppress(OSError), open(self.text, "a", encoding="utf-8") as f:  # it has been printed
             f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def write(self, **values) -> None:
-        with open(self.metrics, "a", encoding="utf-8") as f:
-            f.write(json.dumps(values, allow_nan=False) + "\n")
+        """Append one line, whole or not at all. What a full disk refuses is kept and written with a later line."""
+        known, self.unwritten = bool(self.unwritten), self.unwritten + json.dumps(values, allow_nan=False).encode() + b"\n"
+        try:
+            self.flush()
+        except OSError as e:
+            if not known:
+                self.say(f"warning: {self.metrics} cannot be written ({e.strerror}); its lines wait in memory until there is room")
+
+    def flush(self) -> None:
+        """Write the lines that wait; OSError where they still cannot be written."""
+        if self.unwritten:
+            with open(self.metrics, "ab", buffering=0) as f:
+                size = f.tell()
+                if f.write(self.unwritten) < len(self.unwritten):
+                    f.truncate(size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.unwritten = b""
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after the checkpoint of `step`, an evaluation at that very step included: a resumed run writes
@@ -155,6 +176,8 @@ def prepare(args: Train):
     corpus = load_corpus(corpus_name)
     run = home() / "runs" / (args.name or f"{args.recipe}-d{plan.model.n_layer}")
     if args.fresh and run.exists():
+        with only_process(run):
+            pass  # never move the folder of a run at work
         aside = next(p for i in range(1, 10**6) if not (p := run.with_name(f"{run.name}.old{i}")).exists())
         os.replace(run, aside)
         print(f"the earlier run was moved to {aside}")
@@ -179,6 +202,62 @@ def prepare(args: Train):
     return run, plan, corpus, tokenizer, config
 
 
+@contextlib.contextmanager
+def only_process(run: Path):
+    """Hold the run's lock, which ends with the process however it ends. UserError where another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    with open(run / "lock", "a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            f.seek(0)
+            raise UserError(f"run {run.name!r} is being trained by process {f.read().strip() or '?'}; wait for it, or use another --name") from None
+        f.truncate(0)
+        f.write(f"{os.getpid()}\n")
+        f.flush()
+        yield
+
+
+def best_step(run: Path) -> int | None:
+    """The step of the checkpoint whose evaluation during training gave the lowest bpb; None before the first one."""
+    have = {p.name for p in checkpoint.all_checkpoints(run)}
+    evals = [m for m in read_metrics(run) if m["kind"] == "eval"]
+    found = [(m["val_bpb"], m["step"]) for m in evals if m["val_bytes"] == evals[0]["val_bytes"] and f"step_{m['step']:08d}" in have]
+    return min(found)[1] if found else None
+
+
+class Stopped(Exception):
+    """A signal came during an evaluation."""
+
+
+def diverged(run: Path, step: int, loss: float | None, model, rows, documents, applied, split, good) -> UserError:
+    """What to say when numbers are no longer finite: where that comes from, with the documents written to a file.
+
+    The loss of `step` is not finite, or with loss None a parameter after it. rows (n, T + 1) are the batch of `step`, documents
+    the indices of each row's documents; applied are those of the last batch that changed the weights.
+    """
+    weight = checkpoint.non_finite(dict(model.named_parameters()))
+    with torch.no_grad():
+        losses = [model(r[None, :-1], r[None, 1:], reduction="none").mean().item() for r in rows]
+    bad = [i for i, x in enumerate(losses) if not math.isfinite(x)]
+    if weight:
+        what = f"parameter {weight} is not finite after step {step if loss is None else step - 1}"
+        named = sorted({i for row in applied for i in row})
+    else:
+        what = f"the loss is {loss} at step {step}, from {len(bad)} of the batch's {len(rows)} rows"
+        named = sorted({i for row in bad for i in documents[row]})
+    path = run / f"non_finite_step_{step:08d}.json"
+    write_json(path, {"step": step, "what": what, "row_losses": [str(x) for x in losses], "row_documents": documents,
+                      "suspects": [{"document": i, "begins": split[i][:200]} for i in named]})  # fmt: skip
+    listed = ", ".join(map(str, named[:8])) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
+    return UserError(f"{what}; the training documents in question are {listed}: {path} quotes them. The last good checkpoint is {good}. "
+                     "Look at the texts; if they are sound, start a new run with lower rates, for example --name calmer --set matrix_lr=0.01")  # fmt: skip
+
+
 def duration(seconds: float) -> str:
     """3725 -> "1:02:05"."""
     s = max(0, round(seconds))
@@ -188,6 +267,11 @@ def duration(seconds: float) -> str:
 def train(args: Train) -> Path:
     """Run or resume training; returns the run's folder."""
     run, plan, corpus, tokenizer, config = prepare(args)
+    with only_process(run), contextlib.ExitStack() as cleanup:
+        return _train(args, run, plan, corpus, tokenizer, config, cleanup)
+
+
+def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> Path:
     log = Log(run)
     if any(line["kind"] == "done" for line in read_metrics(run)):
         log.say(f"run {run.name} is finished already; --fresh starts it anew")
@@ -200,7 +284,7 @@ def train(args: Train) -> Path:
     if on_gpu:
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
     with torch.device("meta"):
-        model = GPT(plan.model, compute, embed)
+        model = make_model(plan, compute, embed)
     model = model.to_empty(device=device).init_weights(args.seed)
     compiled = args.compile if args.compile is not None else on_gpu
     optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled)
@@ -209,13 +293,16 @@ def train(args: Train) -> Path:
     loader = Batches(corpus.train, tokenizer, T, streams=args.streams)
     step, clock, late_clock = 0, 0.0, 0.0  # clock: training seconds; late_clock: the same without the first SPEED_FROM steps
 
-    found = checkpoint.newest(run, log.say)
-    if found:
-        folder, state = found
+    cleanup.callback(torch.set_rng_state, torch.get_rng_state())  # the caller's random numbers go on as if nothing had been
+    torch.manual_seed(args.seed)  # no part of the recipes draws from it; a layer that you add may (dropout)
+    good = checkpoint.newest(run, log.say)  # the last checkpoint that can be trusted: (folder, state)
+    if good:
+        folder, state = good
         checkpoint.load(folder, model, optimizer)
         loader.load_state_dict(state["loader"])
         step, clock, late_clock = state["step"], state["clock"], state["late_clock"]
         log.say(f"resumed from {folder.name}")
+    checkpoint.tidy(run, step, log.say)
     log.rewind(step)
     forward = torch.compile(model, dynamic=False) if compiled else model
 
@@ -229,115 +316,147 @@ def train(args: Train) -> Path:
             f"{config['machine']['device']}, {config['dtype']}, attention: torch SDPA")  # fmt: skip
 
     stop_signal = []
-    previous = {s: signal.signal(s, lambda number, _: stop_signal.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_signal(number, _frame):
+        if stop_signal and number == signal.SIGINT:  # Ctrl-C a second time: at once; the last checkpoint stands
+            raise KeyboardInterrupt
+        stop_signal.append(number)
+
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        for s in (signal.SIGTERM, signal.SIGINT):
+            cleanup.callback(signal.signal, s, signal.signal(s, on_signal))
 
     def progress():
         """What every line of the metrics carries."""
         return dict(step=step, tokens=step * plan.batch_tokens, flops=step * plan.batch_tokens * plan.flops_per_token, seconds=round(clock, 3))
 
-    def save():
+    def save(must: bool) -> bool:
+        """Save a checkpoint, unless this step has one. A full disk costs nothing but this checkpoint; UserError only if it `must` be."""
+        nonlocal good
+        if good and good[1]["step"] == step:
+            return True
         began = time.perf_counter()
-        state = {"loader": loader.state_dict(), "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
-        folder = checkpoint.save(run, step, model, optimizer, state, args.keep)
+        state = {"step": step, "loader": loader_state, "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
+        if step and checkpoint.non_finite(dict(model.named_parameters())):
+            raise diverged(run, step, None, model, batch, documents, documents, corpus.train, good[0].name if good else "none")
+        try:
+            log.flush()  # a checkpoint vouches for the metrics up to its step
+            folder = checkpoint.save(run, step, model, optimizer, state)
+        except (OSError, SafetensorError) as e:
+            last = f"the last good one is {good[0]}" if good else "there is none yet"
+            problem = f"the checkpoint of step {step} could not be saved ({e}); {last}. Make room in {run}"
+            if must:
+                raise UserError(f"{problem}, then give the same command again: it goes on from there") from None
+            log.say(f"warning: {problem}; training goes on and tries again in a minute")
+            return False
+        good = folder, state
         log.write(kind="checkpoint", **progress(), path=str(folder.relative_to(run)), took=round(time.perf_counter() - began, 3))
+        checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
+        return True
 
     def evaluate(documents, final):
+        def check(_done, _total):
+            if stop_signal:
+                raise Stopped
+
         began = time.perf_counter()
-        bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)))
+        bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)), check)
         log.write(kind="eval", **progress(), val_bpb=bpb, val_bytes=size, final=final, took=round(time.perf_counter() - began, 3))
         log.say(f"step {step}/{plan.steps}  val bpb {bpb:.4f} on {size:,} bytes{' (all of it)' if final else ''}")
-
-    def micro_batches():
-        block = loader.next_rows(rows)  # (rows, T + 1)
-        for i in range(0, rows, device_batch):
-            piece = torch.from_numpy(block[i : i + device_batch])
-            if on_gpu:
-                piece = piece.pin_memory()
-            piece = piece.to(device, non_blocking=on_gpu)
-            yield piece[:, :-1].contiguous(), piece[:, 1:].contiguous()
+        checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
 
     def sync():
         if on_gpu:
             torch.cuda.synchronize()
 
+    loader_state = loader.state_dict()  # from here on what comes with each batch: the thread runs ahead
+    feed = Prefetch(loader, rows, device)
+    cleanup.callback(feed.close)
     window = {"loss": [], "data": 0.0, "forward_backward": 0.0, "optimizer": 0.0, "seconds": 0.0}
     last_print = last_save = time.perf_counter()
     log_every = max(1, plan.steps // 500) if not on_gpu else max(1, plan.steps // 2000)
-    reason = None
-    while step < plan.steps:
-        if step % eval_every == 0 and step > 0:
-            evaluate(eval_documents, final=False)
-        lr, momentum, decay = plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step)
-        t0 = time.perf_counter()
-        batches = list(micro_batches())
-        t1 = time.perf_counter()
-        loss = 0.0
-        for x, y in batches:
-            piece = forward(x, y) / len(batches)
-            piece.backward()
-            loss = loss + piece.detach()
-        sync()
-        t2 = time.perf_counter()
-        optimizer.step(lr, momentum, decay)
-        optimizer.zero_grad()
-        sync()
-        t3 = time.perf_counter()
-        step += 1
-        clock += t3 - t0
-        late_clock += t3 - t0 if step > SPEED_FROM else 0.0
-        loss = loss.item()
-        if not math.isfinite(loss):
-            good = checkpoint.newest(run, log.say)
-            raise UserError(f"the loss is {loss} at step {step}; the last good checkpoint is {good[0] if good else 'none'}. Lower the rates (--set matrix_lr=...) or check the data")
-        window["loss"].append(loss)
-        for key, seconds in (("data", t1 - t0), ("forward_backward", t2 - t1), ("optimizer", t3 - t2), ("seconds", t3 - t0)):
-            window[key] += seconds
-        cost = clock / 3600 * args.price_per_hour if args.price_per_hour is not None else None
-        if step % log_every == 0 or step == plan.steps:
-            k = len(window["loss"])
-            speed = k * plan.batch_tokens / window["seconds"]
-            left = (plan.steps - step) * window["seconds"] / k
-            line = dict(kind="train", **progress(), loss=float(np.mean(window["loss"])), lr=lr, muon_momentum=momentum, weight_decay=decay,
-                        tok_per_sec=round(speed, 1), mfu=mfu(plan.flops_per_token, speed, 1, peak) if peak else None, eta_seconds=round(left, 1),
-                        usd=cost, time={k_: round(window[k_] / k, 5) for k_ in ("data", "forward_backward", "optimizer")})  # fmt: skip
-            log.write(**line)
-            if time.perf_counter() - last_print >= args.log_seconds or step in (1, plan.steps):
-                extra = (f"  mfu {line['mfu']:.1%}" if peak else "") + (f"  ${cost:.2f} so far" if cost is not None else "")
-                log.say(f"step {step}/{plan.steps}  loss {line['loss']:.4f}  lr x{lr:.2f}  {speed:,.0f} tokens/s{extra}  left {duration(left)}")
-                last_print = time.perf_counter()
-            window = {key: [] if key == "loss" else 0.0 for key in window}
-        if stop_signal:
-            reason = f"signal {signal.Signals(stop_signal[0]).name}"
-        elif args.stop_after is not None and step >= args.stop_after:
-            reason = f"stop_after {args.stop_after}"
-        elif args.max_hours is not None and clock >= args.max_hours * 3600:
-            reason = f"max_hours {args.max_hours:g}"
-        elif args.max_cost_usd is not None and cost >= args.max_cost_usd:
-            reason = f"max_cost_usd {args.max_cost_usd:g}"
-        due = time.perf_counter() - last_save >= args.save_minutes * 60 or (args.save_every and step % args.save_every == 0)
-        if (due or reason) and step < plan.steps:
-            save()
-            last_save = time.perf_counter()
-        if reason and step < plan.steps:
-            break
-    for s, handler in previous.items():
-        signal.signal(s, handler)
-    if step < plan.steps:
-        log.say(f"stopped at step {step} by {reason}; a checkpoint is saved, the same command goes on")
+    reason, batch, documents = None, [], []
+    try:
+        while step < plan.steps:
+            if step % eval_every == 0 and step > 0:
+                if args.keep_best and save(must=False):  # before the evaluation: nothing that fails in it can cost the weights
+                    last_save = time.perf_counter()
+                evaluate(eval_documents, final=False)
+            lr, momentum, decay = plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step)
+            t0 = time.perf_counter()
+            before = documents
+            batch, loader_state, documents = feed.next()  # (rows, T + 1)
+            t1 = time.perf_counter()
+            loss = 0.0
+            for piece in batch.split(device_batch):
+                part = forward(piece[:, :-1].contiguous(), piece[:, 1:].contiguous()) / (rows // device_batch)
+                part.backward()
+                loss = loss + part.detach()
+            loss = loss.item()  # waits for the device
+            t2 = time.perf_counter()
+            if not math.isfinite(loss):  # before the weights take it in
+                raise diverged(run, step + 1, loss, model, batch, documents, before, corpus.train, good[0].name if good else "none")
+            optimizer.step(lr, momentum, decay)
+            optimizer.zero_grad()
+            sync()
+            t3 = time.perf_counter()
+            step += 1
+            clock += t3 - t0
+            late_clock += t3 - t0 if step > SPEED_FROM else 0.0
+            window["loss"].append(loss)
+            for key, seconds in (("data", t1 - t0), ("forward_backward", t2 - t1), ("optimizer", t3 - t2), ("seconds", t3 - t0)):
+                window[key] += seconds
+            cost = clock / 3600 * args.price_per_hour if args.price_per_hour is not None else None
+            if step % log_every == 0 or step == plan.steps:
+                k = len(window["loss"])
+                speed = k * plan.batch_tokens / window["seconds"]
+                left = (plan.steps - step) * window["seconds"] / k
+                line = dict(kind="train", **progress(), loss=float(np.mean(window["loss"])), lr=lr, muon_momentum=momentum, weight_decay=decay,
+                            tok_per_sec=round(speed, 1), mfu=mfu(plan.flops_per_token, speed, 1, peak) if peak else None, eta_seconds=round(left, 1),
+                            usd=cost, time={k_: round(window[k_] / k, 5) for k_ in ("data", "forward_backward", "optimizer")})  # fmt: skip
+                log.write(**line)
+                if time.perf_counter() - last_print >= args.log_seconds or step in (1, plan.steps):
+                    extra = (f"  mfu {line['mfu']:.1%}" if peak else "") + (f"  ${cost:.2f} so far" if cost is not None else "")
+                    log.say(f"step {step}/{plan.steps}  loss {line['loss']:.4f}  lr x{lr:.2f}  {speed:,.0f} tokens/s{extra}  left {duration(left)}")
+                    last_print = time.perf_counter()
+                window = {key: [] if key == "loss" else 0.0 for key in window}
+            if stop_signal:
+                reason = f"signal {signal.Signals(stop_signal[0]).name}"
+            elif args.stop_after is not None and step >= args.stop_after:
+                reason = f"stop_after {args.stop_after}"
+            elif args.max_hours is not None and clock >= args.max_hours * 3600:
+                reason = f"max_hours {args.max_hours:g}"
+            elif args.max_cost_usd is not None and cost >= args.max_cost_usd:
+                reason = f"max_cost_usd {args.max_cost_usd:g}"
+            due = time.perf_counter() - last_save >= args.save_minutes * 60 or (args.save_every and step % args.save_every == 0)
+            if (due or reason) and step < plan.steps:
+                saved = save(must=reason is not None)
+                last_save = time.perf_counter() - (0.0 if saved else max(0.0, args.save_minutes * 60 - 60))
+            if reason and step < plan.steps:
+                log.say(f"stopped at step {step} by {reason}; a checkpoint is saved, the same command goes on")
+                return run
+        feed.close()
+        save(must=True)  # before the evaluation, again
+        everything = list(corpus.val)
+        if len(eval_documents) < len(everything):
+            evaluate(eval_documents, final=False)  # the last point of the curve, on the same text as the others
+        evaluate(everything, final=True)
+    except Stopped:
+        reason = signal.Signals(stop_signal[0]).name
+        save(must=True)
+        log.say(f"stopped in the evaluation of step {step} by signal {reason}; a checkpoint is saved, the same command goes on")
         return run
-    if not found or found[1]["step"] < plan.steps:
-        save()  # before the evaluation: nothing that fails from here on can cost the weights
-    everything = list(corpus.val)
-    if len(eval_documents) < len(everything):
-        evaluate(eval_documents, final=False)  # the last point of the curve, on the same text as the others
-    evaluate(everything, final=True)
-    log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(loader.statistics()["epoch"], 4))
+    log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(statistics(loader_state)["epoch"], 4))
     log.say(f"trained in {duration(clock)} at {plan.tokens / clock:,.0f} tokens/s; the run is in {run}")
     return run
 
 
 def main(args: Train) -> None:
-    train(args)
+    try:
+        train(args)
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,28 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from gpt2course import checkpoint
+from gpt2course.batches import Batches
+from gpt2course.data import load_corpus
+from gpt2course.evaluate import bits_per_byte
 from gpt2course.files import UserError
-from gpt2course.train import Train, read_metrics, train
+from gpt2course.model import GPT
+from gpt2course.optim import MuonAdamW
+from gpt2course.tokenizer import Tokenizer
+from gpt2course.train import Train, best_step, only_process, read_metrics, train
 
 SIZE = ("depth=2", "width=32", "head_dim=16", "sequence_len=32", "vocab_size=300", "batch_tokens=256", "steps=24", "eval_bytes=2000")
 
@@ -97,6 +108,21 @@ def test_resume_is_bit_identical(home, corpus):
         assert curve(cut) == curve(whole) and same(weights(cut), weights(whole))
 
 
+def test_resume_inside_a_row_group_and_across_epochs(home, corpus, tmp_path):
+    """70 documents in row groups of 9, so that the run reads them several times and every stop falls inside a group."""
+    documents = [json.loads(line)["text"] for line in open(corpus)]
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    pq.write_table(pa.table({"text": documents[:70]}), folder / "a.parquet", row_group_size=9)
+    pq.write_table(pa.table({"text": documents[70:90]}), folder / "b.parquet", row_group_size=9)
+    whole = train(settings(str(folder), name="whole"))
+    assert read_metrics(whole)[-1]["epochs"] > 2
+    for stop in (3, 11, 20):
+        train(settings(str(folder), name="cut", stop_after=stop))
+    cut = train(settings(str(folder), name="cut"))
+    assert curve(cut) == curve(whole) and same(weights(cut), weights(whole))
+
+
 def test_a_killed_run_goes_on_and_ends_the_same(home, corpus):
     """kill -9 at three moments of a run that saves every 4 steps; the command is simply given again."""
     arguments = ["--corpus", corpus, "--set", *SIZE, "steps=60", "--save-every", "4", "--device", "cpu", "--device-batch", "4", "--log-seconds", "0"]
@@ -165,8 +191,53 @@ def test_limits_stop_with_a_checkpoint(home, corpus):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(home, corpus):
-    with pytest.raises(UserError, match="the loss is nan at step"):
+    """Weights that a step has ruined: the documents named are those of that step, not of the one that noticed."""
+    with pytest.raises(UserError, match=r"parameter \S+ is not finite after step 1; .* in question are [\d, ]+ and \d+ more") as error:
         train(settings(corpus, name="nan", set=(*SIZE, "scalar_lr=1e38", "matrix_lr=1e38")))
+    report = json.loads((home / "runs" / "nan" / "non_finite_step_00000002.json").read_text())
+    loader = Batches(load_corpus(corpus).train, Tokenizer.load(home / "runs" / "nan" / "tokenizer"), 32)
+    loader.next_rows(8)
+    first = sorted({i for row in loader.last_documents for i in row})
+    assert [x["document"] for x in report["suspects"]] == first and len(first) > 8 and str(first[0]) in str(error.value)
+
+
+def test_the_documents_of_a_loss_that_is_not_finite_are_named(home, corpus, monkeypatch):
+    """Sound weights, one document that gives NaN: the run stops before the weights take it in and names the document."""
+    texts = load_corpus(corpus).train
+    forward = GPT.forward
+    poison = []
+
+    def broken(self, idx, targets=None, reduction="mean"):
+        loss = forward(self, idx, targets, reduction)
+        if targets is None or not poison:
+            return loss
+        width = len(poison)
+        hit = (idx.unfold(1, width, 1) == torch.tensor(poison)).all(-1).any(-1)  # (B,) rows that hold the document
+        return torch.where(hit[:, None], torch.nan, loss) if reduction == "none" else loss * torch.nan if hit.any() else loss
+
+    monkeypatch.setattr(GPT, "forward", broken)
+    run = train(settings(corpus, name="a", stop_after=6))
+    tokenizer = Tokenizer.load(run / "tokenizer")
+    loader = Batches(texts, tokenizer, 32)
+    loader.load_state_dict(checkpoint.newest(run)[1]["loader"])
+    for _ in range(3):
+        loader.next_rows(8)
+    row = next(r for r in loader.last_documents if len(r) > 1 and len(tokenizer.encode(texts[r[0]])) > 5)
+    poison += tokenizer.encode(texts[row[0]], bos=True)[:30]
+    with pytest.raises(UserError, match=r"the loss is nan at step \d, from \d of the batch's 8 rows.*last good checkpoint is step_00000006") as error:
+        train(settings(corpus, name="a"))
+    report = json.loads(next(run.glob("non_finite_step_*.json")).read_text())
+    assert texts[row[0]][:200] in [x["begins"] for x in report["suspects"]] and len(report["row_documents"]) == 8
+    assert report["row_losses"].count("nan") == int(re.search(r"from (\d)", str(error.value))[1]) < 8
+    poison.clear()
+    train(settings(corpus, name="a"))
+    assert same(weights(run), weights(train(settings(corpus, name="whole"))))  # nothing of it went into the weights
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(home, corpus):
+    with pytest.raises(UserError, match="is not finite after step 1; .* The last good checkpoint is none"):
+        train(settings(corpus, name="nan", save_every=1, set=(*SIZE, "scalar_lr=1e38", "matrix_lr=1e38")))
+    assert checkpoint.all_checkpoints(home / "runs" / "nan") == []
 
 
 @pytest.mark.parametrize("changes,text", [
@@ -178,12 +249,167 @@ def test_bad_arguments(home, corpus, changes, text):
         train(settings(corpus, name="x", **changes))
 
 
-def test_only_the_newest_checkpoints_are_kept(home, corpus):
-    run = train(settings(corpus, name="k", save_every=3, keep=2))
-    assert [p.name for p in checkpoint.all_checkpoints(run)] == ["step_00000021", "step_00000024"]
+def test_the_newest_and_the_best_checkpoints_are_kept(home, corpus, monkeypatch):
+    scores = iter([3.0, 2.0, 2.5, 2.6, 2.7, 2.8, 2.9, 2.9])
+    monkeypatch.setattr("gpt2course.train.bits_per_byte", lambda *_: (next(scores), 1999))
+    run = train(settings(corpus, name="k", save_every=3, eval_every=4, keep=2))
+    assert [p.name for p in checkpoint.all_checkpoints(run)] == ["step_00000008", "step_00000021", "step_00000024"]
+    assert best_step(run) == 8
+    scores = iter([3.0, 2.0, 2.5, 2.6, 2.7, 2.8, 2.9, 2.9])
+    run = train(settings(corpus, name="l", save_every=3, eval_every=4, keep=1, keep_best=False))
+    assert [p.name for p in checkpoint.all_checkpoints(run)] == ["step_00000024"]
+
+
+def test_checkpoints_by_the_clock(home, corpus):
+    run = train(settings(corpus, name="c", save_minutes=0.0, keep_best=False))
+    assert [x["step"] for x in read_metrics(run) if x["kind"] == "checkpoint"] == list(range(1, 25))
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_signal_in_an_evaluation_stops_at_once_and_loses_nothing(home, corpus, monkeypatch, capsys, number):
+    """Number 1 is in the middle of the run, number 4 is the last evaluation."""
+    whole = train(settings(corpus, name="whole", eval_every=8))
+    calls = []
+
+    def interrupted(model, documents, tokenizer, T, batch, progress):
+        calls.append(len(documents))
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return bits_per_byte(model, documents, tokenizer, T, batch, progress)
+
+    monkeypatch.setattr("gpt2course.train.bits_per_byte", interrupted)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    run = train(settings(corpus, name="cut", eval_every=8, keep_best=number == 4))
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    step = {1: 8, 4: 24}[number]
+    assert f"stopped in the evaluation of step {step} by signal SIGTERM" in capsys.readouterr().out and checkpoint.newest(run)[1]["step"] == step
+    assert not any(x["kind"] == "done" for x in read_metrics(run))
+    train(settings(corpus, name="cut", eval_every=8))
+    assert curve(run) == curve(whole) and same(weights(run), weights(whole))
+
+
+def test_ctrl_c_twice_stops_at_once(home, corpus, monkeypatch):
+    def interrupted(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("gpt2course.train.bits_per_byte", interrupted)
+    threads = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(corpus, name="cut", eval_every=8))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and set(threading.enumerate()) <= threads
+
+
+def test_two_processes_do_not_train_one_run(home, corpus):
+    run = train(settings(corpus, name="a", stop_after=2))
+    with only_process(run):
+        for changes in ({}, {"fresh": True}):
+            with pytest.raises(UserError, match=rf"run 'a' is being trained by process {os.getpid()}"):
+                train(settings(corpus, name="a", **changes))
+    train(settings(corpus, name="a", stop_after=3))
+    assert checkpoint.newest(run)[1]["step"] == 3
+
+
+def hurt(file, change):
+    file.write_bytes(change(bytearray(file.read_bytes())))
+
+
+@pytest.mark.parametrize("name,change,word", [
+    ("state.json", lambda b: b.replace(b'"clock": ', b'"clock": 1'), "damaged"), ("state.json", lambda b: b[: len(b) // 2], "not valid JSON"),
+    ("state.json", lambda b: b"[]", "damaged"), ("model.safetensors", lambda b: b[:-1], "damaged"), ("optimizer.safetensors", lambda b: b"", "damaged"),
+    ("optimizer.safetensors", None, "missing")])  # fmt: skip
+def test_every_damage_is_noticed(home, corpus, name, change, word):
+    run = train(settings(corpus, name="a", stop_after=4, eval_every=9))
+    train(settings(corpus, name="a", stop_after=6, eval_every=9))
+    file = checkpoint.all_checkpoints(run)[-1] / name
+    file.unlink() if change is None else hurt(file, change)
+    said = []
+    folder, state = checkpoint.newest(run, said.append)
+    assert folder.name == "step_00000004" and state["step"] == 4 and len(said) == 1 and word in said[0] and name in said[0]
+    hurt(checkpoint.all_checkpoints(run)[0] / "model.safetensors", lambda b: b[:-1])
+    with pytest.raises(UserError, match=r"every checkpoint of run a is damaged \(step_00000004, step_00000006\); `--fresh`"):
+        train(settings(corpus, name="a"))
+    train(settings(corpus, name="a", fresh=True, stop_after=1))
+    assert (home / "runs" / "a.old1" / "checkpoints" / "step_00000006").is_dir()
+
+
+def test_a_damaged_checkpoint_does_not_crowd_out_good_ones(home, corpus):
+    run = train(settings(corpus, name="a", stop_after=4, eval_every=24))
+    run = train(settings(corpus, name="a", stop_after=12, eval_every=24))
+    hurt(run / "checkpoints" / "step_00000012" / "model.safetensors", lambda b: b[:-1])
+    (run / "checkpoints" / ".step_00000012.xyz.tmp").mkdir()  # what a kill in a save leaves
+    (run / ".metrics.jsonl.abc.tmp").write_text("half")
+    train(settings(corpus, name="a", stop_after=6, eval_every=24, keep=1))
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_00000006", "step_00000012.damaged"]
+    assert not list(run.glob(".*.tmp"))
+
+
+# ---- a full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch):
+    """A file system of 6 MB as home; needs the right to mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system here")
+    monkeypatch.setenv("GPT2COURSE_HOME", str(folder))
+    torch.set_num_threads(1)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk):
+    """Take all the room there is."""
+    with open(disk / "filler", "wb", buffering=0) as f:
+        while True:
+            try:
+                f.write(b"x" * 512)
+            except OSError:
+                return
+
+
+def test_a_really_full_disk_costs_nothing_but_time(small_disk, corpus, monkeypatch, capsys):
+    """Room vanishes after step 9, and metrics and checkpoints are refused; it comes back after step 13, when the run saves again."""
+    reference = train(settings(corpus, name="whole", eval_every=4))
+    expected, tensors = curve(reference), weights(reference)
+    shutil.rmtree(reference)
+    step = MuonAdamW.step
+
+    def watched(self, *args):
+        if self.steps == 9:
+            fill(small_disk)
+        if self.steps == 13:
+            (small_disk / "filler").unlink()
+        return step(self, *args)
+
+    monkeypatch.setattr(MuonAdamW, "step", watched)
+    run = train(settings(corpus, name="full", eval_every=4, save_every=2))
+    out = capsys.readouterr().out
+    assert re.findall(r"checkpoint of step (\d+) could not be saved", out) == ["10", "12", "12"]  # 12 again before its evaluation
+    assert out.count("metrics.jsonl cannot be written (No space left on device)") == 1
+    assert re.search(r"warning: the checkpoint of step 10 .*No space left on device.*the last good one is .*step_00000008. Make room in", out)
+    assert curve(run) == expected and same(weights(run), tensors) and not list(run.glob("checkpoints/.*"))
+
+
+def test_a_full_disk_at_the_end_stops_cleanly(small_disk, corpus, monkeypatch):
+    reference = train(settings(corpus, name="whole", eval_every=4))
+    expected, tensors = curve(reference), weights(reference)
+    shutil.rmtree(reference)
+    step = MuonAdamW.step
+    monkeypatch.setattr(MuonAdamW, "step", lambda self, *args: (fill(small_disk) if self.steps == 18 else None, step(self, *args)))
+    with pytest.raises(UserError, match=r"the checkpoint of step 24 could not be saved \(.*No space left.*\); the last good one is .*step_00000016. Make room in .* goes on from there"):
+        train(settings(corpus, name="full", eval_every=4))
+    monkeypatch.undo()
+    monkeypatch.setenv("GPT2COURSE_HOME", str(small_disk))
+    (small_disk / "filler").unlink()
+    run = train(settings(corpus, name="full", eval_every=4))
+    assert curve(run) == expected and same(weights(run), tensors)
 
 
 def test_a_failed_save_leaves_the_old_checkpoint_and_no_litter(home, corpus, monkeypatch):
+    """The same without a real disk: every write of a checkpoint is refused."""
     run = train(settings(corpus, name="full", stop_after=5))
     before = sorted(p.name for p in (run / "checkpoints").iterdir())
 
@@ -191,6 +417,6 @@ def test_a_failed_save_leaves_the_old_checkpoint_and_no_litter(home, corpus, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", no_space)
-    with pytest.raises((OSError, UserError), match="No space left"):
+    with pytest.raises(UserError, match="checkpoint of step 24 could not be saved .*No space left"):
         train(settings(corpus, name="full"))
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
