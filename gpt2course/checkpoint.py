@@ -169,6 +169,6 @@ def load_model(name_or_path: str, device: str = "auto"):
         folder = found[0]
     where = pick_device(device)
     compute, embed = compute_dtypes(where)
-    model = make_model(plan, compute, embed)
+    model = make_model(plan, where, compute, embed)
     load(folder, model)
-    return model.to(where).eval(), Tokenizer.load(run / "tokenizer"), plan
+    return model.eval(), Tokenizer.load(run / "tokenizer"), plan

@@ -1,7 +1,8 @@
 """The ladder of recipes and the dial `depth`, which together fix every number of a run. Lesson 03 on; all of lesson 14.
 
 A recipe says how to train; depth says how large; `resolve` turns the two into a Plan in which nothing is left open.
-Sources: `jan29` is karpathy/nanochat at commit 348fbb3 (the 3.04-hour run of 29 January 2026), `record` is the same
+Sources: `gpt2` is the model of 2019 with the training settings that the GPT-3 paper published (arXiv 2005.14165, appendix B;
+GPT-2's own were never published), its rate swept by this course; `jan29` is karpathy/nanochat at commit 348fbb3 (the 3.04-hour run of 29 January 2026), `record` is the same
 project at commit 92d63d4 (3 July 2026), both as their code computes it; small machines are this course's own choice.
 """
 
@@ -15,6 +16,7 @@ import torch
 import tyro
 
 from gpt2course.files import UserError, command
+from gpt2course.gpt2 import GPT2, GPT2Config
 from gpt2course.model import GPT, GPTConfig
 from gpt2course.optim import Group, MuonAdamW
 
@@ -42,7 +44,8 @@ class Recipe:
     steps: int | None = None  # None: ratio * scaling parameters / batch_tokens, rounded down
     eval_bytes: int = 48_000_000  # validation text read by an evaluation during training, about 20 * 2^19 tokens
 
-    # architecture: the fields of GPTConfig
+    # architecture: modern, whose fields follow (those of GPTConfig), or gpt2 (gpt2.py), which has none of them
+    architecture: str = "modern"
     rope_base: float = 10_000.0
     qk_norm: bool = True
     qk_gain: float = 1.0
@@ -79,7 +82,9 @@ class Recipe:
     ve_weight_decay: float = 0.0
     resid_weight_decay: float = 0.0
     weight_decay: float = 0.2  # of the matrices, cautious with Muon
-    weight_decay_rule: str = "depth"  # depth: * (12 / depth)^2; horizon: * sqrt(B / 2^19) * D_d12 / D (arXiv 2405.13698)
+    weight_decay_rule: str = "depth"  # depth: * (12 / depth)^2; horizon: * sqrt(B / 2^19) * D_d12 / D (arXiv 2405.13698); fixed: as it is
+    matrix_betas: tuple[float, float] = (0.9, 0.95)  # AdamW on the matrices
+    eps: float = 1e-10  # AdamW
     muon_beta2: float = 0.95
     ns_steps: int = 5
     muon_safety: float = 1.02
@@ -91,6 +96,8 @@ class Recipe:
 
     # schedules
     warmup_steps: int = 0
+    warmup_ratio: float = 0.0  # the same as a share of the steps, where warmup_steps is 0
+    lr_schedule: str = "linear"  # linear: flat, then falling in the warm-down; cosine: falling from the warm-up to the last step
     warmdown_ratio: float = 0.5  # share of the steps in which the rate falls linearly
     final_lr: float = 0.0
     momentum_start: float = 0.85
@@ -101,6 +108,15 @@ class Recipe:
 
 
 MODERN = Recipe()
+GPT2_2019 = dataclasses.replace(
+    MODERN, name="gpt2", lesson="03", architecture="gpt2", matrix_adamw_lr=6e-4, head_betas=(0.9, 0.95), embed_betas=(0.9, 0.95), eps=1e-8,
+    weight_decay=0.1, wte_weight_decay=0.1, weight_decay_rule="fixed", warmup_ratio=0.02, lr_schedule="cosine", final_lr=0.1, tiny_batch_lr=5.0,
+)  # fmt: skip
+# settings that mean something to the model of 2019 and its optimizer; any other is refused for it
+GPT2_SETTINGS = {
+    "depth", "width", "head_dim", "sequence_len", "vocab_size", "batch_tokens", "batch_rule", "ratio", "steps", "eval_bytes", "matrix_adamw_lr", "matrix_betas", "eps",
+    "weight_decay", "wte_weight_decay", "weight_decay_rule", "lr_batch_power", "tiny_batch", "tiny_batch_lr", "warmup_steps", "warmup_ratio", "lr_schedule", "warmdown_ratio", "final_lr",
+}  # fmt: skip
 MUON = dataclasses.replace(MODERN, name="muon", lesson="05", matrix_optimizer="muon")
 WINDOWS = dataclasses.replace(MUON, name="windows", lesson="06", window_pattern="SSSL")
 LAMBDAS = dataclasses.replace(WINDOWS, name="lambdas", lesson="07", resid_lambda=(1.0, 1.0), x0_lambda=(0.1, 0.1))
@@ -114,7 +130,7 @@ RECORD = dataclasses.replace(
     muon_row_norm=True, muon_renorm=True, warmup_steps=40, warmdown_ratio=0.65, final_lr=0.05, momentum=0.97, momentum_steps=400,
     momentum_end=0.90, weight_decay_schedule="cosine",
 )  # fmt: skip
-LADDER = {r.name: r for r in (MODERN, MUON, WINDOWS, LAMBDAS, JAN29, RECORD)}
+LADDER = {r.name: r for r in (GPT2_2019, MODERN, MUON, WINDOWS, LAMBDAS, JAN29, RECORD)}
 
 # What a machine can hold and finish: sizes only, never a change of the recipe. `corpus` and `device_batch` (rows a device
 # takes at a time) are not fields of a recipe; all the others are.
@@ -131,7 +147,7 @@ class Plan:
     """Every number of a run, resolved: what `config.json` of a run holds."""
 
     recipe: Recipe
-    model: GPTConfig
+    model: GPTConfig | GPT2Config
     params: dict[str, int]  # by group, see GPT.num_params
     batch_tokens: int
     steps: int
@@ -144,10 +160,13 @@ class Plan:
     groups: dict[str, dict] = field(default_factory=dict)  # optimizer group -> its settings, rates at their peak
 
     def lr(self, step: int) -> float:
-        """The multiplier of every rate at `step` (from 0): warm-up, flat, linear warm-down to final_lr."""
+        """The multiplier of every rate at `step` (from 0): warm-up, flat, linear warm-down to final_lr; or warm-up and cosine."""
         r, warmdown = self.recipe, round(self.recipe.warmdown_ratio * self.steps)
-        if step < r.warmup_steps:
-            return (step + 1) / r.warmup_steps
+        warmup = r.warmup_steps or round(r.warmup_ratio * self.steps)
+        if step < warmup:
+            return (step + 1) / warmup
+        if r.lr_schedule == "cosine":
+            return r.final_lr + (1 - r.final_lr) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (self.steps - warmup)))
         if step <= self.steps - warmdown:
             return 1.0
         left = (self.steps - step) / warmdown
@@ -177,7 +196,9 @@ class Plan:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
         try:
-            return Plan(**(value | {"recipe": make(Recipe, value["recipe"]), "model": make(GPTConfig, value["model"])}))
+            recipe = make(Recipe, value["recipe"])
+            config = GPT2Config if recipe.architecture == "gpt2" else GPTConfig
+            return Plan(**(value | {"recipe": recipe, "model": make(config, value["model"])}))
         except (KeyError, TypeError) as e:
             raise UserError(f"this is not the plan of a run made by this version of gpt2course ({e}); train again, or use the version that made it") from None
 
@@ -191,6 +212,8 @@ def override(recipe: Recipe, changes: dict) -> Recipe:
             near = difflib.get_close_matches(name, known, n=3)
             raise UserError(f"recipe {recipe.name!r} has no setting {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
                             + " `python -m gpt2course.recipes jan29 --depth 24` prints them all")  # fmt: skip
+        if recipe.architecture == "gpt2" and name not in GPT2_SETTINGS:
+            raise UserError(f"recipe {recipe.name!r} has no setting {name!r}: the model of 2019 and its optimizer know nothing of it; its settings are {', '.join(sorted(GPT2_SETTINGS))}")
         kind = known[name].type
         clean[name] = _coerce(name, value, kind.__name__ if kind in (int, float, bool, str) else str(kind))
     return dataclasses.replace(recipe, **clean)
@@ -239,7 +262,11 @@ def _check(r: Recipe) -> None:
     need(r.ns_steps <= 5, "ns_steps", "there are coefficients for 1 to 5 iterations")
     need(r.matrix_optimizer in ("adamw", "muon"), "matrix_optimizer", "adamw or muon")
     need(r.batch_rule in ("fixed", "horizon"), "batch_rule", "fixed or horizon")
-    need(r.weight_decay_rule in ("depth", "horizon"), "weight_decay_rule", "depth or horizon")
+    need(r.architecture in ("modern", "gpt2"), "architecture", "modern or gpt2")
+    need(r.lr_schedule in ("linear", "cosine"), "lr_schedule", "linear or cosine")
+    need(r.weight_decay_rule in ("depth", "horizon", "fixed"), "weight_decay_rule", "depth, horizon or fixed")
+    need(0 <= r.warmup_ratio < 1, "warmup_ratio", "it is a share, 0 to below 1")
+    need(r.eps > 0, "eps", "it must be positive")
     need(r.weight_decay_schedule in ("linear", "cosine"), "weight_decay_schedule", "linear or cosine")
     need(0 <= r.warmdown_ratio <= 1, "warmdown_ratio", "it is a share, 0 to 1")
     need(r.warmup_steps >= 0 and r.momentum_steps >= 0, "warmup_steps", "it must not be negative")
@@ -249,12 +276,14 @@ def _check(r: Recipe) -> None:
         need(0 <= getattr(r, name) < 1, name, "it must be in [0, 1)")
 
 
-def model_config(r: Recipe) -> GPTConfig:
+def model_config(r: Recipe) -> GPTConfig | GPT2Config:
     """The architecture of a recipe at its depth."""
     width = r.width or -(-r.depth * 64 // r.head_dim) * r.head_dim
     if width % r.head_dim:
         raise UserError(f"width {width} is not a multiple of head_dim {r.head_dim}; set head_dim to a divisor of {width}, or width to a multiple of {r.head_dim}")
     heads = width // r.head_dim
+    if r.architecture == "gpt2":
+        return GPT2Config(vocab_size=r.vocab_size, sequence_len=r.sequence_len, n_layer=r.depth, n_head=heads, n_embd=width)
     short = -(-r.sequence_len // r.short_window_divisor // r.short_window_tile) * r.short_window_tile
     shared = {f.name for f in dataclasses.fields(GPTConfig)} & {f.name for f in dataclasses.fields(Recipe)}
     values = {name: getattr(r, name) for name in shared}
@@ -266,8 +295,13 @@ def model_config(r: Recipe) -> GPTConfig:
 
 
 def scaling_params(r: Recipe) -> int:
+    return build(model_config(r)).num_params()["scaling"]
+
+
+def build(config: GPTConfig | GPT2Config, *dtypes):
+    """The model of a configuration on the meta device, without memory."""
     with torch.device("meta"):
-        return GPT(model_config(r)).num_params()["scaling"]
+        return GPT2(config, *dtypes[:1]) if isinstance(config, GPT2Config) else GPT(config, *dtypes)
 
 
 def resolve(name: str, /, **changes) -> Plan:
@@ -277,8 +311,7 @@ def resolve(name: str, /, **changes) -> Plan:
     r = override(LADDER[name], changes)
     _check(r)
     config = model_config(r)
-    with torch.device("meta"):
-        model = GPT(config)
+    model = build(config)
     params = model.num_params()
     horizon = int(r.ratio * params["scaling"])  # D, the tokens that ratio asks for
     d12 = r.ratio * scaling_params(dataclasses.replace(r, depth=12, width=None, head_dim=128, n_kv_head=None))  # the same, at depth 12
@@ -292,7 +325,9 @@ def resolve(name: str, /, **changes) -> Plan:
         raise UserError(f"recipe {name!r}: ratio {r.ratio:g} asks for {horizon:,} tokens, less than one batch of {batch:,}; set steps, or a smaller batch_tokens")
     width_scale = (config.n_embd / REFERENCE_WIDTH) ** -0.5
     batch_scale = r.tiny_batch_lr if batch <= r.tiny_batch else (batch / REFERENCE_BATCH) ** r.lr_batch_power
-    if r.weight_decay_rule == "depth":
+    if r.weight_decay_rule == "fixed":
+        decay = r.weight_decay
+    elif r.weight_decay_rule == "depth":
         decay = r.weight_decay * (12 / r.depth) ** 2
     else:
         decay = r.weight_decay * math.sqrt(batch / REFERENCE_BATCH) * d12 / horizon
@@ -308,9 +343,15 @@ def _group_settings(r: Recipe, width_scale: float, batch_scale: float, decay: fl
     """Peak rate, decay and constants of every optimizer group."""
 
     def adamw(lr, betas, weight_decay=0.0):
-        return dict(kind="adamw", lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay)
+        return dict(kind="adamw", lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay, eps=r.eps)
 
     embed, scalar = width_scale * batch_scale, batch_scale
+    if r.architecture == "gpt2":  # one rate for all; biases and LayerNorms do not decay
+        lr = r.matrix_adamw_lr * embed
+        return {
+            "matrices": adamw(lr, r.matrix_betas, decay), "wte": adamw(lr, r.matrix_betas, r.wte_weight_decay),
+            "wpe": adamw(lr, r.matrix_betas, r.wte_weight_decay), "scalars": adamw(lr, r.matrix_betas),
+        }  # fmt: skip
     groups = {
         "lm_head": adamw(r.head_lr * embed, r.head_betas, r.head_weight_decay),
         "wte": adamw(r.wte_lr * embed, r.embed_betas, r.wte_weight_decay),
@@ -320,25 +361,27 @@ def _group_settings(r: Recipe, width_scale: float, batch_scale: float, decay: fl
         "smear_backout": adamw(r.smear_lr, (0.8, 0.95)),
     }
     if r.matrix_optimizer == "adamw":
-        groups["matrices"] = adamw(r.matrix_adamw_lr * embed, (0.9, 0.95), decay)
+        groups["matrices"] = adamw(r.matrix_adamw_lr * embed, r.matrix_betas, decay)
     else:
         groups["matrices"] = dict(kind="muon", lr=r.matrix_lr * batch_scale, weight_decay=decay, beta2=r.muon_beta2, ns_steps=r.ns_steps,
                                   safety=r.muon_safety, row_norm=r.muon_row_norm, renorm=r.muon_renorm)  # fmt: skip
     return groups
 
 
-def make_model(plan: Plan, compute_dtype=torch.float32, embed_dtype=torch.float32) -> GPT:
-    """The model of a plan, its weights not yet filled; build it on the meta device if it is large."""
-    return GPT(plan.model, compute_dtype, embed_dtype)
+def make_model(plan: Plan, device="cpu", compute_dtype=torch.float32, embed_dtype=torch.float32) -> GPT | GPT2:
+    """The model of a plan on a device, its weights not yet filled. GPT-2's embeddings, tied to its head, stay in float32."""
+    return build(plan.model, compute_dtype, embed_dtype).to_empty(device=device)
 
 
 def group_of(name: str) -> str:
     """The optimizer group of a parameter, from its name in the model."""
+    if name.endswith(".bias") or ".ln_" in f".{name}":
+        return "scalars"  # GPT-2 alone has any
     first = name.split(".")[0]
     return {"blocks": "matrices", "smear_gate": "smear_backout", "smear_lambda": "smear_backout", "backout_lambda": "smear_backout"}.get(first, first)
 
 
-def make_optimizer(model: GPT, plan: Plan, ns_dtype=torch.float32, compile: bool = False) -> MuonAdamW:
+def make_optimizer(model: GPT | GPT2, plan: Plan, ns_dtype=torch.float32, compile: bool = False) -> MuonAdamW:
     """The optimizer of a plan, every parameter of the model in exactly one group."""
     members = {name: {} for name in plan.groups}
     for name, p in model.named_parameters():
@@ -355,7 +398,7 @@ class Show:
     Example: python -m gpt2course.recipes jan29 --depth 24 --ratio 12
     """
 
-    recipe: tyro.conf.Positional[str]  # modern, muon, windows, lambdas, jan29 or record
+    recipe: tyro.conf.Positional[str]  # gpt2, modern, muon, windows, lambdas, jan29 or record
     depth: int = 24  # layers; everything else follows from it
     ratio: float | None = None  # training tokens for each scaling parameter; default: the recipe's
     set: tuple[str, ...] = ()  # any other setting, as name=value, for example --set width=192 head_dim=64

@@ -43,7 +43,7 @@ class Train:
     Example: python -m gpt2course.train jan29 --profile laptop --name first
     """
 
-    recipe: tyro.conf.Positional[str] = "jan29"  # a recipe of the ladder: modern, muon, windows, lambdas, jan29 or record
+    recipe: tyro.conf.Positional[str] = "jan29"  # a recipe of the ladder: gpt2, modern, muon, windows, lambdas, jan29 or record
     profile: str = "laptop"  # sizes for a machine: laptop, 1gpu or 8xh100
     set: tuple[str, ...] = ()  # change any recipe setting, as name=value: --set depth=6 ratio=4 (`python -m gpt2course.recipes` lists them)
     name: str | None = None  # name of the run; default: <recipe>-d<depth>
@@ -283,9 +283,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
     compute, embed = checkpoint.compute_dtypes(device, args.dtype)
     if on_gpu:
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
-    with torch.device("meta"):
-        model = make_model(plan, compute, embed)
-    model = model.to_empty(device=device).init_weights(args.seed)
+    model = make_model(plan, device, compute, embed).init_weights(args.seed)
     compiled = args.compile if args.compile is not None else on_gpu
     optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled)
     T, rows = plan.model.sequence_len, plan.batch_tokens // plan.model.sequence_len
