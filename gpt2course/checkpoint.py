@@ -153,10 +153,17 @@ def run_config(name_or_path: str) -> dict:
 
 
 def load_model(name_or_path: str, device: str = "auto"):
-    """(model, tokenizer, plan) of a run's newest good checkpoint, or of the checkpoint folder given; for evaluation."""
+    """(model, tokenizer, plan) of a run's newest good checkpoint, or of the checkpoint folder given; for evaluation.
+
+    A folder with released GPT-2 weights (model.safetensors, vocab.json, merges.txt) is read too; its plan is None.
+    """
+    from gpt2course.gpt2 import load_released, load_tokenizer
     from gpt2course.recipes import Plan, make_model
     from gpt2course.tokenizer import Tokenizer
 
+    if (Path(name_or_path) / "vocab.json").is_file():
+        where = pick_device(device)
+        return load_released(name_or_path, compute_dtypes(where)[0]).to(where).eval(), load_tokenizer(name_or_path), None
     run = run_dir(name_or_path)
     plan = Plan.from_json(run_config(str(run))["plan"])
     if (Path(name_or_path) / STATE).is_file():

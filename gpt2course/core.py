@@ -7,7 +7,7 @@ Metric: DCLM (arXiv 2406.11794), 22 "low variance" tasks. Rendering, few-shot dr
 (karpathy/nanochat, commit 92d63d4) to the last decision, so that GPT-2 XL's 0.256525 means the same here. Centring uses the
 baselines "DCLM v1" of nanochat's bundle; DCLM's later v2 changes three of them, and GPT-2 XL would read 0.2309.
 
-This is the plain evaluator: one example a call, nothing shared, nothing cached.
+This is the plain evaluator: one example a call, nothing shared, nothing cached. core_fast.py decides the same, sooner.
 """
 
 import math
@@ -33,7 +33,7 @@ from gpt2course.bundle import (  # noqa: F401, some only for those who import co
     load_bundle,
     read_bundle,
 )
-from gpt2course.files import UserError, command, write_json
+from gpt2course.files import UserError, command, home, write_json
 
 # ---- from an example to prompts, to tokens, to a decision
 
@@ -242,12 +242,14 @@ class Core:
     Example: python -m gpt2course.core laptop --max-examples 50 --tasks winograd copa --out core.json
     """
 
-    run: tyro.conf.Positional[str]  # name of a run, or path of a run or checkpoint folder
+    run: tyro.conf.Positional[str]  # name of a run, or path of a run, a checkpoint or a folder of released GPT-2 weights
     bundle: str | None = None  # folder or zip with core.yaml, eval_meta_data.csv and eval_data/
     baselines: Literal["v1", "v2"] = "v1"  # of DCLM; published scores use v1, and with v2 the result is called CORE v2
     max_examples: int | None = None  # at most this many examples a task (a quick, biased look); default: all
     tasks: tuple[str, ...] = ()  # labels of the tasks to score; default: all
-    max_len: int | None = None  # crop prompts to the last so many tokens, for models that can read no more; default: never
+    max_len: int | None = None  # crop prompts to the last so many tokens; default: what the model can read (GPT-2: 1,024)
+    plain: bool = False  # one example a call, as the lesson shows it: the same decisions, several times slower
+    keep: bool = True  # keep finished tasks in $GPT2COURSE_HOME/eval, so that an interrupted evaluation goes on
     out: str | None = None  # write the result to this file as JSON
     device: str = "auto"  # auto, cpu, cuda or mps
 
@@ -255,21 +257,28 @@ class Core:
 def main(args: Core) -> None:
     from tqdm import tqdm
 
+    from gpt2course import core_fast
     from gpt2course.checkpoint import load_model
 
     path = args.bundle or default_bundle()
     bundle = read_bundle(path, args.tasks, args.baselines)  # before the model: a damaged bundle is told at once
     model, tokenizer, _ = load_model(args.run, args.device)
     device, began = next(model.parameters()).device, time.perf_counter()
-    with tqdm(unit="example", mininterval=0.2 if sys.stderr.isatty() else 15, leave=False) as bar:
+    shape = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, left {remaining}"
+    with tqdm(bar_format=shape, mininterval=0.2 if sys.stderr.isatty() else 15, leave=False) as bar:
 
         def progress(done, total, label):
             bar.total = total
             bar.set_description(label, refresh=False)
-            bar.update()
+            bar.update(done - bar.n)
 
-        result = evaluate(lambda ids: model(ids.to(device)), tokenizer, bundle, max_examples=args.max_examples,
-                          tasks=args.tasks, progress=progress, max_len=args.max_len)
+        settings = dict(max_examples=args.max_examples, tasks=args.tasks, progress=progress, max_len=args.max_len or model.max_len)
+        if args.plain:
+            result = evaluate(lambda ids: model(ids.to(device)), tokenizer, bundle, **settings)
+        else:
+            name = core_fast.fingerprint(model)
+            keep = (home() / "eval" / "kept" / f"{name[:16]}.json", name) if args.keep else None
+            result = core_fast.evaluate(model, tokenizer, bundle, keep=keep, say=bar.write, **settings)
     print(f"{args.run} on {bundle.name} ({path})")
     print(table(result))
     print(f"{result['n']:,} examples in {time.perf_counter() - began:.1f} s on {device}")

@@ -262,6 +262,14 @@ def work(task: Task, n: int) -> int:
     return max(1, round(n * (task.num_fewshot + 1) * sum(sizes) / len(sizes)))
 
 
+def fingerprint(model) -> str:
+    """sha256 of a model's weights."""
+    digest = hashlib.sha256()
+    for name, p in model.state_dict().items():
+        digest.update(name.encode() + p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def task_digest(task: Task, n: int) -> str:
     """Of everything that decides a task's prompts."""
     said = json.dumps([task.kind, task.num_fewshot, task.delimiter, task.examples, n], sort_keys=True)

@@ -61,6 +61,10 @@ VARIANT = {
 }
 
 
+# How GPT-2 splits text before merging (github.com/openai/gpt-2, src/encoder.py)
+SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
 class Linear(nn.Linear):
     """y = x W^T + b, whose float32 master weights are cast to the dtype of the input."""
 
@@ -162,6 +166,11 @@ class GPT2(nn.Module):
         for block in self.blocks:
             x = block(x, cache)
         return self.ln_f(x)
+
+    @property
+    def max_len(self) -> int:
+        """The longest input."""
+        return self.config.sequence_len
 
     def head(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) in float32 of states (..., C) from `hidden`."""
@@ -285,3 +294,38 @@ def _read(file, path: Path, need, compute_dtype, n_head) -> GPT2:
         same = torch.equal(file.get_tensor(stored[name]).float(), model.wte.weight)
         need(same, f"tensor {name} is not the same as wte.weight; GPT-2's head is tied to its embedding")
     return model.eval()
+
+
+def load_tokenizer(folder):
+    """GPT-2's tokenizer from the vocab.json and merges.txt that lie beside the released weights, as a tokenizer.Tokenizer.
+
+    Its one special token, <|endoftext|>, is BOS. UserError where a file is missing or the two contradict each other.
+    """
+    from gpt2course.tokenizer import Tokenizer
+
+    folder = Path(folder)
+    vocab = read_json(folder / "vocab.json", "GPT-2 vocabulary")
+    try:
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"GPT-2 merges {folder / 'merges.txt'} cannot be read ({e}); download it again") from None
+
+    def need(ok, problem):
+        if not ok:
+            raise UserError(f"GPT-2 tokenizer in {folder}: {problem}; download vocab.json and merges.txt again")
+
+    need(isinstance(vocab, dict) and "<|endoftext|>" in vocab, "vocab.json has no <|endoftext|>")
+    # in these files a byte is written as a character: itself where it can be seen, else one from U+0100 on, in order
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in seen]
+    byte = {chr(b): b for b in seen} | {chr(256 + i): b for i, b in enumerate(hidden)}
+    need(all(c in byte for name in vocab if name != "<|endoftext|>" for c in name), "vocab.json holds a character that stands for no byte")
+    ids = {bytes(byte[c] for c in name): i for name, i in vocab.items() if name != "<|endoftext|>"}
+    need(sorted(ids.values()) == list(range(len(ids))) and vocab["<|endoftext|>"] == len(ids), "the ids of vocab.json are not 0, 1, 2 and so on with <|endoftext|> last")
+    ranks = sorted(ids, key=ids.get)
+    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    need(len(merges) == len(ranks) - 256, f"merges.txt has {len(merges)} merges, vocab.json {len(ranks)} tokens: 256 more are expected")
+    for i, pair in enumerate(merges):
+        made = bytes(byte.get(c, 0) for c in "".join(pair))
+        need(len(pair) == 2 and ranks[256 + i] == made, f"merge {i + 1} ({' '.join(pair)}) does not make token {256 + i} of vocab.json")
+    return Tokenizer(ranks, SPLIT_PATTERN, {"trained_by": "OpenAI, 2019"}, special=("<|endoftext|>",))

@@ -267,6 +267,8 @@ class GPT(nn.Module):
             x = x - self.backout_lambda.to(x.dtype) * middle
         return norm(x)
 
+    max_len = None  # no longest input: positions are angles
+
     def head(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) in float32 of states (..., C) from `hidden`."""
         return softcap(self.lm_head(x).float(), self.config.softcap)

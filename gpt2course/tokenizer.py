@@ -75,21 +75,21 @@ def _fingerprint(ranks_file: bytes, pattern: str, special: dict[str, int]) -> st
 class Tokenizer:
     """A trained byte-level BPE. Make one with `Tokenizer.train` or `Tokenizer.load`.
 
-    Attributes: vocab_size (with the special tokens), bos (id of "<|bos|>"), special (name -> id), ranks (bytes of each ordinary
+    Attributes: vocab_size (with the special tokens), bos (id of "<|bos|>", the first of them), special (name -> id), ranks (bytes of each ordinary
     token, by id), pattern, sha256 (fingerprint of ranks, pattern and special tokens), provenance (dict: what it learned from).
     """
 
-    def __init__(self, ranks: list[bytes], pattern: str = SPLIT_PATTERN, provenance: dict | None = None):
+    def __init__(self, ranks: list[bytes], pattern: str = SPLIT_PATTERN, provenance: dict | None = None, special=SPECIAL_TOKENS):
         import tiktoken
 
         self.ranks = list(ranks)
         self.pattern = pattern
         self.provenance = dict(provenance or {})
-        self.special = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
-        self.vocab_size = len(ranks) + len(SPECIAL_TOKENS)
-        self.bos = self.special["<|bos|>"]
+        self.special = {name: len(ranks) + i for i, name in enumerate(special)}
+        self.vocab_size = len(ranks) + len(special)
+        self.bos = self.special[special[0]]
         self.sha256 = _fingerprint(self._ranks_file(), pattern, self.special)
-        self._bytes = self.ranks + [name.encode() for name in SPECIAL_TOKENS]
+        self._bytes = self.ranks + [name.encode() for name in special]
         mergeable = {token: rank for rank, token in enumerate(self.ranks)}
         self._encoding = tiktoken.Encoding("gpt2course", pat_str=pattern, mergeable_ranks=mergeable, special_tokens={})
 
@@ -181,7 +181,7 @@ class Tokenizer:
 
         Counted on raw bytes: many tokens are parts of a character, and decoded to text they would count as U+FFFD, 3 bytes.
         """
-        return np.array([len(token) for token in self.ranks] + [0] * len(SPECIAL_TOKENS), dtype=np.int32)
+        return np.array([len(token) for token in self.ranks] + [0] * len(self.special), dtype=np.int32)
 
     def _ranks_file(self) -> bytes:
         return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(self.ranks))

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from gpt2course.attention import Cache
 from gpt2course.files import UserError
-from gpt2course.gpt2 import GPT2, SIZES, GPT2Config, load_released
+from gpt2course.gpt2 import GPT2, SIZES, GPT2Config, load_released, load_tokenizer
 from gpt2course.losses import cross_entropy_plain
 
 TINY = GPT2Config(vocab_size=97, sequence_len=24, n_layer=3, n_head=2, n_embd=128)
@@ -368,3 +369,106 @@ def test_parameter_counts_equal_those_of_transformers(name):
         theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd))
         ours = GPT2(c)
     assert sum(p.numel() for p in theirs.parameters()) == ours.num_params()["total"]
+
+
+# ---- the cache
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 10), min_size=1, max_size=4), st.integers(0, 14), st.integers(0, 99))
+@torch.no_grad()
+def test_rows_read_into_a_cache_equal_each_row_alone(lengths, more, seed):
+    """Texts of different lengths, then `more` tokens one at a time, the first row leaving half-way."""
+    model, longest, rows = tiny(compute_dtype=torch.float64).double(), max(lengths), list(range(len(lengths)))
+    texts = tokens(B=len(lengths), seed=seed)
+    cache = Cache(torch.tensor([longest - n for n in lengths]))
+    idx = torch.stack([torch.cat([torch.full((longest - n,), seed % 97), text[:n]]) for text, n in zip(texts, lengths)])
+    for step in range(more + 1):
+        if step:
+            if step == more // 2 and len(rows) > 1:
+                rows = rows[1:]
+                cache.keep(list(range(1, len(rows) + 1)))
+            idx = torch.stack([texts[i, lengths[i] + step - 1 : lengths[i] + step] for i in rows])  # (B, 1)
+        for i, got in zip(rows, model(idx, cache=cache)):
+            new = slice(lengths[i] + step - 1, lengths[i] + step) if step else slice(0, lengths[i])
+            torch.testing.assert_close(got[new.start - new.stop :], model(texts[i : i + 1])[0, new], atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_in_float32_the_cache_changes_only_the_rounding():
+    model, idx, cache = tiny(), tokens(B=3), Cache()
+    got = torch.cat([model(part, cache=cache) for part in (idx[:, :9], idx[:, 9:13], *idx[:, 13:].split(1, dim=1))], dim=1)
+    torch.testing.assert_close(got, model(idx), atol=1e-5, rtol=0)
+
+
+def test_positions_of_a_cache_are_those_of_the_text():
+    """They end at 24 tokens of text, however many columns of filler there are."""
+    model, cache = tiny(), Cache(torch.tensor([9, 9]))
+    assert model(tokens(T=30), cache=cache).shape == (2, 30, 97)
+    for _ in range(3):
+        model(tokens(T=1), cache=cache)
+    with pytest.raises(UserError, match="positions for 24 tokens, got 25"):
+        model(tokens(T=1), cache=cache)
+
+
+# ---- the tokenizer and CORE
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as the released models have it, with random weights and a small vocabulary made by hand."""
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in seen]
+    letter = {b: chr(b) for b in seen} | {b: chr(256 + i) for i, b in enumerate(hidden)}
+    order = seen + hidden  # GPT-2's own order of the bytes
+    merges = [("t", "h"), ("th", "e"), (letter[32], "the"), ("i", "n"), (letter[32], "a"), (letter[10], letter[10])]
+    names = [letter[b] for b in order] + ["".join(m) for m in merges] + ["<|endoftext|>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
+    model = GPT2(GPT2Config(len(names), 64, 2, 2, 128)).init_weights(3)
+    save_file(released(model), tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_the_released_tokenizer_is_read(folder):
+    t = load_tokenizer(folder)
+    assert t.vocab_size == 263 and t.bos == 262 and t.special == {"<|endoftext|>": 262}
+    words = {bytes(token): i for i, token in enumerate(t.ranks)}
+    assert t.encode("the thin a", bos=True) == [262, words[b"the"], words[b" "], words[b"th"], words[b"in"], words[b" a"]]
+    assert t.encode("<|endoftext|>")[0] != 262 and t.token_bytes()[262] == 0
+    for text in ("in the beginning\n\n", "ünïcödé 漢字 🙂\x00"):
+        assert t.decode(t.encode(text)) == text
+
+
+@pytest.mark.parametrize("spoil,text", [
+    (lambda d: (d / "merges.txt").unlink(), "merges.txt cannot be read"),
+    (lambda d: (d / "merges.txt").write_text("#version: 0.2\nt h\n"), "has 1 merges, vocab.json 262 tokens"),
+    (lambda d: (d / "merges.txt").write_text((d / "merges.txt").read_text().replace("i n", "i m")), r"merge 4 \(i m\) does not make token 259"),
+    (lambda d: (d / "vocab.json").write_text("[]"), "has no <|endoftext|>"),
+    (lambda d: (d / "vocab.json").write_text((d / "vocab.json").read_text().replace('"the": 257', '"the": 300')), "are not 0, 1, 2 and so on"),
+    (lambda d: (d / "vocab.json").write_text((d / "vocab.json").read_text()[:-9]), "not valid JSON")])  # fmt: skip
+def test_a_damaged_tokenizer_is_refused(folder, spoil, text):
+    spoil(folder)
+    with pytest.raises(UserError, match=text):
+        load_tokenizer(folder)
+
+
+def test_the_released_tokenizer_equals_transformers(folder):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.GPT2Tokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    ours = load_tokenizer(folder)
+    for text in ("the thin man in the inn", "a  b\n\n c\t'll  x ", "ünïcödé 漢字 🙂", "12345 !?"):
+        assert ours.encode(text) == theirs.encode(text)
+
+
+def test_released_weights_are_scored_like_a_run(folder, capsys, monkeypatch, tmp_path):
+    """The command scores the folder, cropped to the 64 positions there are, and both evaluators decide alike."""
+    from gpt2course import core
+
+    monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path / "home"))
+    for plain in (True, False):
+        core.main(core.Core(str(folder), bundle=str(core.MINI), max_examples=6, plain=plain, out=str(tmp_path / f"{plain}.json"), device="cpu"))
+    slow, fast = (json.loads((tmp_path / f"{p}.json").read_text()) for p in (True, False))
+    assert slow["max_len"] == 64 and slow["core"] == fast["core"]
+    assert {k: v["accuracy"] for k, v in slow["tasks"].items()} == {k: v["accuracy"] for k, v in fast["tasks"].items()}
+    assert "mini-CORE" in capsys.readouterr().out

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2course.files import UserError
-from gpt2course.recipes import LADDER, PROFILES, Plan, Recipe, override, resolve
+from gpt2course.gpt2 import GPT2Config
+from gpt2course.recipes import LADDER, PROFILES, Plan, Recipe, make_model, make_optimizer, override, resolve
 
 SMALL = dict(depth=4, width=64, head_dim=16, sequence_len=32, vocab_size=512, batch_tokens=320)
 
@@ -80,7 +81,7 @@ def test_schedules_of_record():
 def test_each_rung_is_the_one_before_it_plus_its_own():
     """What a rung adds is exactly what the course says it adds."""
     names = list(LADDER)
-    assert names == ["modern", "muon", "windows", "lambdas", "jan29", "record"]
+    assert names == ["gpt2", "modern", "muon", "windows", "lambdas", "jan29", "record"]
     added = {"muon": {"matrix_optimizer"}, "windows": {"window_pattern"}, "lambdas": {"resid_lambda", "x0_lambda"}, "jan29": {"value_embeds"}}
     for before, after in zip(names, names[1:]):
         a, b = (dataclasses.asdict(LADDER[n]) for n in (before, after))
@@ -127,8 +128,37 @@ def test_other_texts():
 
 
 def test_unknown_recipe():
-    with pytest.raises(UserError, match="'gpt5' does not exist; the ladder is modern, muon"):
+    with pytest.raises(UserError, match="'gpt5' does not exist; the ladder is gpt2, modern, muon"):
         resolve("gpt5")
+
+
+def test_gpt2_has_a_cosine_after_its_warm_up_and_decays_what_gpt3_decayed():
+    p = resolve("gpt2", depth=12, steps=1000)
+    assert p.lr(0) == 1 / 20 and p.lr(19) == p.lr(20) == 1.0 and p.lr(510) == pytest.approx(0.55) and p.lr(999) == pytest.approx(0.1, abs=1e-4)
+    assert all(a >= b for a, b in zip([p.lr(s) for s in range(20, 1000)], [p.lr(s) for s in range(21, 1000)]))
+    assert p.groups["matrices"] == dict(kind="adamw", lr=6e-4, beta1=0.9, beta2=0.95, weight_decay=0.1, eps=1e-8)  # arXiv 2005.14165, table 2.1
+    assert p.groups["wte"] == p.groups["wpe"] == p.groups["matrices"] and p.groups["scalars"] == p.groups["matrices"] | {"weight_decay": 0.0}
+    assert p.groups["matrices"]["lr"] * (768 / 128) ** 0.5 * p.recipe.tiny_batch_lr == pytest.approx(
+        resolve("gpt2", depth=4, width=128, head_dim=64, sequence_len=256, batch_tokens=2048, steps=10).groups["matrices"]["lr"])  # fmt: skip
+    assert p.model == GPT2Config(32768, 2048, 12, 6, 768) and p.params["total"] == 111_794_688
+    model = make_model(p, "meta")
+    optimizer = make_optimizer(model, p)
+    decayed = {name for g in optimizer.groups if g.weight_decay for name in g.params}
+    assert decayed == {name for name, w in model.named_parameters() if w.ndim == 2}
+
+
+@pytest.mark.parametrize("name", ["window_pattern", "value_embeds", "matrix_optimizer", "n_kv_head", "softcap", "head_lr", "qk_norm"])
+def test_settings_of_later_rungs_are_refused_for_gpt2(name):
+    with pytest.raises(UserError, match=f"recipe 'gpt2' has no setting '{name}': the model of 2019"):
+        resolve("gpt2", **{name: getattr(LADDER["jan29"], name)})
+
+
+def test_a_plan_written_before_there_was_a_gpt2_rung_still_loads():
+    plan = resolve("jan29", depth=4)
+    old = json.loads(json.dumps(plan.to_json()))
+    for name in ("architecture", "lr_schedule", "warmup_ratio", "eps", "matrix_betas"):
+        del old["recipe"][name]
+    assert Plan.from_json(old) == plan
 
 
 def test_profiles_change_sizes_only():

@@ -98,6 +98,18 @@ def test_micro_batches_do_not_change_the_loss(home, corpus):
     assert len(la) == 3 and la == pytest.approx(lb, abs=2e-4)
 
 
+@pytest.mark.parametrize("recipe", ["gpt2", "modern", "record"])
+def test_every_kind_of_recipe_learns_and_resumes(home, corpus, recipe):
+    whole = train(settings(corpus, recipe=recipe, name="whole"))
+    losses = [x["loss"] for x in read_metrics(whole) if x["kind"] == "train"]
+    assert losses[-1] < losses[0] - 0.5
+    train(settings(corpus, recipe=recipe, name="cut", stop_after=10))
+    cut = train(settings(corpus, recipe=recipe, name="cut"))
+    assert curve(cut) == curve(whole) and same(weights(cut), weights(whole))
+    loaded, _, plan = checkpoint.load_model("cut", "cpu")
+    assert plan.recipe.name == recipe and same(dict(loaded.state_dict()), weights(whole))
+
+
 def test_resume_is_bit_identical(home, corpus):
     whole = train(settings(corpus, name="whole", eval_every=5))
     for stop in (1, 7, 10, 23):
