@@ -6,14 +6,19 @@ target, flushed to disk, then renamed, so a reader sees the old file or the new 
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+# What the system says of a disk or folder, which no program can mend: no right, no room, a file where a folder should be
+SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class UserError(Exception):
@@ -22,7 +27,35 @@ class UserError(Exception):
 
 def home() -> Path:
     """The folder for data, tokenizers, evaluation bundles and runs: `$GPT2COURSE_HOME`, default `~/.cache/gpt2course`."""
-    return Path(os.environ.get("GPT2COURSE_HOME") or Path.home() / ".cache" / "gpt2course").expanduser()
+    given = os.environ.get("GPT2COURSE_HOME", "").strip()
+    try:
+        path = Path(given or "~/.cache/gpt2course").expanduser()
+    except RuntimeError:  # "~nobody", or a user without a home
+        path = None
+    if path is None or path.is_file():
+        problem = "is a file" if path else "names a user without a home folder"
+        raise UserError(f"GPT2COURSE_HOME = {given!r} {problem}; set it to a folder that you may write to, for example: export GPT2COURSE_HOME=~/gpt2course")
+    return path
+
+
+def shown(value) -> str:
+    """A value as Python writes it, on one line and at most 100 characters long, for a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write very long numbers
+        text = hex(value)
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
+
+
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+RUN_NAME_ALLOWED = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+
+
+def run_folder(name: str) -> Path:
+    """`home()/runs/<name>`; UserError for a name that is no plain folder name, such as "../x"."""
+    if not re.fullmatch(RUN_NAME, name):
+        raise UserError(f"run name {shown(name)} is not allowed; it must be {RUN_NAME_ALLOWED}")
+    return home() / "runs" / name
 
 
 def sha256(path) -> str:
@@ -115,7 +148,7 @@ def read_json(path, what: str = "file"):
 def command(main) -> None:
     """Run `main` with arguments read from the command line by tyro: `main` takes one dataclass, or plain typed arguments.
 
-    A UserError ends the program with one line and exit code 2.
+    A UserError, or a file that the system will not let us read or write, ends the program with one line and exit code 2.
     """
     import tyro
 
@@ -134,3 +167,8 @@ def command(main) -> None:
         sys.exit(2)
     except BrokenPipeError:  # `... | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as e:
+        if e.errno not in SYSTEM:
+            raise  # a fault of ours: its traceback is wanted
+        print(f"error: {e.filename or 'a file'} cannot be used ({e.strerror}); mend that, or choose another place: GPT2COURSE_HOME is {home()}", file=sys.stderr)
+        sys.exit(2)

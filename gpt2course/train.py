@@ -27,7 +27,7 @@ import gpt2course
 from gpt2course import checkpoint
 from gpt2course.batches import Batches, Prefetch, statistics
 from gpt2course.cost import mfu, peak_flops
-from gpt2course.data import load_corpus
+from gpt2course.data import describe, load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.files import UserError, atomic_dir, atomic_file, command, home, read_json, write_json
 from gpt2course.recipes import PROFILES, make_model, make_optimizer, resolve, settings_from_text
@@ -54,7 +54,8 @@ class Train:
     compile: bool | None = None  # torch.compile; default: on CUDA only
     device_batch: int | None = None  # rows of T tokens in one forward pass; default: the profile's, lowered to fit the batch
     streams: int = 8  # streams the documents are dealt to; part of what fixes the data order
-    eval_every: int | None = None  # steps between evaluations of bpb; default: 8 in a run; the last step is always evaluated, on all validation text
+    eval_every: int | None = None  # steps between evaluations of bpb; default: 8 in a run; the last step is always evaluated
+    final_eval_bytes: int = 48_000_000  # validation text of the last evaluation at most: all of the embedded corpus, part of a real shard
     save_minutes: float = 10.0  # minutes of training between checkpoints; the last step is always saved, before it is evaluated
     save_every: int | None = None  # also every so many steps
     keep: int = 2  # newest checkpoints kept
@@ -184,11 +185,11 @@ def prepare(args: Train):
     tokenizer = train_or_load(corpus, plan.model.vocab_size)
     device = checkpoint.pick_device(args.device)
     fixed = {  # what a resumed run must not change
-        "plan": json.loads(json.dumps(plan.to_json())), "corpus": corpus_name, "val_name": corpus.val_name, "val_sha256": corpus.val_sha256,
+        "plan": json.loads(json.dumps(plan.to_json())), "corpus": corpus_name, "documents": len(corpus.train), "val_name": corpus.val_name, "val_sha256": corpus.val_sha256,
         "tokenizer_sha256": tokenizer.sha256, "seed": args.seed, "streams": args.streams,
         "dtype": str(checkpoint.compute_dtypes(device, args.dtype)[0]).removeprefix("torch."), "device_batch": device_batch,
     }  # fmt: skip
-    config = fixed | {"machine": describe_machine(device), "commit": git_commit(), "command": [*sys.orig_argv[:1], "-m", "gpt2course.train", *sys.argv[1:]]}
+    config = fixed | {"corpus_notes": list(corpus.notes), "machine": describe_machine(device), "commit": git_commit(), "command": [*sys.orig_argv[:1], "-m", "gpt2course.train", *sys.argv[1:]]}
     config["command"][0] = "python"
     if (run / "config.json").exists():
         old = read_json(run / "config.json", "run configuration")
@@ -307,6 +308,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
     peak = peak_flops(config["machine"]["device"]) if on_gpu else None
     eval_documents = first_bytes(corpus.val, plan.recipe.eval_bytes)
     eval_every = args.eval_every or max(1, math.ceil(plan.steps / 8))
+    for line in describe(corpus):
+        log.say(line)
     n = plan.params
     log.say(f"run {run.name}: recipe {plan.recipe.name}, depth {plan.model.n_layer}, width {plan.model.n_embd}, T {T}, vocabulary {plan.model.vocab_size}; "
             f"{n['total']:,} parameters, {n['scaling']:,} of them scaling")  # fmt: skip
@@ -360,7 +363,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
         began = time.perf_counter()
         bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)), check)
         log.write(kind="eval", **progress(), val_bpb=bpb, val_bytes=size, final=final, took=round(time.perf_counter() - began, 3))
-        log.say(f"step {step}/{plan.steps}  val bpb {bpb:.4f} on {size:,} bytes{' (all of it)' if final else ''}")
+        log.say(f"step {step}/{plan.steps}  val bpb {bpb:.4f} on {size:,} bytes{' (all of it)' if len(documents) == len(corpus.val) else ''}")
         checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
 
     def sync():
@@ -435,16 +438,20 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
                 return run
         feed.close()
         save(must=True)  # before the evaluation, again
-        everything = list(corpus.val)
-        if len(eval_documents) < len(everything):
+        final_documents = first_bytes(corpus.val, max(args.final_eval_bytes, plan.recipe.eval_bytes))
+        if len(eval_documents) < len(final_documents):
             evaluate(eval_documents, final=False)  # the last point of the curve, on the same text as the others
-        evaluate(everything, final=True)
+        evaluate(final_documents, final=True)
     except Stopped:
         reason = signal.Signals(stop_signal[0]).name
         save(must=True)
         log.say(f"stopped in the evaluation of step {step} by signal {reason}; a checkpoint is saved, the same command goes on")
         return run
-    log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(statistics(loader_state)["epoch"], 4))
+    seen = statistics(loader_state)
+    log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(seen["epoch"], 4))
+    log.say(f"read {seen['documents']:,} documents; {seen['cropped_share']:.1%} of their tokens were cropped, {seen['skipped']:,} were empty")
+    for line in corpus.train.notes():
+        log.say(f"note: training: {line}")
     log.say(f"trained in {duration(clock)} at {plan.tokens / clock:,.0f} tokens/s; the run is in {run}")
     return run
 

@@ -23,7 +23,9 @@ def write_jsonl(path, texts):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(TEXT, min_size=1, max_size=9), min_size=2, max_size=4), st.integers(1, 4), st.sampled_from(["parquet", "jsonl"]))
+@given(
+    st.lists(st.lists(TEXT, min_size=1, max_size=9).filter(lambda texts: any(t.strip() for t in texts)), min_size=2, max_size=4),
+    st.integers(1, 4), st.sampled_from(["parquet", "jsonl"]))  # fmt: skip
 def test_a_folder_gives_back_its_documents(tmp_path_factory, files, group, kind):
     """Whole order, random access and blocks agree with what was written; the last file is validation."""
     folder = tmp_path_factory.mktemp("corpus")
@@ -31,8 +33,10 @@ def test_a_folder_gives_back_its_documents(tmp_path_factory, files, group, kind)
         path = folder / f"shard_{i:05d}.{kind}"
         write_parquet(path, texts, group) if kind == "parquet" else write_jsonl(path, texts)
     corpus = data.load_corpus(str(folder))
+    files = [[t if t.strip() else "" for t in texts] for texts in files]  # what is only white space reads as empty
     want = [t for texts in files[:-1] for t in texts]
     assert list(corpus.train) == want and list(corpus.val) == files[-1]
+    assert corpus.train.bytes == len("".join(want).encode()) and corpus.val.bytes == len("".join(files[-1]).encode())
     assert [corpus.train[i] for i in range(len(corpus.train))] == want
     assert [t for b in range(len(corpus.train.blocks)) for t in corpus.train.read_block(b)] == want
     first = 0
@@ -48,7 +52,9 @@ def test_a_folder_gives_back_its_documents(tmp_path_factory, files, group, kind)
 @given(st.lists(TEXT, min_size=2, max_size=400), st.integers(0, 399), st.integers(0, 400))
 def test_a_slice_of_a_split_is_the_slice_of_the_list(texts, start, stop):
     part = data.slice_split(data.from_list(texts), start, stop)
+    texts = [t if t.strip() else "" for t in texts]
     assert list(part) == texts[start:stop] == [part[i] for i in range(len(part))]
+    assert part.bytes == len("".join(texts[start:stop]).encode())
 
 
 def test_one_file_keeps_its_last_documents_for_validation(tmp_path):
@@ -96,7 +102,8 @@ def test_the_embedded_corpus_is_pinned():
     assert not any("[applause]" in t.lower() or "[laughter]" in t.lower() for t in [*val, *train])
     assert "Wikipedia" in corpus.licences[0] and "CC BY-SA 4.0" in corpus.licences[0] and "Presidency Project" in corpus.licences[1]
     long = [p for t in val if len(t) > 20_000 for p in t.split("\n\n") if len(p) > 150]
-    shared = [p for p in long if any(p in t for t in train)]
+    everything = "\0".join(train)
+    shared = [p for p in long if p in everything]
     assert len(shared) <= len(long) // 200, shared  # presidents repeat themselves rarely
     assert sorted(corpus.train, key=lambda t: __import__("hashlib").sha256(t.encode()).hexdigest()) == list(corpus.train)
 
@@ -121,65 +128,6 @@ def test_a_missing_or_damaged_package_is_named_with_its_mend(monkeypatch):
     monkeypatch.setattr(data, "VAL_LEADS", 499)
     with pytest.raises(UserError, match="embedded validation text has sha256"):
         data.load_corpus("embedded")
-
-
-def broken(tmp_path, kind):
-    """A corpus path with one thing wrong."""
-    folder = tmp_path / "c"
-    folder.mkdir()
-    good = folder / "a.parquet"
-    if kind == "nowhere":
-        return folder / "none"
-    if kind == "empty folder":
-        return folder
-    if kind == "other files":
-        (folder / "a.csv").write_text("x")
-        return folder
-    if kind == "mixed":
-        write_jsonl(folder / "b.jsonl", ["x"])
-    if kind == "no column":
-        write_parquet(folder / "b.parquet", ["x"], name="content")
-    if kind == "wrong type":
-        write_parquet(folder / "b.parquet", [1, 2], kind=pa.int64())
-    if kind == "truncated":
-        write_parquet(folder / "b.parquet", ["x" * 1000] * 50)
-        raw = (folder / "b.parquet").read_bytes()
-        (folder / "b.parquet").write_bytes(raw[: len(raw) // 2])
-    if kind == "null":
-        write_parquet(folder / "b.parquet", ["x", None])
-    if kind == "empty split":
-        write_parquet(folder / "b.parquet", [])
-    if kind in ("not json", "no text", "not an object"):
-        line = {"not json": "{oops", "no text": '{"texts": "x"}', "not an object": "[1]"}[kind]
-        (folder / "b.jsonl").write_text('{"text": "fine"}\n\n' + line + "\n")
-        return folder / "b.jsonl"
-    if kind == "not utf-8":
-        (folder / "b.txt").write_bytes(b"abc \xff def")
-        return folder / "b.txt"
-    if kind == "one document":
-        write_jsonl(folder / "b.jsonl", ["alone"])
-        return folder / "b.jsonl"
-    write_parquet(good, ["good"])
-    return folder
-
-
-@pytest.mark.parametrize("kind,text", [
-    ("nowhere", "does not exist; give `embedded`, or the path"), ("empty folder", "holds no text this course reads"), ("other files", "holds no text this course reads"),
-    ("mixed", "mixes .jsonl and .parquet files"), ("no column", "b.parquet has no column 'text'; its columns are content"),
-    ("wrong type", "b.parquet: column 'text' is of type int64; it must be string"), ("truncated", "b.parquet is not a whole parquet file"),
-    ("null", "b.parquet, row group 0: 1 documents are null"), ("empty split", "the validation split is empty"),
-    ("not json", "b.jsonl, line 3, is not JSON"), ("no text", 'b.jsonl, line 3, is not an object with a string "text"'), ("not an object", "b.jsonl, line 3, is not an object"),
-    ("not utf-8", "b.txt is not UTF-8: byte 0xff at offset 4"), ("one document", "holds 1 document(s); at least two are needed")])  # fmt: skip
-def test_what_is_wrong_is_said(tmp_path, kind, text):
-    with pytest.raises(UserError) as e:
-        corpus = data.load_corpus(str(broken(tmp_path, kind)))
-        list(corpus.train), list(corpus.val)
-    assert text in str(e.value) and "\n" not in str(e.value)
-
-
-def test_corpora_to_come_say_what_to_do_meanwhile():
-    with pytest.raises(UserError, match="'climbmix' cannot be downloaded yet; put shards of huggingface.co/datasets/karpathy/climbmix-400b-shuffle"):
-        data.load_corpus("climbmix")
 
 
 def test_real_shards(dev_data):

@@ -85,6 +85,12 @@ def test_it_learns_and_leaves_a_complete_run(home, corpus):
     assert plan.steps == 60 and tokenizer.sha256 == config["tokenizer_sha256"] and not model.training
 
 
+def test_the_last_evaluation_reads_no_more_than_it_is_told(home, corpus, capsys):
+    first, last = ([m for m in read_metrics(train(settings(corpus, name=f"r{n}", set=(*SIZE, "steps=2"), final_eval_bytes=n))) if m["kind"] == "eval"][-1]
+                   for n in (2500, 10**9))  # fmt: skip
+    assert first["final"] and 2500 <= first["val_bytes"] < 3000 < last["val_bytes"] and capsys.readouterr().out.count("(all of it)") == 1
+
+
 def test_same_seed_same_numbers_other_seed_other_numbers(home, corpus):
     a, b, c = (train(settings(corpus, name=n, seed=s)) for n, s in (("a", 1), ("b", 1), ("c", 2)))
     assert curve(a) == curve(b) and same(weights(a), weights(b)) and curve(a) != curve(c)
