@@ -1,6 +1,8 @@
 """The model against an independent implementation, its switches against the identity, its counts against the published run."""
 
 import dataclasses
+import functools
+import itertools
 import math
 
 import pytest
@@ -8,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2course.attention import attention, window_mask
+from gpt2course import attention as attention_module
+from gpt2course.attention import Cache, attention, window_mask
 from gpt2course.losses import cross_entropy, cross_entropy_plain
 from gpt2course.model import GPT, GPTConfig
 from gpt2course.recipes import LADDER, resolve
@@ -187,21 +190,135 @@ def test_record_scalars_start_as_published():
     assert abs(model.wte.weight.std().item() - 0.8) < 0.02 and model.blocks[0].mlp.c_fc.weight.abs().max() <= 0.4 * math.sqrt(3 / 64)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 9), st.integers(0, 9), st.integers(-1, 12), st.booleans())
-def test_attention_sees_exactly_the_window(T, past, left, grouped):
-    """Against a loop over visible keys: (W, 0) is W previous tokens and itself, also when the queries are the last T of many keys."""
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 9), st.integers(-1, 12), st.booleans(), st.none() | st.tuples(*[st.integers(-3, 17)] * 2))
+def test_attention_sees_exactly_the_window(T, past, left, grouped, filler):
+    """Against a loop over visible keys: (W, 0) is W previous tokens and itself, also when the queries are the last T of many keys.
+
+    No text sees the filler before it, and the filler itself gets numbers too, not NaN.
+    """
     g = torch.Generator().manual_seed(T * 1000 + past * 100 + left + 1)
     H, Hkv, D = 4, 2 if grouped else 4, 6
     q, k, v = (torch.randn(2, n, h, D, generator=g) for n, h in ((T, H), (T + past, Hkv), (T + past, Hkv)))
-    got = attention(q, k, v, (left, 0))
-    for t in range(T):
+    filler = filler and [min(n, T + past - 1) for n in filler]  # the last token is always text
+    got = attention(q, k, v, (left, 0), filler and torch.tensor(filler))
+    assert got.isfinite().all()
+    for row, t in itertools.product(range(2), range(T)):
         position = past + t
-        first = 0 if left < 0 else max(0, position - left)
+        if filler and position < filler[row]:
+            continue
+        first = max(0, filler[row] if filler else 0, 0 if left < 0 else position - left)
         for h in range(H):
-            keys, values = k[:, first : position + 1, h * Hkv // H], v[:, first : position + 1, h * Hkv // H]
-            weights = torch.softmax((keys @ q[:, t, h, :, None])[..., 0] / math.sqrt(D), dim=-1)
-            torch.testing.assert_close(got[:, t, h], (weights[..., None] * values).sum(1), atol=1e-5, rtol=1e-5)
+            keys, values = k[row, first : position + 1, h * Hkv // H], v[row, first : position + 1, h * Hkv // H]
+            weights = torch.softmax(keys @ q[row, t, h] / math.sqrt(D), dim=-1)
+            torch.testing.assert_close(got[row, t, h], weights @ values, atol=1e-5, rtol=1e-5)
+
+
+# ---- the cache
+
+CACHED = {recipe: (recipe, {}) for recipe in LADDER if recipe != "gpt2"} | {
+    "record, short windows": ("record", dict(short_window_tile=4)),  # W = 8
+    "record, grouped queries": ("record", dict(short_window_tile=4, n_kv_head=2)),
+    "jan29, one layer": ("jan29", dict(depth=1)),
+}
+
+
+@functools.cache
+def model_for_cache(name):
+    """In float64 (the logits are rounded to float32 at the end), where only a mistake makes a difference."""
+    recipe, changes = CACHED[name]
+    model = tiny(recipe, **changes).double()
+    model.compute_dtype = torch.float64
+    return model
+
+
+@pytest.mark.parametrize("name", CACHED)
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(0, 99))
+@torch.no_grad()
+def test_reading_in_parts_equals_reading_all(name, parts, seed):
+    """Also past the length of training, and however the text is cut: a prompt, then tokens one by one, or several at once."""
+    model, T = model_for_cache(name), sum(parts)
+    idx = torch.randint(0, 300, (2, T), generator=torch.Generator().manual_seed(seed))
+    cache, got = Cache(), []
+    for part in idx.split(parts, dim=1):
+        got.append(model(part, cache=cache))
+        assert got[-1].shape == (2, part.size(1), 300)
+    torch.testing.assert_close(torch.cat(got, dim=1), model(idx), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", CACHED)
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(1, 14), min_size=1, max_size=4), st.lists(st.sets(st.integers(0, 3), max_size=1), max_size=26), st.integers(0, 99))
+@torch.no_grad()
+def test_rows_of_different_lengths_that_leave_equal_each_row_alone(name, lengths, leaving, seed):
+    """lengths: tokens of each text that are read first; leaving: for each token after them, which row leaves before it is read."""
+    model, longest, rows = model_for_cache(name), max(lengths), list(range(len(lengths)))
+    texts = torch.randint(0, 300, (len(lengths), 40), generator=torch.Generator().manual_seed(seed))
+    want = [model(text[None])[0] for text in texts]
+    cache = Cache(torch.tensor([longest - n for n in lengths]))
+    idx = torch.stack([torch.cat([torch.full((longest - n,), seed), text[:n]]) for text, n in zip(texts, lengths)])
+    for step, gone in enumerate([set(), *leaving]):
+        if step:
+            stay = [n for n in range(len(rows)) if n not in gone]
+            if not stay:
+                return
+            cache.keep(stay)
+            rows = [rows[n] for n in stay]
+            idx = torch.stack([texts[i, lengths[i] + step - 1 : lengths[i] + step] for i in rows])  # (B, 1)
+        for i, got in zip(rows, model(idx, cache=cache)):
+            new = slice(lengths[i] + step - 1, lengths[i] + step) if step else slice(0, lengths[i])
+            torch.testing.assert_close(got[new.start - new.stop :], want[i][new], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", CACHED)
+@torch.no_grad()
+def test_in_float32_the_cache_changes_only_the_rounding(name):
+    recipe, changes = CACHED[name]
+    model, cache = tiny(recipe, **changes), Cache(torch.tensor([0, 7]))
+    idx = torch.randint(0, 300, (2, 40), generator=torch.Generator().manual_seed(0))
+    got = torch.cat([model(part, cache=cache) for part in (idx[:, :18], *idx[:, 18:].split(1, dim=1))], dim=1)
+    for a, b in ((got[:1], model(idx[:1])), (got[1:, 7:], model(idx[1:, 7:]))):
+        torch.testing.assert_close(a, b, atol=1e-5 * b.abs().max().item(), rtol=0)
+
+
+@torch.no_grad()
+def test_a_short_window_keeps_and_reads_no_more_than_it_sees(monkeypatch):
+    model, read = model_for_cache("record, short windows"), []
+    original = attention_module.attention
+    monkeypatch.setattr(attention_module, "attention", lambda q, k, v, *a: read.append(k.size(1)) or original(q, k, v, *a))
+    cache = Cache()
+    for n in (20, 1, 1):
+        read.clear()
+        model(torch.zeros((1, n), dtype=torch.long), cache=cache)
+    assert read == [9, 9, 9, 22]  # W previous keys and the token's own
+    assert [k.size(1) for k, _ in cache.past.values()] == [v.size(1) for _, v in cache.past.values()] == [8, 8, 8, 22]
+
+
+@torch.no_grad()
+def test_filler_leaves_no_trace():
+    model = model_for_cache("record, short windows")
+    text = torch.randint(0, 300, (2, 12), generator=torch.Generator().manual_seed(0))
+    logits = []
+    for token in (0, 77):
+        text[1, :5] = token
+        cache = Cache(torch.tensor([0, 5]))
+        logits.append([model(text[:, :11], cache=cache)[1, 5:], model(text[:, 11:], cache=cache)])
+    for a, b in zip(*logits):
+        assert torch.equal(a, b)
+
+
+@torch.no_grad()
+def test_the_cache_holds_the_compute_dtype():
+    model = tiny("record", short_window_tile=4)
+    half = GPT(model.config, compute_dtype=torch.bfloat16)
+    half.load_state_dict(model.state_dict())
+    idx = torch.randint(0, 300, (2, 24), generator=torch.Generator().manual_seed(0))
+    cache = Cache(torch.tensor([0, 3]))
+    got = [half(part, cache=cache) for part in (idx[:, :20], *idx[:, 20:].split(1, dim=1))]
+    assert {t.dtype for pair in cache.past.values() for t in pair} == {torch.bfloat16} and got[0].dtype == torch.float32
+    want = model(idx)
+    assert (torch.cat(got, dim=1)[0] - want[0]).abs().mean() < 0.06 * want.std()
 
 
 def test_the_mask_is_built_once():

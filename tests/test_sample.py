@@ -5,8 +5,11 @@ import io
 import itertools
 import json
 import math
+import os
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2course import checkpoint, sample
+from gpt2course.attention import Cache
 from gpt2course.files import UserError, write_json
+from gpt2course.gpt2 import GPT2, GPT2Config
 from gpt2course.model import GPT
 from gpt2course.recipes import make_optimizer, resolve
-from gpt2course.sample import Sample, Text, check, context, generate, pick, probabilities, prompt_generator, show, stream
+from gpt2course.sample import Sample, Text, check, context, generate, next_logits, pick, probabilities, prompt_generator, show, stream
 from gpt2course.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer([bytes([b]) for b in range(256)] + [b"th", b"he", b"in"])  # 259 ordinary tokens, 9 special ones
@@ -32,17 +37,26 @@ def one_thread():
 
 
 class Toy(torch.nn.Module):
-    """A model made of a function: rule(tokens before and at a position) -> logits (V,). Keeps what it was shown."""
+    """A model made of a function: rule(tokens before and at a position) -> logits (V,). Keeps the rows it knew at each step."""
 
     def __init__(self, rule, T=1000):
         super().__init__()
         self.rule, self.config, self.shown = rule, SimpleNamespace(sequence_len=T), []
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, idx):
+    def forward(self, idx, cache=None):
         assert self.weight.requires_grad and not torch.is_grad_enabled()
-        self.shown.append(idx.tolist())
-        return torch.stack([torch.stack([self.rule(row[: t + 1]) for t in range(len(row))]) for row in idx.tolist()])
+        T, pad = idx.size(1), [0] * len(idx)
+        if cache is not None:
+            cache.advance(T)
+            idx = torch.cat([cache.past[self][0], idx], dim=1) if self in cache.past else idx
+            cache.past[self] = idx, idx
+            pad = pad if cache.pad is None else cache.pad.tolist()
+        rows = [row[p:] for row, p in zip(idx.tolist(), pad)]
+        self.shown.append(rows)
+        nothing = torch.full((V,), torch.nan)  # what is said after filler
+        rule = lambda row, t: self.rule(row[: len(row) - t]) if t < len(row) else nothing  # noqa: E731
+        return torch.stack([torch.stack([rule(row, t) for t in reversed(range(T))]) for row in rows])
 
 
 def only(token):
@@ -55,8 +69,8 @@ def says(tokens):
     return Toy(lambda row: only(tokens[len(row) - 2] if 0 <= len(row) - 2 < len(tokens) else BOS))
 
 
-def random_gpt(T=16, seed=0):
-    plan = resolve("jan29", depth=2, width=32, head_dim=16, sequence_len=T, vocab_size=V, batch_tokens=10 * T, steps=1)
+def random_gpt(T=16, seed=0, recipe="jan29"):
+    plan = resolve(recipe, depth=2, width=32, head_dim=16, sequence_len=T, vocab_size=V, batch_tokens=10 * T, steps=1)
     model = GPT(plan.model).init_weights(seed)
     torch.manual_seed(seed + 1)
     for p in model.parameters():
@@ -222,6 +236,88 @@ def test_a_special_token_written_in_the_prompt_is_ordinary_text():
     model = Toy(lambda row: only(97))
     generate(model, TOKENIZER, ["<|bos|>"], max_tokens=1)
     assert model.shown == [[[BOS, *b"<|bos|>"]]]
+
+
+# ---- the cache
+
+
+class Counted(torch.nn.Module):
+    """A model whose calls are counted: (rows, positions that are new, whether a cache was given)."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config, self.calls = model, model.config, []
+
+    def forward(self, idx, cache=None):
+        self.calls.append((*idx.shape, cache is not None))
+        return self.model(idx) if cache is None else self.model(idx, cache=cache)
+
+
+PROMPTS = ["the thing", "", "in", "a prompt of 17 tok"]
+
+
+@pytest.mark.parametrize("recipe", ["modern", "windows", "jan29", "record", "2019"])
+@pytest.mark.parametrize("temperature, top_k", [(0, None), (1.0, 0)])
+@pytest.mark.parametrize("T", [11, 24, 64])
+def test_the_cache_does_not_change_the_text(recipe, temperature, top_k, T):
+    """Windows of 5 to 32, rows that end at different times (BOS, stop texts), texts that stay below T and that grow past it."""
+    model = in_float64(T, recipe)  # where rounding does not change a draw
+    kw = dict(max_tokens=40, temperature=temperature, top_k=top_k, stop=["e", "\x07", 5, 6, 7])
+    texts = generate(model, TOKENIZER, PROMPTS * 3, **kw)
+    assert texts == generate(model, TOKENIZER, PROMPTS * 3, **kw, cached=False)
+    if temperature:  # they did end at different times
+        assert len(set(map(len, texts))) > 4 and max(map(len, texts)) > 12
+
+
+def in_float64(T, recipe):
+    if recipe == "2019":
+        model = GPT2(GPT2Config(vocab_size=V, sequence_len=T, n_layer=2, n_head=2, n_embd=32))
+        torch.manual_seed(1)
+        for p in model.parameters():
+            torch.nn.init.normal_(p, 0, 0.3)
+    else:
+        model, _ = random_gpt(T, recipe=recipe)
+    model.compute_dtype = torch.float64
+    return model.double()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.text("abcthein", max_size=20), min_size=1, max_size=5), st.integers(0, 20), st.sampled_from(["record", "2019"]))
+def test_logits_with_a_cache_equal_those_without(prompts, steps, recipe):
+    """Row by row, each row read alone by the uncached path."""
+    model, cache = in_float64(64, recipe), Cache()
+    ids = [TOKENIZER.encode(prompt) for prompt in prompts]
+    for step in range(steps + 1):
+        contexts = [context(i, 64, BOS) for i in ids]
+        got = next_logits(model, contexts, BOS, cache)
+        for c, row in zip(contexts, got):
+            torch.testing.assert_close(row, next_logits(model, [c])[0], atol=2e-6, rtol=0)
+        for i, row in zip(ids, got):
+            i.append(int(row.argmax()))
+        if step % 4 == 3 and len(ids) > 1:
+            cache.keep([n for n in range(len(ids)) if n != step % len(ids)])
+            del ids[step % len(ids)]
+
+
+def test_a_token_costs_one_position_until_the_context_slides():
+    model = Counted(Toy(lambda row: only(BOS if row[-1] == ord("f") else row[-1] + 1), T=8))
+    assert generate(model, TOKENIZER, ["abc", "e", "a"], max_tokens=4) == ["def", "f", "bcde"]
+    assert model.calls == [(3, 4, True), (3, 1, True), (2, 1, True), (2, 1, True)]
+    model.calls.clear()  # nine tokens after the prompt: BOS and seven of them fill the context
+    assert generate(model, TOKENIZER, ["Q"], max_tokens=9) == ["RSTUVWXYZ"]
+    assert model.calls == [(1, 2, True), *[(1, 1, True)] * 6, *[(1, 8, False)] * 2]
+    model.calls.clear()
+    assert generate(model, TOKENIZER, ["Q", "QRSTUVWbcde"], max_tokens=4) == ["RSTU", "f"]
+    assert model.calls == [(2, 8, False), (2, 8, False), (1, 4, True), (1, 1, True)]  # the long text is gone: a cache again
+    model.calls.clear()
+    assert generate(model, TOKENIZER, ["Q"], max_tokens=3, cached=False) == ["RST"]
+    assert model.calls == [(1, 2, False), (1, 3, False), (1, 4, False)]
+
+
+def test_streams_side_by_side_do_not_mix():
+    model, prompts = random_gpt(T=64, recipe="record")[0], ["the", "a longer one"]
+    pieces = zip(*(itertools.islice(itertools.chain(stream(model, TOKENIZER, p, 12), itertools.repeat("")), 13) for p in prompts))
+    assert ["".join(p) for p in zip(*pieces)] == generate(model, TOKENIZER, prompts, 12)
 
 
 # ---- ends
@@ -399,6 +495,50 @@ def test_terminal_prompt_with_odd_bytes(run, tmp_path):
     assert first != second  # the same line again gets another continuation
 
 
+ODD_LINES = [
+    b"plain", b"\xff\xfe no UTF-8", b"\xc3 cut", "caf\xe9 \U0001f30d \U0001f469\u200d\U0001f469 e\u0301\u0301 \u202e rtl".encode(),
+    b"a lone surrogate \xed\xa0\x80", b"N\x00UL", b"\x1b[31m red \x1b[999~", b"\x80" * 50, "\xe9".encode() * 1500, b"y" * 20_000, b"end",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("editing", [True, False])
+def test_a_terminal_that_sends_anything(run, tmp_path, editing):
+    """A pseudo-terminal, with readline and (as where Python has none) without; every line is typed after its prompt."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    screen, keyboard = pty.openpty()
+    lines = ODD_LINES if editing else [line.replace(b"\0", b"")[:900] for line in ODD_LINES]  # fgets reads on after NUL, a terminal cuts long lines
+    if not editing:
+        mode = termios.tcgetattr(keyboard)
+        mode[3] &= ~termios.ECHO  # what comes back is then the program's own
+        termios.tcsetattr(keyboard, termios.TCSANOW, mode)
+    start = f"import sys, runpy; {'' if editing else 'sys.modules[`readline`] = None; '}runpy.run_module(`gpt2course.sample`, run_name=`__main__`)"
+    command = [sys.executable, "-c", start.replace("`", "'"), "tiny", "--max-tokens", "5", "--device", "cpu"]
+    env = {"GPT2COURSE_HOME": str(tmp_path), "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1", "PATH": "", "TERM": "dumb"}
+    process = subprocess.Popen(command, stdin=keyboard, stdout=keyboard, stderr=keyboard, env=env, cwd=Path(__file__).parents[1], start_new_session=True)
+    os.close(keyboard)
+    out, left, end = b"", b"", time.monotonic() + 60
+    try:
+        waiting = [*lines, b"\0" if editing else b""]  # an empty line ends; readline ignores NUL
+        while time.monotonic() < end:
+            if waiting and not left and out.count(b"\n> ") == len(lines) + 2 - len(waiting):
+                left = waiting.pop(0) + b"\n"
+            read, write, _ = select.select([screen], [screen] if left else [], [], 1)
+            if read:
+                out += os.read(screen, 4096)
+            if write:
+                left = left[os.write(screen, left[:256]) :]
+    except OSError:  # the program has closed its end
+        pass
+    finally:
+        os.close(screen)
+        process.kill() if time.monotonic() > end else None
+    assert process.wait(10) == 0 and not waiting, out[-2000:].decode(errors="replace")
+    assert b"Traceback" not in out and out.count(b"\n> ") == len(lines) + 1
+    if not editing:
+        text = out.decode()  # no half characters
+        assert "\x1b" not in text and "\U0001f469\u200d\U0001f469 e\u0301\u0301" in text and "y" * 900 in text
+
+
 def test_help_and_errors_of_the_command(run, tmp_path, monkeypatch, capsys):
     from gpt2course.files import command
 
@@ -439,7 +579,7 @@ def test_ctrl_c_stops_a_continuation_then_the_prompt(scripted, monkeypatch, caps
 
     def rule(row):
         calls.append(row)
-        if len(calls) == 6:  # in the middle of the first continuation
+        if len(calls) == 4:  # in the middle of the first continuation
             raise KeyboardInterrupt
         return only(ord("!"))
 
