@@ -287,7 +287,7 @@ def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=N
                 part = merge(part)
                 tokens, already = sum(len(r.row) for r in part), first / len(indices)
                 share = (k + 1 - first) / len(indices)
-                answers |= reader(part, progress and (lambda read: progress(already + share * read / tokens)))  # noqa: B023
+                answers |= reader(part, progress and (lambda read, a=already, s=share / max(1, tokens): progress(a + s * read)))
                 part, size, first = [], 0, k + 1
     except UserError as e:
         raise UserError(f"task {task.label}: {e}") from None
@@ -308,17 +308,18 @@ def evaluate(model, tokenizer, bundle, *, max_examples=None, tasks=None, progres
     reader = Reader(model.eval(), tokenizer.bos, budget or (1024 if device.type == "cpu" else 65_536), say)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
     amount = [work(task, n) for task, n in prepared]
-    right = {}
+    total, right = sum(amount), {}
     for at, (task, n) in enumerate(prepared):
-        done, total = sum(amount[:at]), sum(amount)
+        done, size = sum(amount[:at]), amount[at]
         key = {"model": keep[1], "tokenizer": tokenizer.sha256, "task": task_digest(task, n), "max_len": max_len} if keep else None
         kept = read_json(keep[0], "kept decisions") if keep and Path(keep[0]).exists() else {}
         if keep and kept.get(task.label, {}).get("key") == key:
             right[task.label] = kept[task.label]["right"]
             if progress:
-                progress(done + amount[at], total, task.label)
+                progress(done + size, total, task.label)
             continue
-        mine = score_task(task, range(rank, n, world), n, tokenizer, reader, max_len, progress and (lambda share: progress(done + share * amount[at], total, task.label)))
+        said = progress and (lambda share, done=done, size=size, label=task.label: progress(done + share * size, total, label))
+        mine = score_task(task, range(rank, n, world), n, tokenizer, reader, max_len, said)
         if world > 1:
             shares = [None] * world
             dist.all_gather_object(shares, mine)

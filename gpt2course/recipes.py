@@ -115,7 +115,8 @@ GPT2_2019 = dataclasses.replace(
 # settings that mean something to the model of 2019 and its optimizer; any other is refused for it
 GPT2_SETTINGS = {
     "depth", "width", "head_dim", "sequence_len", "vocab_size", "batch_tokens", "batch_rule", "ratio", "steps", "eval_bytes", "matrix_adamw_lr", "matrix_betas", "eps",
-    "weight_decay", "wte_weight_decay", "weight_decay_rule", "lr_batch_power", "tiny_batch", "tiny_batch_lr", "warmup_steps", "warmup_ratio", "lr_schedule", "warmdown_ratio", "final_lr",
+    "weight_decay", "wte_weight_decay", "weight_decay_rule", "lr_batch_power", "tiny_batch", "tiny_batch_lr",
+    "warmup_steps", "warmup_ratio", "lr_schedule", "warmdown_ratio", "final_lr",
 }  # fmt: skip
 MUON = dataclasses.replace(MODERN, name="muon", lesson="05", matrix_optimizer="muon")
 WINDOWS = dataclasses.replace(MUON, name="windows", lesson="06", window_pattern="SSSL")
@@ -213,7 +214,7 @@ def override(recipe: Recipe, changes: dict) -> Recipe:
             raise UserError(f"recipe {recipe.name!r} has no setting {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
                             + " `python -m gpt2course.recipes jan29 --depth 24` prints them all")  # fmt: skip
         if recipe.architecture == "gpt2" and name not in GPT2_SETTINGS:
-            raise UserError(f"recipe {recipe.name!r} has no setting {name!r}: the model of 2019 and its optimizer know nothing of it; its settings are {', '.join(sorted(GPT2_SETTINGS))}")
+            raise UserError(f"recipe {recipe.name!r} has no setting {name!r}: the model of 2019 and its optimizer have none; it has {', '.join(sorted(GPT2_SETTINGS))}")
         kind = known[name].type
         clean[name] = _coerce(name, value, kind.__name__ if kind in (int, float, bool, str) else str(kind))
     return dataclasses.replace(recipe, **clean)
@@ -270,7 +271,8 @@ def _check(r: Recipe) -> None:
     need(r.weight_decay_schedule in ("linear", "cosine"), "weight_decay_schedule", "linear or cosine")
     need(0 <= r.warmdown_ratio <= 1, "warmdown_ratio", "it is a share, 0 to 1")
     need(r.warmup_steps >= 0 and r.momentum_steps >= 0, "warmup_steps", "it must not be negative")
-    for name in ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "weight_decay", "final_lr", "tiny_batch", "tiny_batch_lr", "softcap", "rope_base"):
+    rates = ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "final_lr", "tiny_batch_lr")
+    for name in (*rates, "weight_decay", "tiny_batch", "softcap", "rope_base"):
         need(getattr(r, name) >= 0, name, "it must not be negative")
     for name in ("momentum_start", "momentum", "x0_beta1", "muon_beta2"):
         need(0 <= getattr(r, name) < 1, name, "it must be in [0, 1)")

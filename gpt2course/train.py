@@ -189,8 +189,8 @@ def prepare(args: Train):
         "tokenizer_sha256": tokenizer.sha256, "seed": args.seed, "streams": args.streams,
         "dtype": str(checkpoint.compute_dtypes(device, args.dtype)[0]).removeprefix("torch."), "device_batch": device_batch,
     }  # fmt: skip
-    config = fixed | {"corpus_notes": list(corpus.notes), "machine": describe_machine(device), "commit": git_commit(), "command": [*sys.orig_argv[:1], "-m", "gpt2course.train", *sys.argv[1:]]}
-    config["command"][0] = "python"
+    command_line = ["python", "-m", "gpt2course.train", *sys.argv[1:]]
+    config = fixed | {"corpus_notes": list(corpus.notes), "machine": describe_machine(device), "commit": git_commit(), "command": command_line}
     if (run / "config.json").exists():
         old = read_json(run / "config.json", "run configuration")
         different = [k for k in fixed if old.get(k) != fixed[k]]

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2course import data
+from gpt2course import data, documents
 from gpt2course.batches import Batches
 from gpt2course.files import UserError
 from gpt2course.tokenizer import Tokenizer
@@ -407,7 +407,7 @@ def test_a_document_of_100_mb_costs_little(tmp_path, tokenizer, write, unit):
 @settings(max_examples=100, deadline=None)
 @given(st.text("ab \n", min_size=1, max_size=200), st.integers(0, 50), st.integers(1, 60))
 def test_a_cut_is_at_the_best_place(text, start, limit):
-    end = data._end(text, start, limit)
+    end = documents._end(text, start, limit)
     assert start < end <= start + limit
     second_half = text[start + limit // 2 : start + limit]
     best = next((e for e in ("\n\n", "\n", " ") if e in second_half), None)
@@ -415,19 +415,19 @@ def test_a_cut_is_at_the_best_place(text, start, limit):
 
 
 def test_a_document_of_exactly_the_limit_is_whole(tmp_path):
-    texts = ["x" * data.MAX_DOCUMENT, "x" * (data.MAX_DOCUMENT + 1), "y"]
+    texts = ["x" * documents.MAX_DOCUMENT, "x" * (documents.MAX_DOCUMENT + 1), "y"]
     train = data.load_corpus(str(jsonl(tmp_path / "a.jsonl", texts))).train
-    assert [len(t) for t in train] == [data.MAX_DOCUMENT] * 2 and train.found[0]["cut"] == 1
+    assert [len(t) for t in train] == [documents.MAX_DOCUMENT] * 2 and train.found[0]["cut"] == 1
 
 
 def test_long_lines_make_small_blocks(tmp_path):
     """So that a few documents of 100 MB are not in memory together."""
     corpus = data.load_corpus(str(jsonl(tmp_path / "a.jsonl", ["word " * 400_000] * 12)))
-    assert max(n for _, n in corpus.train.blocks) <= data.BLOCK_BYTES // 2_000_000 + 1 and len(corpus.train) == 11
+    assert max(n for _, n in corpus.train.blocks) <= documents.BLOCK_BYTES // 2_000_000 + 1 and len(corpus.train) == 11
 
 
 def test_huge_row_groups_are_remarked(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "LARGE", 100)
+    monkeypatch.setattr(documents, "LARGE", 100)
     lines = data.describe(data.load_corpus(str(parquet(tmp_path / "a.parquet", group=10))))
     assert not any("row groups hold" in line for line in lines)  # of slices nothing is said twice
     parquet(tmp_path / "b.parquet", group=10)
@@ -452,18 +452,18 @@ def test_blocks_iteration_and_index_agree_and_every_oddity_is_counted(tmp_path_f
         texts = [t or "" for t in texts]
     if kind == "txt":
         texts = [t.replace("\r\n", "\n").replace("\r", "\n") for t in texts]
-    old, data.MAX_DOCUMENT = data.MAX_DOCUMENT, limit
+    old, documents.MAX_DOCUMENT = documents.MAX_DOCUMENT, limit
     try:
         if kind == "parquet":
-            split = data._parquet([parquet(folder / "a.parquet", texts, group)])
+            split = documents._parquet([parquet(folder / "a.parquet", texts, group)])
         elif kind == "jsonl":
-            split = data._jsonl([jsonl(folder / "a.jsonl", texts)])
+            split = documents._jsonl([jsonl(folder / "a.jsonl", texts)])
         else:
-            split = data._txt([raw(folder / f"{i:02d}.txt", t.encode()) for i, t in enumerate(texts)])
+            split = documents._txt([raw(folder / f"{i:02d}.txt", t.encode()) for i, t in enumerate(texts)])
             texts = [piece for t in texts for piece in data.pieces(t)]
         want, skipped, cut_, mended = [], 0, 0, 0
         for t in texts:
-            kept = (t or "")[: data._end(t, 0, limit)] if t and len(t) > limit else t or ""
+            kept = (t or "")[: documents._end(t, 0, limit)] if t and len(t) > limit else t or ""
             cut_ += t is not None and len(t) > limit
             valid = re.sub("[\ud800-\udfff]", "\ufffd", kept)
             skipped += not kept.strip()
@@ -473,19 +473,19 @@ def test_blocks_iteration_and_index_agree_and_every_oddity_is_counted(tmp_path_f
         assert [t for b in range(len(split.blocks)) for t in split.read_block(b)] == want
         assert [first for first, _ in split.blocks] == [sum(n for _, n in split.blocks[:b]) for b in range(len(split.blocks))]
         found = split.found.values()
-        assert sum(f[key] for f in found for key in data.SKIPPED) == skipped
+        assert sum(f[key] for f in found for key in documents.SKIPPED) == skipped
         assert (sum(f["cut"] for f in found), sum(f["surrogates"] for f in found)) == (cut_, mended)
         assert split.bytes == len("".join(want).encode())
         assert any(f"{skipped:,} of {len(want):,} documents skipped" in line for line in split.notes()) == bool(skipped)
         a, b = sorted((group * 3 % (len(want) + 1), limit % (len(want) + 1)))
         part = data.slice_split(split, a, b)
-        assert list(part) == want[a:b] and sum(f[key] for f in part.found.values() for key in data.SKIPPED) == want[a:b].count("")
+        assert list(part) == want[a:b] and sum(f[key] for f in part.found.values() for key in documents.SKIPPED) == want[a:b].count("")
     finally:
-        data.MAX_DOCUMENT = old
+        documents.MAX_DOCUMENT = old
 
 
 def test_counts_say_how_far_reading_has_come(tmp_path):
-    split = data._parquet([parquet(tmp_path / "a.parquet", [None, "a", None, "b"], group=2)])
+    split = documents._parquet([parquet(tmp_path / "a.parquet", [None, "a", None, "b"], group=2)])
     assert split.notes() == [] and split.bytes is None and split.about > 0
     split.read_block(1), split.read_block(1)
     assert split.notes() == ["1 of 4 documents skipped: 1 null (in the 1 of 2 blocks read so far)"]
@@ -498,7 +498,7 @@ def test_row_groups_of_no_rows_are_no_blocks(tmp_path):
         for rows in (0, 40, 0):
             writer.write_table(table[:rows])
     assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 3
-    split = data._parquet([tmp_path / "a.parquet"])
+    split = documents._parquet([tmp_path / "a.parquet"])
     assert split.blocks == [(0, 40)] and list(split) == GOOD
 
 
@@ -528,16 +528,16 @@ def test_a_book_among_txt_files_is_cut_and_validation_is_whole_files(tmp_path):
     corpus = data.load_corpus(str(tmp_path))
     assert corpus.val_name == "book2.txt" and all("book 2" in t for t in corpus.val) and not any("book 2" in t for t in corpus.train)
     assert "\n\n".join(corpus.val) == book.replace("paragraph", "book 2 paragraph")
-    assert max(map(len, corpus.train)) <= data.PIECE and len(corpus.train) == 200
+    assert max(map(len, corpus.train)) <= documents.PIECE and len(corpus.train) == 200
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["word ", "line\n", "x" * 500, "é" * 300]), min_size=30, max_size=80).map("".join))
 def test_a_text_without_paragraphs_loses_nothing(tmp_path_factory, text):
     path = raw(tmp_path_factory.mktemp("txt") / "a.txt", text.encode())
-    documents = list(data._txt([path]))
-    assert "".join(documents) == text if text.strip() and "" not in documents else True
-    assert all(len(t) <= (data.PIECE if len(text) > 10 * data.PIECE else 10 * data.PIECE) for t in documents)
+    found = list(documents._txt([path]))
+    assert "".join(found) == text if text.strip() and "" not in found else True
+    assert all(len(t) <= (documents.PIECE if len(text) > 10 * documents.PIECE else 10 * documents.PIECE) for t in found)
 
 
 @pytest.mark.parametrize("name,validation", [

@@ -14,11 +14,11 @@ import time
 
 import pytest
 import torch
+from test_train import curve, same, weights
 
 from gpt2course import checkpoint
 from gpt2course.data import load_corpus
 from gpt2course.train import read_metrics
-from test_train import curve, same, weights
 
 pytestmark = pytest.mark.slow
 WHOLE = "GPT2COURSE_KILL_STEPS" in os.environ
