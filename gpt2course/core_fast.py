@@ -285,9 +285,9 @@ def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=N
             size += len(part[-1].row)
             if size > PART or k == len(indices) - 1:
                 part = merge(part)
-                tokens, already = sum(len(r.row) for r in part), first / len(indices)
-                share = (k + 1 - first) / len(indices)
-                answers |= reader(part, progress and (lambda read, a=already, s=share / max(1, tokens): progress(a + s * read)))
+                before = first / len(indices)
+                each = (k + 1 - first) / len(indices) / max(1, sum(len(r.row) for r in part))  # share of the task, a token
+                answers |= reader(part, progress and (lambda read, a=before, s=each: progress(a + s * read)))
                 part, size, first = [], 0, k + 1
     except UserError as e:
         raise UserError(f"task {task.label}: {e}") from None

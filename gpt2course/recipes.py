@@ -110,7 +110,7 @@ class Recipe:
 MODERN = Recipe()
 GPT2_2019 = dataclasses.replace(
     MODERN, name="gpt2", lesson="03", architecture="gpt2", matrix_adamw_lr=6e-4, head_betas=(0.9, 0.95), embed_betas=(0.9, 0.95), eps=1e-8,
-    weight_decay=0.1, wte_weight_decay=0.1, weight_decay_rule="fixed", warmup_ratio=0.02, lr_schedule="cosine", final_lr=0.1, tiny_batch_lr=5.0,
+    weight_decay=0.1, wte_weight_decay=0.1, weight_decay_rule="fixed", warmup_ratio=0.02, lr_schedule="cosine", final_lr=0.1,
 )  # fmt: skip
 # settings that mean something to the model of 2019 and its optimizer; any other is refused for it
 GPT2_SETTINGS = {

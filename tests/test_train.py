@@ -126,6 +126,25 @@ def test_resume_is_bit_identical(home, corpus):
         assert curve(cut) == curve(whole) and same(weights(cut), weights(whole))
 
 
+def test_random_numbers_are_part_of_the_run(home, corpus, monkeypatch):
+    """No recipe draws any, so a step that does is put in: as with dropout, the numbers follow the seed and go on after a resume."""
+    drawn, step = [], MuonAdamW.step
+    monkeypatch.setattr(MuonAdamW, "step", lambda self, *args: (drawn.append(torch.rand(2).tolist()), step(self, *args)))
+    outside = torch.get_rng_state()
+    train(settings(corpus, name="whole"))
+    whole, drawn[:] = list(drawn), []
+    torch.rand(5)
+    train(settings(corpus, name="cut", stop_after=9))
+    torch.rand(3)
+    train(settings(corpus, name="cut"))
+    assert drawn == whole and len({tuple(x) for x in drawn}) == 24
+    torch.set_rng_state(outside)
+    before = torch.rand(3)
+    torch.set_rng_state(outside)
+    train(settings(corpus, name="other", stop_after=2))
+    assert torch.equal(torch.rand(3), before)  # the caller's own numbers are not touched
+
+
 def test_resume_inside_a_row_group_and_across_epochs(home, corpus, tmp_path):
     """70 documents in row groups of 9, so that the run reads them several times and every stop falls inside a group."""
     documents = [json.loads(line)["text"] for line in open(corpus)]
