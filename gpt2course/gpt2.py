@@ -176,7 +176,7 @@ class GPT2(nn.Module):
         """Logits (..., V) in float32 of states (..., C) from `hidden`."""
         return F.linear(x, self.wte.weight.to(x.dtype)).float()
 
-    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean", cache: Cache | None = None):
+    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean", cache=None):
         """Logits (B, T, V) in float32 without targets; with targets (B, T), -1 ignored, the loss in nats per token.
 
         reduction: "mean", "sum", or "none" (B, T) without gradients. cache: idx follows what it holds; see attention.Cache.

@@ -109,7 +109,7 @@ def test_record_and_grouped_queries_equal_an_independent_implementation():
     torch.testing.assert_close(model(idx)[0].double(), want, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("recipe", list(LADDER))
+@pytest.mark.parametrize("recipe", [recipe for recipe in LADDER if recipe != "gpt2"])  # that one: test_gpt2.py
 def test_the_future_does_not_reach_the_past(recipe):
     model = tiny(recipe)
     idx = torch.randint(0, 300, (1, 20), generator=torch.Generator().manual_seed(2))
@@ -205,7 +205,8 @@ def test_attention_sees_exactly_the_window(T, past, left, grouped, filler):
     assert got.isfinite().all()
     for row, t in itertools.product(range(2), range(T)):
         position = past + t
-        if filler and position < filler[row]:
+        if filler and position < filler[row]:  # filler sees itself alone
+            torch.testing.assert_close(got[row, t], v[row, position].repeat_interleave(H // Hkv, dim=0), atol=1e-5, rtol=1e-5)
             continue
         first = max(0, filler[row] if filler else 0, 0 if left < 0 else position - left)
         for h in range(H):
