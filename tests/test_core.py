@@ -1,7 +1,6 @@
-"""CORE: hand-computed cases, an independent implementation of the scoring, the known guessers, and damaged bundles."""
+"""CORE: hand-computed cases, an independent implementation of the scoring, and the known guessers."""
 
 import csv
-import importlib.util
 import io
 import json
 import math
@@ -20,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2course import core
-from gpt2course.core import MINI, Task, centred, evaluate, few_shot, is_right, load_bundle, read_bundle, render, sampled
+from gpt2course.bundle import DCLM_V2
+from gpt2course.core import MINI, Task, centred, evaluate, few_shot, is_right, read_bundle, render, sampled
 from gpt2course.files import UserError
 
 DEV_DATA = os.environ.get("GPT2COURSE_DEV_DATA")
@@ -375,7 +375,7 @@ def test_centring():
     for m, whole in enumerate(core.GPT2_MEANS, 1):
         assert sum(row[m] for row in core.CORE.values()) / 22 == pytest.approx(whole, abs=2e-6)
     xl = dict(commonsense_qa=0.227, bigbench_language_identification=0.25, agi_eval_lsat_ar=0.273913)  # the three of v2
-    v2 = [centred(xl[t], core.DCLM_V2[t] / 100) if t in xl else row[4] for t, row in core.CORE.items()]
+    v2 = [centred(xl[t], DCLM_V2[t] / 100) if t in xl else row[4] for t, row in core.CORE.items()]
     assert sum(v2) / 22 == pytest.approx(0.2309, abs=5e-5)
 
 
@@ -406,39 +406,6 @@ def test_bfloat16_logits_are_scored_in_float32():
     assert prediction(lambda ids: logits.expand(*ids.shape, 128), mc("b", "c")) == 1
 
 
-# ---- our own bundle
-
-
-def load_script():
-    path = Path(__file__).parents[1] / "tools" / "make_core_bundle.py"
-    spec = importlib.util.spec_from_file_location("make_core_bundle", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def files_of(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def test_the_script_reproduces_the_packaged_bundle(tmp_path):
-    load_script().make(tmp_path / "bundle")
-    assert files_of(tmp_path / "bundle") == files_of(MINI)
-
-
-def test_the_packaged_bundle_is_what_it_says():
-    tasks = load_bundle(MINI)
-    assert {t.kind for t in tasks} == set(core.FIELDS) and {t.num_fewshot for t in tasks} == {0, 3, 5}
-    assert {t.delimiter for t in tasks} == {" ", "\nAnswer: "}
-    for task in tasks:
-        assert 40 <= len(task.examples) <= 100
-        assert len({json.dumps(e, sort_keys=True) for e in task.examples}) == len(task.examples)  # no example twice
-        for e in task.examples:
-            options = e.get("choices") or e.get("context_options") or []
-            assert len(set(options)) == len(options) and (not options or task.random_baseline == 1 / len(options))
-            assert all(text == text.strip() for value in e.values() if isinstance(value, str) for text in [*options, value])
-
-
 def test_a_model_that_ignores_the_question_scores_its_baseline():
     # Options are balanced: with probabilities of characters that do not depend on what stands before, each is right in its turn.
     torch.manual_seed(0)
@@ -446,177 +413,6 @@ def test_a_model_that_ignores_the_question_scores_its_baseline():
     result = evaluate(lambda ids: unigram.expand(*ids.shape, 128), Chars(), MINI)
     for label in ("agreement", "next_word", "knowledge", "pronouns"):
         assert result["tasks"][label]["centred"] == pytest.approx(0, abs=1e-12), label
-
-
-# ---- reading bundles
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(MINI, folder)
-    return folder
-
-
-def change(file, old, new, count=1):
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new, count), encoding="utf-8", newline="\n")
-
-
-def set_line(file, number, text):
-    lines = file.read_bytes().split(b"\n")
-    lines[number - 1] = text if isinstance(text, bytes) else text.encode()
-    file.write_bytes(b"\n".join(lines))
-
-
-MC = '{"query": "q", "choices": ["a", "b"], "gold": 0}'
-
-
-@pytest.mark.parametrize(("label", "line", "text", "says"), [
-    ("agreement", 3, "{not json}", "not a JSON object in UTF-8"),
-    ("agreement", 5, "", "not a JSON object"),
-    ("agreement", 64, b'{"query": "\xff", "choices": ["a", "b"], "gold": 0}', "utf-8"),
-    ("agreement", 1, "[1, 2]", "is not a JSON object"),
-    ("agreement", 2, MC.replace("query", "question"), "field 'query' is missing"),
-    ("agreement", 2, MC.replace('"q"', "7"), "field 'query' is 7, must be a text"),
-    ("agreement", 2, MC.replace('["a", "b"]', '["a"]'), "field 'choices' is .* at least two"),
-    ("agreement", 2, MC.replace('"b"', "2"), "field 'choices'"),
-    ("agreement", 2, MC.replace('"b"', '" "'), "field 'choices'"),
-    ("agreement", 2, MC.replace("0}", "2}"), "field 'gold' is 2, must be a whole number from 0 to 1"),
-    ("agreement", 2, MC.replace("0}", "-1}"), "field 'gold' is -1"),
-    ("agreement", 2, MC.replace("0}", "true}"), "field 'gold' is True"),
-    ("agreement", 2, MC.replace("0}", '"0"}'), "field 'gold' is '0'"),
-    ("pronouns", 7, '{"continuation": "c", "gold": 0}', "field 'context_options' is missing"),
-    ("pronouns", 7, '{"context_options": ["a", "b"], "continuation": "", "gold": 0}', "field 'continuation' is ''"),
-    ("collocations", 9, '{"context": "a"}', "field 'continuation' is missing"),
-])  # fmt: skip
-def test_a_damaged_line_names_task_file_and_line(bundle, label, line, text, says):
-    set_line(bundle / "eval_data" / f"{label}.jsonl", line, text)
-    with pytest.raises(UserError, match=rf"^task {label}: eval_data/{label}.jsonl line {line}: .*{says}") as e:
-        load_bundle(bundle)
-    assert "\n" not in str(e.value)
-
-
-def test_too_few_examples_for_the_shots(bundle):
-    file = bundle / "eval_data" / "next_word.jsonl"
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:6]))
-    assert [len(t.examples) for t in load_bundle(bundle)][2] == 6  # 5 shots and one to ask
-    file.write_text("".join(lines[:5]))
-    with pytest.raises(UserError, match="task next_word: eval_data/next_word.jsonl ends at line 5, .* at least 6"):
-        load_bundle(bundle)
-    (bundle / "eval_data" / "agreement.jsonl").write_text("")
-    with pytest.raises(UserError, match="task agreement: .*at least 1 "):
-        load_bundle(bundle)
-
-
-@pytest.mark.parametrize(("file", "old", "new", "says"), [
-    ("core.yaml", "icl_task_type: schema", "icl_task_type: essay", "task pronouns: core.yaml: icl_task_type is 'essay'"),
-    ("core.yaml", "num_fewshot: [5]", "num_fewshot: 5", "task next_word: core.yaml: num_fewshot is 5"),
-    ("core.yaml", "num_fewshot: [5]", "num_fewshot: [-1]", "task next_word: core.yaml: num_fewshot"),
-    ("core.yaml", "label: next_word", "label: agreement", "task agreement: core.yaml names it twice"),
-    ("core.yaml", "  label: next_word", "  lebal: next_word", "task number 3: core.yaml: label is None"),
-    ("core.yaml", "dataset_uri: next_word.jsonl", "dataset_uri: ../core.yaml", "task next_word: eval_data/../core.yaml is"),
-    ("core.yaml", "dataset_uri: next_word.jsonl", "dataset_uri: gone.jsonl", "task next_word: eval_data/gone.jsonl is not in"),
-    ("core.yaml", "continuation_delimiter: ", "continuation_delimiter: 7 #", "task knowledge: core.yaml: cont.* is 7"),
-    ("core.yaml", "icl_tasks:", "tasks:", "no list 'icl_tasks'"),
-    ("core.yaml", "icl_tasks:", "icl_tasks: [", "core.yaml is not YAML"),
-    ("core.yaml", "name: mini-CORE", "name: CORE", "calls itself CORE, but CORE has exactly 22 tasks"),
-    ("eval_meta_data.csv", "next_word,", "next,", "task next_word: eval_meta_data.csv: Random baseline is missing"),
-    ("eval_meta_data.csv", ",5,60,25,", ",5,60,many,", "task next_word: eval_meta_data.csv: Random baseline is many"),
-    ("eval_meta_data.csv", ",5,60,25,", ",5,60,100,", "task next_word: eval_meta_data.csv: Random baseline is 100"),
-    ("eval_meta_data.csv", "Random baseline", "Baseline", "task agreement: eval_meta_data.csv: Random baseline is missing"),
-])  # fmt: skip
-def test_a_damaged_configuration_names_the_task(bundle, file, old, new, says):
-    change(bundle / file, old, new)
-    with pytest.raises(UserError, match=says.replace("[", r"\[")) as e:
-        load_bundle(bundle)
-    assert "\n" not in str(e.value)
-
-
-def test_missing_bundles_and_files(tmp_path, bundle):
-    with pytest.raises(UserError, match="does not exist"):
-        load_bundle(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no core.yaml"):
-        load_bundle(tmp_path / "empty")
-    (tmp_path / "text.zip").write_text("no zip")
-    with pytest.raises(UserError, match="neither a folder nor a zip"):
-        load_bundle(tmp_path / "text.zip")
-    (bundle / "eval_meta_data.csv").unlink()
-    with pytest.raises(UserError, match="no eval_meta_data.csv"):
-        load_bundle(bundle)
-
-
-def zipped(folder, path, prefix="", extra=()):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
-        for name, data in files_of(folder).items():
-            z.writestr(prefix + name, data)
-        for name in extra:
-            z.writestr(name, "x")
-    return path
-
-
-@pytest.mark.parametrize("prefix", ["", "some/bundle/"])
-def test_a_zip_reads_as_its_folder_does_and_unpacks_nothing(tmp_path, prefix):
-    path = zipped(MINI, tmp_path / "b.zip", prefix)
-    assert read_bundle(path) == read_bundle(MINI)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "..\\evil", "C:\\evil", "eval_data/../../../evil.jsonl"])
-def test_a_zip_whose_members_escape_is_refused(tmp_path, name):
-    path = zipped(MINI, tmp_path / "b.zip", extra=[name])
-    with pytest.raises(UserError, match="leads out of it"):
-        load_bundle(path)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_damaged_zips(tmp_path):
-    path = zipped(MINI, tmp_path / "b.zip", extra=["other/core.yaml"])
-    with pytest.raises(UserError, match="2 files core.yaml"):
-        load_bundle(path)
-    path = zipped(MINI, tmp_path / "c.zip")
-    with zipfile.ZipFile(path) as z:
-        info = z.getinfo("eval_data/pronouns.jsonl")
-        at = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
-    data = bytearray(path.read_bytes())
-    data[at] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(UserError, match="cannot be read|pronouns"):
-        load_bundle(path)
-
-
-def test_names_of_bundles(bundle, tmp_path):
-    change(bundle / "core.yaml", "name: mini-CORE\nbaselines: uniform guesser\n", "")
-    assert (read_bundle(bundle).name, read_bundle(bundle).baselines) == ("copy", "the bundle's own")
-    assert read_bundle(zipped(bundle, tmp_path / "zip.zip")).name == "zip"
-    assert read_bundle(zipped(bundle, tmp_path / "zip.zip", "inside/")).name == "inside"
-
-
-def write_core(folder, percent, labels):
-    """A bundle with CORE's 22 labels over one small file."""
-    (folder / "eval_data").mkdir(parents=True)
-    (folder / "eval_data" / "a.jsonl").write_text(MC + "\n")
-    entries = [{"label": t, "dataset_uri": "a.jsonl", "num_fewshot": [0], "icl_task_type": "multiple_choice"} for t in labels]
-    (folder / "core.yaml").write_text(json.dumps({"icl_tasks": entries, "name": "anything"}))
-    rows = ["Eval Task,Random baseline", *(f"{t},{b}" for t, b in percent.items())]
-    (folder / "eval_meta_data.csv").write_text("\n".join(rows))
-    return folder
-
-
-def test_core_is_the_22_tasks_and_names_its_baselines(tmp_path):
-    v1, v2, other = core.DCLM_V1, core.DCLM_V2, core.DCLM_V1 | {"boolq": 50}
-    for name, percent, version in [("1", v1, "DCLM v1"), ("2", v2, "DCLM v2"), ("3", other, "neither DCLM v1 nor v2")]:
-        found = read_bundle(write_core(tmp_path / name, percent, core.CORE))
-        assert (found.name, found.baselines) == ("CORE", version)
-    assert read_bundle(write_core(tmp_path / "4", v1, list(core.CORE)[:21])).name == "anything"
-    one = evaluate(indifferent, Chars(), tmp_path / "1", tasks=["boolq"])
-    assert one["name"] == "CORE" and one["subset"] and one["core"] == pytest.approx((1 - 0.62) / 0.38)
-    assert "not to be compared" in core.table(one) and "0.256525"[:6] not in core.table(one)
-    whole = evaluate(indifferent, Chars(), tmp_path / "1")
-    assert "GPT-2 XL" in core.table(whole) and "0.2565" in core.table(whole) and "DCLM v1" in core.table(whole)
 
 
 # ---- the command
@@ -654,15 +450,6 @@ def test_help_and_errors_of_the_command(tmp_path):
 @pytest.fixture(scope="module")
 def real():
     return read_bundle(REAL)
-
-
-@needs_real
-def test_the_real_bundle_is_core(real):
-    assert (real.name, real.baselines, real.labels) == ("CORE", "DCLM v1", tuple(core.CORE))
-    assert sum(len(t.examples) for t in real.tasks) == 91_037
-    shots = {t.label: t.num_fewshot for t in real.tasks}
-    assert shots["hellaswag"] == 10 and shots["agi_eval_lsat_ar"] == 3 and shots["coqa"] == 0
-    assert next(t for t in real.tasks if t.label == "boolq").delimiter == "\nAnswer: "
 
 
 @needs_real

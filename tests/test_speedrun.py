@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2course import speedrun
+from gpt2course import jobs, params, speedrun, work
 from gpt2course.files import UserError, read_json, write_json
 from gpt2course.speedrun import Params
 
@@ -46,7 +46,7 @@ def quick(monkeypatch):
     from gpt2course import plots
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(speedrun, "_ask", lambda what, request: json.loads(json.dumps(getattr(speedrun, f"_work_{what}")(request))))
+    monkeypatch.setattr(params, "ask", lambda what, request: json.loads(json.dumps(work.STAGES[what](request))))
     monkeypatch.setattr(plots, "show", lambda fig, dpi=100: None)
 
 
@@ -61,7 +61,7 @@ def toy(corpus, **changes):
 
 
 def launches(folder, stage="train"):
-    log = speedrun._paths(folder, stage)[0]
+    log = jobs.paths(folder, stage)[0]
     return len(re.findall(r"(?m)^--- .*python -m", log.read_text())) if log.exists() else 0
 
 
@@ -69,7 +69,7 @@ def launches(folder, stage="train"):
 
 
 ACCEPTED = [  # papermill -p NAME TEXT -> value
-    ("depth", "6", 6), ("depth", "6.0", 6), ("depth", "None", None), ("depth", "none", None), ("depth", "null", None), ("depth", "", None), ("depth", " 6 ", 6),
+    ("depth", "6", 6), ("depth", "6.0", 6), ("depth", "None", None), ("depth", "none", None), ("depth", "null", None), ("depth", "", None), ("depth", " 6 ", 6), ("depth", "04", 4), ("depth", "٤", 4), ("seed", "9007199254740993", 2**53 + 1), ("force_stage", " core ", "core"),
     ("seed", "1_000", 1000), ("seed", "0", 0), ("seed", str(2**63 - 1), 2**63 - 1), ("seed", "1e3", 1000), ("price_per_hour", "24", 24.0), ("price_per_hour", "1e-4", 1e-4),
     ("price_per_hour", "0", 0.0), ("max_hours", ".5", 0.5), ("name", "7", "7"), ("name", "try_2.a", "try_2.a"), ("name", "None", None), ("name", " x ", "x"),
     ("core_examples", "500", 500), ("settings", "steps=100  matrix_lr=3e-2", "steps=100 matrix_lr=3e-2"), ("settings", "resid_lambda=[1.0,0.9]", "resid_lambda=[1.0,0.9]"),
@@ -93,7 +93,7 @@ REFUSED = [  # value as it arrives, and what the error must say
     ("depth", "[1,2]", "whole number"), ("depth", [1, 2], "whole number"), ("depth", 0, "from 1 to 128"), ("depth", -4, "from 1 to 128"), ("depth", 129, "from 1 to 128"),
     ("depth", 10**400, "from 1 to 128"), ("depth", "9" * 5000, "from 1 to 128"), ("depth", 4.5, "whole number"), ("depth", "4.5", "whole number"), ("depth", math.nan, "whole number"), ("depth", {"a": 1}, "whole number"),
     ("seed", -1, "from 0 to"), ("seed", 2**63, "from 0 to"), ("seed", "1e-4", "whole number"), ("seed", "forty-two", "whole number"),
-    ("price_per_hour", -0.01, "a number from 0 to 100,000"), ("price_per_hour", "true", "a number from 0"), ("price_per_hour", math.inf, "a number from 0"),
+    ("price_per_hour", -0.01, "a number from 0 to 100000"), ("price_per_hour", "true", "a number from 0"), ("price_per_hour", math.inf, "a number from 0"),
     ("price_per_hour", "nan", "a number from 0"), ("price_per_hour", "$24", "a number from 0"), ("max_hours", 0, "a number from"), ("max_hours", 1e9, "a number from"),
     ("max_cost_usd", 5, "needs price_per_hour"), ("name", "../x", "letters, digits"), ("name", "a b", "letters, digits"), ("name", ".hidden", "letters, digits"), ("name", True, "letters, digits"),
     ("name", "x" * 101, "at most 100"), ("corpus", 3.5, "embedded, or the path"), ("corpus", "a\nb", "embedded, or the path"), ("settings", "steps", "name=value"), ("settings", ["steps=1"], "name=value"),
@@ -120,14 +120,14 @@ def test_depth_is_given_once():
 @given(st.sampled_from([f.name for f in dataclasses.fields(Params) if f.name not in ("resolved", "profile", "recipe", "settings")]),
        st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers(), max_size=2)))  # fmt: skip
 def test_any_value_is_taken_in_range_or_refused(name, value):
-    saved = speedrun._ask
-    speedrun._ask = lambda what, request: {}
+    saved = params.ask
+    params.ask = lambda what, request: {}
     try:
         p = Params.check(**{name: value})
     except UserError:
         return
     finally:
-        speedrun._ask = saved
+        params.ask = saved
     got = getattr(p, name)
     assert got is None or {"depth": lambda v: type(v) is int and 1 <= v <= 128, "seed": lambda v: type(v) is int and 0 <= v < 2**63, "core_examples": lambda v: type(v) is int and v >= 1,
             "price_per_hour": lambda v: type(v) is float and 0 <= v < math.inf, "max_hours": lambda v: type(v) is float and 0 < v < math.inf,
@@ -229,13 +229,13 @@ def test_a_stage_that_fails_says_why_once_and_leaves_no_result(home, corpus, tmp
     with pytest.raises(UserError, match=r"stage preflight has no result yet; run its cell first"):
         speedrun.report(run)
     for code, text in (("raise SystemExit(3)", "ended with exit code 3"), ("os.kill(os.getpid(), 9)", r"was killed by SIGKILL \(memory may have run out\)"), ("pass", "ended without a result")):
-        monkeypatch.setattr(speedrun, "_launch", launch_code(f"import os; print('last words'); {code}"))
+        monkeypatch.setattr(jobs, "launch", launch_code(f"import os; print('last words'); {code}"))
         with pytest.raises(UserError, match=rf"stage data {text}; the last lines of .*data.log:\nlast words$"):
             speedrun.data(run)
     assert "last words" in capsys.readouterr().out  # and its lines were shown as they came
 
 
-LAUNCH = speedrun._launch
+LAUNCH = jobs.launch
 
 
 def launch_code(code):
@@ -254,24 +254,24 @@ def launch_code(code):
 def test_an_interrupted_stage_is_killed_and_a_second_notebook_joins_a_living_one(home, corpus, monkeypatch):
     run = toy(corpus)
     request = {"corpus": run.corpus, "files": speedrun.fingerprint(run.corpus)}
-    key = speedrun._digest(request)
+    key = jobs.digest(request)
 
     def interrupt(_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(speedrun, "_launch", launch_code("import time; time.sleep(60)"))
+        m.setattr(jobs, "launch", launch_code("import time; time.sleep(60)"))
         m.setattr(time, "sleep", interrupt)
         with pytest.raises(KeyboardInterrupt):
             speedrun.data(run)
-    wait_for(lambda: speedrun._living(run.folder, "data") is None)
-    store = f"s._store(s.Path({str(run.folder)!r}), 'data', {key!r}, {{'made by': 'the first'}}, 1)"
-    launch_code(f"import time; time.sleep(1); from gpt2course import speedrun as s; {store}")(run.folder, "data", [], key)
+    wait_for(lambda: jobs.living(run.folder, "data") is None)
+    store = f"j.store(j.Path({str(run.folder)!r}), 'data', {key!r}, {{'made by': 'the first'}}, 1)"
+    launch_code(f"import time; time.sleep(1); from gpt2course import jobs as j; {store}")(run.folder, "data", [], key)
     assert speedrun._stage(run, "data", request) == {"made by": "the first"}
     launch_code("import time; time.sleep(60)")(run.folder, "data", [], "another key")
     with pytest.raises(UserError, match=r"stage data of run 'toy' is at work with other inputs \(process \d+\)"):
         speedrun._stage(run, "data", request | {"files": ""})
-    os.killpg(speedrun._living(run.folder, "data")["pid"], signal.SIGKILL)
+    os.killpg(jobs.living(run.folder, "data")["pid"], signal.SIGKILL)
 
 
 def test_fingerprint_sees_names_sizes_and_times(tmp_path):
@@ -289,16 +289,16 @@ def test_preflight_finds_what_would_stop_the_run(home, corpus, monkeypatch, caps
     from gpt2course import cost
 
     request = {"profile": "laptop", "plan": toy(corpus).plan, "device_batch": 4, "corpus": corpus, "bundle": None, "price": None}
-    by = lambda **changes: {what: (level, text) for level, what, text in speedrun._work_preflight(request | changes)["findings"]}  # noqa: E731
+    by = lambda **changes: {what: (level, text) for level, what, text in work.do_preflight(request | changes)["findings"]}  # noqa: E731
     good = by()
     assert {level for level, _ in good.values()} <= {"ok", "warning"} and {"python", "torch", "device", "threads", "memory", "disk", "corpus", "cost"} == set(good)
-    monkeypatch.setattr(speedrun, "memory_available", lambda: 100_000_000)
+    monkeypatch.setattr(work, "memory_available", lambda: 100_000_000)
     assert by()["memory"][0] == "STOP" and "close other programs" in by()["memory"][1]
-    monkeypatch.setattr(speedrun, "memory_available", lambda: None)
+    monkeypatch.setattr(work, "memory_available", lambda: None)
     assert by()["memory"][0] == "ok"
-    monkeypatch.setattr(speedrun.shutil, "disk_usage", lambda p: types.SimpleNamespace(free=1e6))
+    monkeypatch.setattr(work.shutil, "disk_usage", lambda p: types.SimpleNamespace(free=1e6))
     assert by()["disk"][0] == "STOP" and "GPT2COURSE_HOME" in by()["disk"][1]
-    assert by(corpus="climbmix")["corpus"] == ("STOP", by(corpus="climbmix")["corpus"][1]) and "cannot be downloaded yet" in by(corpus="climbmix")["corpus"][1]
+    assert by(corpus="climbmix")["corpus"] == ("STOP", by(corpus="climbmix")["corpus"][1]) and "needs its validation shard" in by(corpus="climbmix")["corpus"][1]
     assert by(bundle="/no/bundle")["bundle"][0] == "STOP" and by(bundle=str(Path(cost.__file__).parent / "core_bundle"))["bundle"] == ("ok", "mini-CORE, 7 tasks, baselines uniform guesser")
     assert by(profile="1gpu")["device"][0] == "warning"
     monkeypatch.setattr(speedrun, "_stage", lambda run, stage, request, always: {"findings": [["STOP", "corpus", "it is not here"], ["ok", "x", ""]]})
@@ -323,12 +323,12 @@ def test_memory_available_is_that_of_the_container(monkeypatch):
                 raise FileNotFoundError
             return files[self.path]
 
-    monkeypatch.setattr(speedrun, "Path", Fake)
-    assert speedrun.memory_available() == 2_400_000_000
+    monkeypatch.setattr(work, "Path", Fake)
+    assert work.memory_available() == 2_400_000_000
     files["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert speedrun.memory_available() == 8_000_000 * 1024
+    assert work.memory_available() == 8_000_000 * 1024
     files.clear()
-    assert speedrun.memory_available() is None
+    assert work.memory_available() is None
 
 
 # ---- processes
@@ -344,25 +344,25 @@ def wait_for(what, log=None, seconds=240.0):
 def test_a_process_is_known_by_its_birth(tmp_path, monkeypatch):
     folder = tmp_path
     record = launch_code("import time; time.sleep(60)")(folder, "train", [], "key")
-    assert speedrun._living(folder, "train") == record and os.getpgid(record["pid"]) == record["pid"] != os.getpgid(0)
-    assert speedrun._birth(os.getpid()) == speedrun._birth(os.getpid()) != record["birth"]
-    write_json(folder / "train.pid", record | {"birth": speedrun._birth(os.getpid())})  # another process has this pid now
-    assert speedrun._living(folder, "train") is None
+    assert jobs.living(folder, "train") == record and os.getpgid(record["pid"]) == record["pid"] != os.getpgid(0)
+    assert jobs.birth(os.getpid()) == jobs.birth(os.getpid()) != record["birth"]
+    write_json(folder / "train.pid", record | {"birth": jobs.birth(os.getpid())})  # another process has this pid now
+    assert jobs.living(folder, "train") is None
     write_json(folder / "train.pid", record)
     if shutil.which("ps"):  # the way of macOS and others
         with monkeypatch.context() as m:
-            m.setattr(speedrun.sys, "platform", "darwin")
-            assert re.search(r"\d\d:\d\d:\d\d \d{4}$", speedrun._birth(record["pid"])) and speedrun._birth(record["pid"]) == speedrun._birth(record["pid"])
-            assert speedrun._birth(2**22 + 1) is None
+            m.setattr(jobs.sys, "platform", "darwin")
+            assert re.search(r"\d\d:\d\d:\d\d \d{4}$", jobs.birth(record["pid"])) and jobs.birth(record["pid"]) == jobs.birth(record["pid"])
+            assert jobs.birth(2**22 + 1) is None
     os.kill(record["pid"], signal.SIGKILL)
-    child = speedrun._children.pop(record["pid"])  # as if another kernel had started it: nobody waits, it stays a zombie
-    wait_for(lambda: speedrun._birth(record["pid"]) is None)
-    assert child.returncode is None and speedrun._living(folder, "train") is None
+    child = jobs.children.pop(record["pid"])  # as if another kernel had started it: nobody waits, it stays a zombie
+    wait_for(lambda: jobs.birth(record["pid"]) is None)
+    assert child.returncode is None and jobs.living(folder, "train") is None
     child.wait()
     write_json(folder / "train.pid", record | {"birth": None})  # it was gone before its birth could be read
-    assert speedrun._living(folder, "train") is None
+    assert jobs.living(folder, "train") is None
     (folder / "train.pid").write_text("{")
-    assert speedrun._living(folder, "train") is None and speedrun._living(folder / "x", "train") is None
+    assert jobs.living(folder, "train") is None and jobs.living(folder / "x", "train") is None
 
 
 def test_a_strange_program_name_does_not_confuse(tmp_path):
@@ -370,7 +370,7 @@ def test_a_strange_program_name_does_not_confuse(tmp_path):
     os.symlink(shutil.which("sleep"), odd)
     child = subprocess.Popen([str(odd), "60"])
     try:
-        assert re.fullmatch(r"[0-9a-f-]{36} \d+", speedrun._birth(child.pid))
+        assert re.fullmatch(r"[0-9a-f-]{36} \d+", jobs.birth(child.pid))
     finally:
         child.kill()
         child.wait()
@@ -378,12 +378,12 @@ def test_a_strange_program_name_does_not_confuse(tmp_path):
 
 def test_log_lines_are_whole(tmp_path):
     log = tmp_path / "log"
-    assert speedrun._lines(log, 0) == ([], 0)
+    assert jobs.whole_lines(log, 0) == ([], 0)
     log.write_bytes("eins\nzwö\ndr".encode())
-    assert speedrun._lines(log, 0) == (["eins", "zwö"], 10) and speedrun._lines(log, 10) == ([], 10)
+    assert jobs.whole_lines(log, 0) == (["eins", "zwö"], 10) and jobs.whole_lines(log, 10) == ([], 10)
     with open(log, "ab") as f:
         f.write(b"ei\n")
-    assert speedrun._lines(log, 10) == (["drei"], 15)
+    assert jobs.whole_lines(log, 10) == (["drei"], 15)
 
 
 LONG = TOY.replace("steps=60", "steps=400")
@@ -402,7 +402,7 @@ def undisturbed(corpus, tmp_path_factory):
     """(final loss, final bpb) of LONG, trained in one go."""
     home = tmp_path_factory.mktemp("undisturbed")
     code = f"from gpt2course.train import Train, train; train(Train(recipe='jan29', name='toy', corpus={corpus!r}, set=tuple({LONG!r}.split()), log_seconds=1e9))"
-    env = speedrun._environment() | {"OMP_NUM_THREADS": "1", "GPT2COURSE_HOME": str(home)}
+    env = jobs.environment() | {"OMP_NUM_THREADS": "1", "GPT2COURSE_HOME": str(home)}
     subprocess.run([sys.executable, "-c", code], check=True, env=env, stdout=subprocess.DEVNULL)
     metrics = speedrun.read_metrics(home / "runs" / "toy")
     return losses(home / "runs" / "toy"), metrics[-2]["val_bpb"]
@@ -412,7 +412,7 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
     params = dict(name="toy", corpus=corpus, settings=LONG)
     # a kernel starts training, and is killed with all of its process group
     code = f"import os, time; from gpt2course import speedrun as s; s.start(s.open_run(s.Params.check(**{params!r}))); time.sleep(600)"
-    kernel = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, env=speedrun._environment(), stdout=subprocess.DEVNULL)
+    kernel = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, env=jobs.environment(), stdout=subprocess.DEVNULL)
     folder = home / "runs" / "toy"
     try:
         wait_for(lambda: folder.exists() and at_step(types.SimpleNamespace(name="toy"), 20)(), folder / "train.log")
@@ -420,7 +420,7 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
         os.killpg(kernel.pid, signal.SIGKILL)
         kernel.wait()
     run = toy(corpus, settings=LONG)
-    first = speedrun._living(folder, "train")
+    first = jobs.living(folder, "train")
     os.kill(first["pid"], signal.SIGSTOP)  # so that it does not end while we look
     assert first and speedrun.status("toy")["state"] == "running" and speedrun.status("toy")["pid"] == first["pid"]
 
@@ -430,19 +430,19 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
         speedrun.start(toy(corpus, settings=LONG, seed=3))
 
     # an interrupted cell leaves it at work and says how to stop it
-    follow = subprocess.Popen([sys.executable, "-m", "gpt2course.speedrun", "follow", "toy", "--every", "0.2"], env=speedrun._environment(), stdout=subprocess.PIPE, text=True)
+    follow = subprocess.Popen([sys.executable, "-m", "gpt2course.speedrun", "follow", "toy", "--every", "0.2"], env=jobs.environment(), stdout=subprocess.PIPE, text=True)
     assert any(re.match(r"step [\d,]+/400  loss \d\.\d{3}", follow.stdout.readline()) for _ in range(20))
     follow.send_signal(signal.SIGINT)
     told = follow.communicate(timeout=30)[0]
     assert "training goes on in process" in told and "python -m gpt2course.speedrun stop toy" in told and follow.returncode == 130
-    assert speedrun._living(folder, "train") == first
+    assert jobs.living(folder, "train") == first
 
     # stop: a checkpoint, and the notebook goes on from it
     os.kill(first["pid"], signal.SIGCONT)
     assert speedrun.stop("toy") and "the runbook, run again, goes on" in capsys.readouterr().out
     stopped = speedrun.status("toy")
     assert stopped["state"] == "stopped" and 20 <= stopped["step"] < 400
-    assert len(list((folder / "checkpoints").glob("step_*"))) == 1
+    assert max(p.name for p in (folder / "checkpoints").glob("step_*")) == f"step_{stopped['step']:08d}"  # with that of an evaluation before it
     assert speedrun.stop("toy") and "is not being trained" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"was begun with other settings \(seed\); give this one another name, or force_stage"):
         speedrun.start(toy(corpus, settings=LONG, seed=3))
@@ -454,7 +454,7 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
 
     def follow_and_kill(name, every):
         wait_for(at_step(run, stopped["step"] + 30))
-        os.kill(speedrun._living(folder, "train")["pid"], signal.SIGKILL)
+        os.kill(jobs.living(folder, "train")["pid"], signal.SIGKILL)
         return real(name, every)
 
     monkeypatch.setattr(speedrun, "follow", follow_and_kill)
@@ -464,13 +464,14 @@ def test_training_outlives_its_kernel_and_every_kill(home, corpus, undisturbed, 
     capsys.readouterr()
     result = speedrun.train(run, every=0.3)
     out = capsys.readouterr().out
-    assert f"resumed from step_{stopped['step']:08d}" in out and out.count("  loss ") >= 2 and "/400" in out
+    assert stopped["step"] <= int(re.search(r"resumed from step_(\d{8})", out)[1]) < 400  # an evaluation saves one too
+    assert out.count("  loss ") >= 2 and "/400" in out
     assert launches(folder) == 3 and result["step"] == 400
     assert losses(folder) == undisturbed[0] and result["val_bpb"] == undisturbed[1]  # to the last bit, at every step
     wall = speedrun.stored(folder, "train")["seconds"]
     record = read_json(folder / "train.pid")
     assert record["earlier"] > 1 and wall == pytest.approx(record["earlier"] + (folder / "metrics.jsonl").stat().st_mtime - record["started"], abs=0.02) and wall > result["seconds"]
-    assert speedrun._living(folder, "train") is None
+    assert jobs.living(folder, "train") is None
 
     # done: skipped, with no process
     assert speedrun.train(run) == result and launches(folder) == 3 and "train: done already" in capsys.readouterr().out
@@ -510,7 +511,7 @@ def test_a_line_of_progress():
 
 def test_time_by_part_adds_up(tmp_path):
     for stage, seconds in (("preflight", 2.0), ("train", 30.0), ("core", 4.0)):
-        speedrun._store(tmp_path, stage, "k", {}, seconds)
+        jobs.store(tmp_path, stage, "k", {}, seconds)
     lines = [dict(kind="train", step=2, time=dict(data=0.5, optimizer=1.0)), dict(kind="eval", step=2, took=3.0), dict(kind="train", step=6, time=dict(data=0.25, optimizer=2.0)),
              dict(kind="checkpoint", step=6, took=1.5)]  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -560,7 +561,7 @@ def papermill(home, out, *parameters, check=True, threads="1"):
     kernels.mkdir(parents=True, exist_ok=True)
     write_json(kernels / "kernel.json", {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "gpt2course", "language": "python"})
     argv = [sys.executable, "-m", "papermill", str(BOOK), str(out), "-k", "gpt2course", "--log-output", "--autosave-cell-every", "30", "--no-progress-bar", *parameters]
-    env = speedrun._environment() | {"JUPYTER_PATH": str(home / "jupyter"), "GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": threads}
+    env = jobs.environment() | {"JUPYTER_PATH": str(home / "jupyter"), "GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": threads}
     return subprocess.run(argv, env=env, cwd=home, capture_output=True, text=True, check=check)
 
 
