@@ -314,6 +314,8 @@ def reference(forward, tokenizer, task, data, i):
 class RandomModel(torch.nn.Module):
     """A causal model with random weights; one that `knows` gets most tokens right, so that some continuations come out right."""
 
+    max_len = None
+
     def __init__(self, seed, knows):
         super().__init__()
         torch.manual_seed(seed)
@@ -423,7 +425,7 @@ def test_command_prints_a_table_and_writes_json(tmp_path, monkeypatch, capsys):
     fake = types.SimpleNamespace(load_model=lambda run, device="auto": (RandomModel(0, True).eval(), Chars(), None))
     monkeypatch.setitem(sys.modules, "gpt2course.checkpoint", fake)
     out = tmp_path / "out" / "core.json"
-    core.main(core.Core("some-run", max_examples=5, tasks=("pronouns", "next_word"), out=str(out)))
+    core.main(core.Core("some-run", max_examples=5, tasks=("pronouns", "next_word"), out=str(out), plain=True))
     text, result = capsys.readouterr().out, json.loads(out.read_text())
     assert result["name"] == "mini-CORE" and result["n"] == 10 and result["run"] == "some-run"
     assert f"mini-CORE {result['core']:.4f}" in text and "2 of 7 tasks, at most 5 examples" in text
