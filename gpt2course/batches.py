@@ -10,6 +10,7 @@ The order does not depend on the number of ranks. Document i goes to stream i % 
 row j comes from stream j % streams; rank r of w serves the rows with j % w == r. So w ranks together see exactly what one would.
 """
 
+import contextlib
 import queue
 import threading
 from bisect import bisect_left, bisect_right, insort
@@ -26,6 +27,11 @@ VERSION = 1  # of the state
 def _block_of(split, i: int) -> int:
     """The number of the block that holds document i."""
     return bisect_right(split.blocks, i, key=lambda block: block[0]) - 1
+
+
+def _head(tokens: list[int], row_tokens: int) -> tuple[int, np.ndarray]:
+    """(the length of a document, as much of it as a row can hold): all that is kept of it, however long it is."""
+    return len(tokens), np.array(tokens[:row_tokens], dtype=np.int32)
 
 
 class _Stream:
@@ -61,11 +67,10 @@ class _Stream:
             found.append(self.ahead[i])
         return found
 
-    def add(self, index: int, tokens: list[int]) -> None:
-        """Put a document at the end of the buffer."""
-        insort(self.keys, (len(tokens), self.arrivals))
-        kept = np.array(tokens[: self.row_tokens], dtype=np.int32)  # no row can hold more of it
-        self.buffer[self.arrivals] = (index, kept)
+    def add(self, index: int, length: int, tokens: np.ndarray) -> None:
+        """Put a document at the end of the buffer; tokens is its head."""
+        insort(self.keys, (length, self.arrivals))
+        self.buffer[self.arrivals] = (index, tokens)
         self.arrivals += 1
 
     def top_up(self) -> None:
@@ -78,7 +83,7 @@ class _Stream:
             self.epoch, self.next = (self.epoch + 1, 0) if end == self.documents else (self.epoch, end)
             self.skipped += len(indices) - len(documents)
             for (i, _), tokens in zip(documents, self.tokenizer.encode_batch([text for _, text in documents], bos=True)):
-                self.add(i, tokens)
+                self.add(i, *_head(tokens, self.row_tokens))
             empty = 0 if documents else empty + len(indices)
             if empty >= self.documents:
                 raise UserError(
@@ -191,21 +196,21 @@ class Batches:
         wanted: dict[int, list[int]] = {}  # block -> documents: each block is read once for all streams
         for i in sorted({i for s in self._own for i in saved[s]["buffer"]}):
             wanted.setdefault(_block_of(self.split, i), []).append(i)
-        texts: dict[int, str] = {}
+        heads: dict[int, tuple[int, np.ndarray]] = {}  # of each document; its text and the rest of its tokens are not kept
         for block, indices in wanted.items():
-            documents = self.split.read_block(block)
-            texts |= {i: documents[i - self.split.blocks[block][0]] for i in indices}
+            texts = self.split.read_block(block)
+            for at in range(0, len(indices), TOP_UP):
+                some = indices[at : at + TOP_UP]
+                found = self.tokenizer.encode_batch([texts[i - self.split.blocks[block][0]] for i in some], bos=True)
+                heads |= {i: _head(tokens, self.T + 1) for i, tokens in zip(some, found)}
 
         own = {}
         for s in self._own:
             own[s] = self._stream(s)
             for name in _COUNTERS:
                 setattr(own[s], name, saved[s][name])
-            buffer = saved[s]["buffer"]
-            for at in range(0, len(buffer), TOP_UP):
-                some = buffer[at : at + TOP_UP]
-                for i, tokens in zip(some, self.tokenizer.encode_batch([texts[i] for i in some], bos=True)):
-                    own[s].add(i, tokens)
+            for i in saved[s]["buffer"]:
+                own[s].add(i, *heads[i])
             now, then = sum(length for length, _ in own[s].keys), saved[s]["buffer_tokens"]
             if now != then:
                 raise UserError(
@@ -268,41 +273,41 @@ def statistics(state: dict) -> dict:
 
 
 class Prefetch:
-    """The rows of the next step, made by a thread while this step is computed. One thread: the order stays what it was.
+    """The rows of the next steps, made by a thread while this step is computed. One thread: the order stays what it was.
 
     next() gives (rows (n, T+1) int64 on the device; the loader's state after exactly these rows, for a checkpoint, though the
-    thread is further on; the indices of each row's documents). For a GPU the rows lie in pinned memory, so that the copy runs
-    beside the computation. close() ends the thread; an error in it is raised by next().
+    thread is up to depth + 1 batches further on; the indices of each row's documents). For a GPU the rows lie in pinned memory,
+    so that the copy runs beside the computation. An error in the thread is raised by next(), after the batches made before it.
+    close() ends the thread, at the latest when it has finished a row; the loader itself is of no use afterwards.
     """
 
     def __init__(self, loader: Batches, n: int, device="cpu", depth: int = 1):
         self.loader, self.n, self.device = loader, n, torch.device(device)
-        self.ready, self.closed = queue.Queue(maxsize=depth), threading.Event()
+        self.ready, self.closed = queue.Queue(maxsize=max(1, depth)), threading.Event()
         self.thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
         self.thread.start()
 
     def _work(self) -> None:
         try:
             while not self.closed.is_set():
-                rows = torch.from_numpy(self.loader.next_rows(self.n))
+                made, documents = [], []
+                for _ in range(self.n):  # one by one, so that close() need not wait for all of them
+                    if self.closed.is_set():
+                        return
+                    made.append(self.loader.next_rows(1))
+                    documents += self.loader.last_documents
+                rows = torch.from_numpy(np.concatenate(made))
                 if self.device.type == "cuda":
                     rows = rows.pin_memory()
-                self._hand_over((rows, self.loader.state_dict(), self.loader.last_documents))
-        except Exception as e:  # a bad document, say: it belongs to whoever asks for the rows
-            self._hand_over(e)
-
-    def _hand_over(self, item) -> None:
-        while not self.closed.is_set():
-            try:
-                return self.ready.put(item, timeout=0.1)
-            except queue.Full:
-                pass
+                self.ready.put((rows, self.loader.state_dict(), documents))
+        except BaseException as e:  # a bad document, or a panic of the tokenizer, which is no Exception: next() must not wait
+            self.ready.put(e)
 
     def next(self) -> tuple[torch.Tensor, dict, list[list[int]]]:
         if self.closed.is_set():
             raise RuntimeError("this Prefetch is closed")
         item = self.ready.get()
-        if isinstance(item, Exception):
+        if isinstance(item, BaseException):
             self.close()
             raise item
         rows, state, documents = item
@@ -311,4 +316,7 @@ class Prefetch:
     def close(self) -> None:
         """End the thread; what it has made beyond the last next() is dropped."""
         self.closed.set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.ready.get_nowait()  # room: a thread that waits to put can, and then sees that it is to end
         self.thread.join()

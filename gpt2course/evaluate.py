@@ -109,6 +109,10 @@ def main(args: Evaluate) -> None:
     from gpt2course.checkpoint import load_model, run_config
     from gpt2course.data import load_corpus
 
+    for name in ("max_bytes", "batch"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name} = {value} is not allowed; it must be a whole number from 1")
     config = run_config(args.run)
     model, tokenizer, plan = load_model(args.run, args.device)
     corpus = load_corpus(args.corpus or config["corpus"])

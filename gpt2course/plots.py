@@ -12,6 +12,7 @@ import unicodedata
 
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -288,6 +289,68 @@ def core_bars(ours: dict[str, float], references: dict[str, dict[str, float]], n
     fig.alt = f"Centred accuracy on {len(tasks)} tasks, {name} as bars{others}."
     fig.alt += f" Means: {', '.join(means)}." if means else ""
     fig.alt += f" Best of {name}: {best[-1]} {ours[best[-1]]:.2f}; worst: {best[0]} {ours[best[0]]:.2f}." if ours else ""
+    return fig
+
+
+def core_report_figure(report: dict) -> Figure:
+    """A CORE score with its noise: the mean above, the tasks below, each with its 95 % interval, beside those of GPT-2.
+
+    report: what `core_report.report` gives. A task is drawn full where it differs from GPT-2 XL by more than the noise of both,
+    hollow where it does not; without GPT-2's scores all are full.
+    """
+    tasks, name = report["tasks"], report["name"]
+    if not tasks:
+        raise UserError("there is nothing to draw: no task has a score")
+    best = list(next(iter(tasks.values()))["gpt2"])[-1:]  # GPT-2 XL, or none
+    means = [(model, g["core"], g["interval"]) for model, g in report["gpt2"].items()] + [("this model", report["core"], report["interval"])]
+    fig = Figure(figsize=(WIDTH, 1.9 + 0.25 * (len(means) + len(tasks))), layout="constrained", facecolor="white")
+    axes = fig.subplots(2, 1, height_ratios=(len(means) + 0.8, len(tasks) + 0.8))
+    top, bottom = axes
+    whiskers = dict(linestyle="none", elinewidth=1.44)  # two pixels
+    for row, (model, value, (low, high)) in enumerate(means):
+        colour, mark = (BLUE, "o") if model == "this model" else (VERMILION, "^") if [model] == best else (GREY, "s")
+        top.errorbar([value], [row], xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], color=colour, marker=mark, markersize=6, **whiskers)
+        top.annotate(f"{value:.4f}", (high, row), (5, 0), textcoords="offset points", va="center", fontsize=FONT, color=colour)
+    ends = [v for _, _, span in means for v in span] + ([report["bar"]] if "bar" in report else [])
+    pad = (max(ends) - min(ends)) or 0.01
+    top.set_xlim(min(ends) - 0.05 * pad, max(ends) + (0.17 if len(means) > 1 else 0.5) * pad)  # room for the numbers
+    if "bar" in report:
+        top.axvline(report["bar"], color=BLACK, linewidth=1.2, linestyle="--")
+    top.set_yticks(range(len(means)), [model for model, *_ in means])
+    _label(top, f"{name}: mean centred accuracy")
+    rows = range(len(tasks))
+    for shift, model, colour, mark in [(0.17, m, VERMILION, "^") for m in best] + [(-0.17 if best else 0.0, None, BLUE, "o")]:
+        for row, task in zip(rows, tasks.values()):
+            g = task["gpt2"].get(model)
+            value, full = (g["centred"], True) if g else (task["centred"], all(task["gpt2"][m]["beyond_noise"] for m in best))
+            guess = task["random_baseline"]
+            accuracy, n = value * (1 - guess) + guess, (g or task)["n"]
+            error = 1.96 * math.sqrt(max(0.0, accuracy * (1 - accuracy)) / n) / (1 - guess)
+            bottom.errorbar([value], [row + shift], xerr=[error], color=colour, marker=mark, markersize=4.5,
+                            markerfacecolor=colour if full else "white", **whiskers)  # fmt: skip
+    bottom.axvline(0, color=BLACK, linewidth=1)
+    bottom.set_yticks(rows, [label.removeprefix("bigbench_").replace("_", " ") for label in tasks])
+    _label(bottom, "centred accuracy (0 = guessing, 1 = perfect)")
+    for ax, n in zip(axes, (len(means), len(tasks))):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.tick_params(labelsize=FONT, length=3)
+        ax.tick_params(axis="y", length=0)
+        ax.set_ylim(n - 0.4, -0.6)
+    legend = [Line2D([], [], color=BLUE, marker="o", linestyle="none", label="this model")]
+    if best:
+        legend.append(Line2D([], [], color=BLUE, marker="o", markerfacecolor="white", linestyle="none", label=f"within the noise of {best[0]}"))
+        legend.append(Line2D([], [], color=VERMILION, marker="^", linestyle="none", label=best[0]))
+    fig.legend(handles=legend, loc="outside upper center", ncols=3, fontsize=FONT, frameon=False, handletextpad=0.4, columnspacing=1.4)
+    beyond = [task["gpt2"][m]["difference"] for task in tasks.values() for m in best if task["gpt2"][m]["beyond_noise"]]
+    low, high = report["interval"]
+    fig.alt = f"A score with its noise: {name} {report['core']:.4f}, 95 % interval {low:.4f} to {high:.4f}, over {len(tasks)} tasks with their intervals."
+    if "above_bar" in report:
+        fig.alt += f" The probability of being above the bar of {best[0]} at {report['bar']:.4f} is {report['above_bar']:.2f}."
+    if best:
+        fig.alt += (f" Beyond the noise of both, {sum(d > 0 for d in beyond)} tasks are above {best[0]} and {sum(d < 0 for d in beyond)} below, "
+                    f"{len(tasks) - len(beyond)} are neither.")  # fmt: skip
     return fig
 
 

@@ -10,12 +10,13 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 from dataclasses import dataclass, field
 
 import torch
 import tyro
 
-from gpt2course.files import UserError, command
+from gpt2course.files import UserError, command, shown
 from gpt2course.gpt2 import GPT2, GPT2Config
 from gpt2course.model import GPT, GPTConfig
 from gpt2course.optim import Group, MuonAdamW
@@ -211,8 +212,8 @@ def override(recipe: Recipe, changes: dict) -> Recipe:
     for name, value in changes.items():
         if name not in known or name in ("name", "lesson"):
             near = difflib.get_close_matches(name, known, n=3)
-            raise UserError(f"recipe {recipe.name!r} has no setting {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
-                            + " `python -m gpt2course.recipes jan29 --depth 24` prints them all")  # fmt: skip
+            raise UserError(f"recipe {recipe.name!r} has no setting {name!r}" + (f"; did you mean {' or '.join(near)}? " if near else "; ")
+                            + "`python -m gpt2course.recipes jan29 --depth 24` prints them all")  # fmt: skip
         if recipe.architecture == "gpt2" and name not in GPT2_SETTINGS:
             raise UserError(f"recipe {recipe.name!r} has no setting {name!r}: the model of 2019 and its optimizer have none; it has {', '.join(sorted(GPT2_SETTINGS))}")
         kind = known[name].type
@@ -223,25 +224,31 @@ def override(recipe: Recipe, changes: dict) -> Recipe:
 def _coerce(name, value, kind):
     """`value` as the annotated kind ("int | None", "tuple[float, float]", ...), from JSON, YAML or command-line text."""
     given = value
+    allowed = {"bool": "true or false", "int": "a whole number", "float": "a number", "tuple": "two numbers such as [1.0,0.1]", "str": "text"}
+    refused = UserError(f"setting {name} = {shown(given)} is not allowed; it must be {allowed[re.match('[a-z]+', kind)[0]]}" + (", or none" if "None" in kind else ""))
     if isinstance(value, str) and kind != "str":
         try:
-            value = json.loads(value.lower() if value in ("True", "False") else "null" if value == "None" else value)
-        except json.JSONDecodeError:
-            raise UserError(f"setting {name} = {given!r} is not of type {kind}") from None
+            value = json.loads(value.lower() if value in ("True", "False") else "null" if value in ("None", "none") else value)
+        except ValueError:  # no JSON, or a number of thousands of digits
+            raise refused from None
     if value is None and "None" in kind:
         return None
-    if kind.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(x, (int, float)) for x in value):
+
+    def finite(x):
+        return isinstance(x, int) and not isinstance(x, bool) or isinstance(x, float) and math.isfinite(x)
+
+    if kind.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == 2 and all(map(finite, value)):
         return tuple(float(x) for x in value)
     if kind.startswith("bool") and isinstance(value, bool):
         return value
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = finite(value)
     if kind.startswith("int") and number and value == int(value):
         return int(value)
     if kind.startswith("float") and number:
         return float(value)
     if kind == "str" and isinstance(value, str):
         return value
-    raise UserError(f"setting {name} = {given!r} is not of type {kind}")
+    raise refused
 
 
 def _check(r: Recipe) -> None:
@@ -249,16 +256,17 @@ def _check(r: Recipe) -> None:
 
     def need(ok, name, allowed):
         if not ok:
-            raise UserError(f"recipe {r.name!r}: {name} = {getattr(r, name)!r} is not allowed; {allowed}")
+            raise UserError(f"recipe {r.name!r}: {name} = {shown(getattr(r, name))} is not allowed; {allowed}")
 
-    for name in ("depth", "head_dim", "sequence_len", "vocab_size", "eval_bytes", "short_window_divisor", "short_window_tile", "ns_steps", "ve_gate_channels"):
+    for name in ("depth", "head_dim", "eval_bytes", "short_window_divisor", "short_window_tile", "ns_steps", "ve_gate_channels"):
         need(getattr(r, name) >= 1, name, "it must be at least 1")
-    for name in ("width", "n_kv_head", "batch_tokens", "steps"):
-        need(getattr(r, name) is None or getattr(r, name) >= 1, name, "it must be at least 1, or None to derive it")
+    for name, most in (("width", 65_536), ("n_kv_head", 65_536), ("batch_tokens", 2**30), ("steps", 10**9)):
+        need(getattr(r, name) is None or 1 <= getattr(r, name) <= most, name, f"it must be from 1 to {most}, or None to derive it")
     need(r.depth <= 128, "depth", "at most 128 layers")
     need(r.head_dim % 2 == 0, "head_dim", "it must be even, since RoPE turns pairs of channels")
-    need(r.sequence_len >= 2, "sequence_len", "it must be at least 2")
-    need(r.vocab_size >= 266, "vocab_size", "it must be at least 266: 256 bytes, 9 special tokens and one merge")
+    need(2 <= r.sequence_len <= 2**20, "sequence_len", f"it must be from 2 to {2**20}")
+    need(266 <= r.vocab_size <= 2**20, "vocab_size", f"it must be from 266 to {2**20}: 256 bytes, 9 special tokens and one merge")
+    need(r.window_pattern and set(r.window_pattern) <= set("SL"), "window_pattern", "it may hold only S and L")
     need(r.ratio > 0, "ratio", "it must be positive")
     need(r.ns_steps <= 5, "ns_steps", "there are coefficients for 1 to 5 iterations")
     need(r.matrix_optimizer in ("adamw", "muon"), "matrix_optimizer", "adamw or muon")
@@ -270,9 +278,8 @@ def _check(r: Recipe) -> None:
     need(r.eps > 0, "eps", "it must be positive")
     need(r.weight_decay_schedule in ("linear", "cosine"), "weight_decay_schedule", "linear or cosine")
     need(0 <= r.warmdown_ratio <= 1, "warmdown_ratio", "it is a share, 0 to 1")
-    need(r.warmup_steps >= 0 and r.momentum_steps >= 0, "warmup_steps", "it must not be negative")
     rates = ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "final_lr", "tiny_batch_lr")
-    for name in (*rates, "weight_decay", "tiny_batch", "softcap", "rope_base"):
+    for name in (*rates, "weight_decay", "tiny_batch", "softcap", "rope_base", "warmup_steps", "momentum_steps"):
         need(getattr(r, name) >= 0, name, "it must not be negative")
     for name in ("momentum_start", "momentum", "x0_beta1", "muon_beta2"):
         need(0 <= getattr(r, name) < 1, name, "it must be in [0, 1)")
@@ -286,6 +293,8 @@ def model_config(r: Recipe) -> GPTConfig | GPT2Config:
     heads = width // r.head_dim
     if r.architecture == "gpt2":
         return GPT2Config(vocab_size=r.vocab_size, sequence_len=r.sequence_len, n_layer=r.depth, n_head=heads, n_embd=width)
+    if r.n_kv_head and heads % r.n_kv_head:
+        raise UserError(f"recipe {r.name!r}: n_kv_head = {r.n_kv_head} is not allowed; it must divide the {heads} heads of width {width} / head_dim {r.head_dim}")
     short = -(-r.sequence_len // r.short_window_divisor // r.short_window_tile) * r.short_window_tile
     shared = {f.name for f in dataclasses.fields(GPTConfig)} & {f.name for f in dataclasses.fields(Recipe)}
     values = {name: getattr(r, name) for name in shared}
@@ -321,7 +330,7 @@ def resolve(name: str, /, **changes) -> Plan:
     if batch is None:
         batch = REFERENCE_BATCH if r.batch_rule == "fixed" else 2 ** round(math.log2(REFERENCE_BATCH * (horizon / d12) ** 0.383))
     if batch % r.sequence_len:
-        raise UserError(f"batch_tokens {batch} is not a multiple of sequence_len {r.sequence_len}")
+        raise UserError(f"batch_tokens {batch} is not a multiple of sequence_len {r.sequence_len}; the next one is {-(-batch // r.sequence_len) * r.sequence_len}")
     steps = r.steps if r.steps is not None else horizon // batch
     if steps < 1:
         raise UserError(f"recipe {name!r}: ratio {r.ratio:g} asks for {horizon:,} tokens, less than one batch of {batch:,}; set steps, or a smaller batch_tokens")
@@ -411,6 +420,9 @@ def settings_from_text(pairs) -> dict:
     for pair in pairs:
         if "=" not in pair:
             raise UserError(f"--set {pair!r}: write name=value, for example --set width=192")
+    names = [pair.split("=", 1)[0] for pair in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"--set gives {twice} twice; give it once")
     return dict(pair.split("=", 1) for pair in pairs)
 
 

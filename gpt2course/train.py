@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from gpt2course.batches import Batches, Prefetch, statistics
 from gpt2course.cost import mfu, peak_flops
 from gpt2course.data import describe, load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
-from gpt2course.files import UserError, atomic_dir, atomic_file, command, home, read_json, write_json
+from gpt2course.files import RUN_NAME, RUN_NAME_ALLOWED, UserError, atomic_dir, atomic_file, command, home, read_json, shown, write_json
 from gpt2course.recipes import PROFILES, make_model, make_optimizer, resolve, settings_from_text
 from gpt2course.tokenizer import train_or_load
 
@@ -158,24 +159,44 @@ def read_metrics(run) -> list[dict]:
     return [json.loads(line) for line in lines if line]
 
 
+def check(args: Train) -> None:
+    """UserError for a flag that makes no sense, before any work is done."""
+
+    def need(ok, name, allowed):
+        if not ok:
+            raise UserError(f"{name} = {getattr(args, name)!r} is not allowed; it must be {allowed}")
+
+    need(0 <= args.seed < 2**63, "seed", f"a whole number from 0 to {2**63 - 1}")
+    for name in ("streams", "eval_every", "save_every", "keep", "stop_after", "final_eval_bytes"):
+        need(getattr(args, name) is None or getattr(args, name) >= 1, name, "a whole number from 1")
+    for name in ("save_minutes", "max_hours", "max_cost_usd"):
+        need(getattr(args, name) is None or getattr(args, name) > 0, name, "a number above 0")  # NaN is not
+    for name in ("log_seconds", "price_per_hour"):
+        need(getattr(args, name) is None or getattr(args, name) >= 0, name, "a number from 0")
+    if args.max_cost_usd is not None and args.price_per_hour is None:
+        raise UserError(f"max_cost_usd {args.max_cost_usd} needs --price-per-hour, the price of the machine in dollars")
+
+
 def prepare(args: Train):
     """(run folder, plan, corpus, tokenizer, config) of a run, new or to be resumed, everything checked before any work."""
     if args.profile not in PROFILES:
         raise UserError(f"profile {args.profile!r} does not exist; there are {', '.join(PROFILES)}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("training on several devices is not built yet: run `python -m gpt2course.train` without torchrun")
-    if args.max_cost_usd is not None and args.price_per_hour is None:
-        raise UserError(f"max_cost_usd {args.max_cost_usd} needs --price-per-hour, the price of the machine in dollars")
+    check(args)
     profile = dict(PROFILES[args.profile])
     corpus_name, device_batch = args.corpus or profile.pop("corpus"), profile.pop("device_batch")
     profile.pop("corpus", None)
     plan = resolve(args.recipe, **(profile | settings_from_text(args.set)))
     rows = plan.batch_tokens // plan.model.sequence_len
     if args.device_batch is not None and (args.device_batch < 1 or rows % args.device_batch):
-        raise UserError(f"device_batch {args.device_batch} must divide the {rows} rows of a batch ({plan.batch_tokens} tokens of T = {plan.model.sequence_len})")
+        fitting = ", ".join(str(b) for b in range(1, rows + 1) if rows % b == 0)
+        raise UserError(f"device_batch = {args.device_batch} is not allowed; it must divide the {rows} rows of a batch: {fitting}")
     device_batch = args.device_batch or max(b for b in range(1, min(device_batch, rows) + 1) if rows % b == 0)
     corpus = load_corpus(corpus_name)
-    run = home() / "runs" / (args.name or f"{args.recipe}-d{plan.model.n_layer}")
+    run = home() / "runs" / (args.name if args.name is not None else f"{args.recipe}-d{plan.model.n_layer}")
+    if not re.fullmatch(RUN_NAME, run.name) or run.parent != home() / "runs":
+        raise UserError(f"run name {shown(args.name)} is not allowed; it must be {RUN_NAME_ALLOWED}")
     if args.fresh and run.exists():
         with only_process(run):
             pass  # never move the folder of a run at work

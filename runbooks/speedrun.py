@@ -32,7 +32,7 @@
 # %% tags=["parameters"]
 profile = "laptop"  # sizes for a machine: laptop, 1gpu or 8xh100
 name = None  # name of the run; default: <recipe>-d<depth>
-recipe = "jan29"  # modern, muon, windows, lambdas, jan29 or record
+recipe = "jan29"  # gpt2, modern, muon, windows, lambdas, jan29 or record
 depth = None  # layers; default: the profile's
 corpus = None  # embedded, or the path of parquet, jsonl or txt; default: the profile's
 seed = 42  # of the initial weights

@@ -1,9 +1,18 @@
 """The packing against a plain writing of its rules that scans the whole buffer; its order against ranks, resumes and epochs."""
 
+import functools
 import json
+import os
+import signal
+import statistics as stats
+import subprocess
+import sys
+import threading
 import time
 import timeit
+import tracemalloc
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +202,9 @@ def test_every_document_is_accounted_for(lengths, options, n):
     unknown = used.pop("?", 0)
     left = read - buffered - used
     assert not used - read and left.total() == unknown
+    buffer_tokens = sum(s["buffer_tokens"] for s in state["stream_states"])
+    read_tokens = sum((1 + lengths[i]) * k for i, k in read.items())
+    assert n * (T + 1) + statistics(state)["cropped_tokens"] + buffer_tokens == read_tokens  # none invented, none lost
     assert statistics(state)["cropped_tokens"] == dropped + sum(lengths[i] * k for i, k in left.items())
     assert statistics(state)["epoch"] == pytest.approx((used.total() + unknown + statistics(state)["skipped"]) / len(lengths))
 
@@ -433,7 +445,32 @@ def test_the_top_up_is_the_recipe_s():
     assert module.TOP_UP == 128 and Batches(Split(documents([3] * 8)), Coder(), 8).buffer_docs == 1000
 
 
-# ---- the documents of a row, and the thread
+class LongSplit(Split):
+    """Documents of 100 kB, made on reading, so that only the loader keeps them."""
+
+    def read_block(self, b):
+        return [text.ljust(100_000) for text in super().read_block(b)]
+
+
+def test_long_documents_are_not_kept_in_memory_neither_in_a_run_nor_in_a_resume():
+    split = LongSplit(documents([30] * 1000))  # 100 MB
+    options = dict(T=9, streams=2, buffer_docs=500)
+    loader, again = Batches(split, Coder(), **options), Batches(split, Coder(), **options)
+    tracemalloc.start()
+    try:
+        loader.next_rows(20)
+        run = tracemalloc.get_traced_memory()[1]
+        state = loader.state_dict()
+        tracemalloc.reset_peak()
+        again.load_state_dict(state)
+        resume = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert run < 35e6 and resume < 10e6  # of 100: the texts of two top-ups of 128; of a few blocks of 10
+    assert again.next_rows(20).tolist() == loader.next_rows(20).tolist()
+
+
+# ---- the documents of a row
 
 
 @settings(max_examples=60, deadline=None)
@@ -445,84 +482,131 @@ def test_last_documents_are_those_whose_tokens_are_in_the_row(lengths, options):
     for _ in range(6):
         rows = batches.next_rows(3)
         assert len(batches.last_documents) == 3
-        for row, found in zip(rows, batches.last_documents):
-            inside = [int(t) // 1000 - 1 for t in row if t >= 1000]
-            firsts = [i for k, i in enumerate(inside) if k == 0 or i != inside[k - 1]]
-            assert set(inside) <= set(found) and [i for i in found if i in inside] == firsts or len(set(found)) < len(found)
-            assert len(found) == int((row == BOS).sum())  # one BOS for each document, cropped to its BOS or not
+        for row, found in zip(rows.tolist(), batches.last_documents):
+            starts = [at for at, token in enumerate(row) if token == BOS]
+            firsts = [row[at + 1] // 1000 - 1 if at + 1 < len(row) else None for at in starts]
+            assert [want if i is not None else None for i, want in zip(firsts, found, strict=True)] == firsts
+            if firsts[-1] is None:  # of the last one only BOS fitted: any document, of the row's stream
+                assert found[-1] % options["streams"] == found[0] % options["streams"] and lengths[found[-1]]
 
 
-def toy(blocks=10):
-    return Batches(Split(documents([3, 9, 4, 12, 1, 7, 30, 2, 5, 11] * 6), blocks), Coder(), 16, streams=4, buffer_docs=7)
+# ---- the thread
 
 
-def test_prefetched_rows_states_and_documents_are_those_of_the_plain_loader():
-    plain_loader, feed = toy(), module.Prefetch(toy(), 5, depth=3)
-    try:
-        for _ in range(40):
+def feed_of(loader, *args, **options):
+    """A Prefetch whose next() fails where it would wait for ever."""
+    feed = module.Prefetch(loader, *args, **options)
+    feed.ready.get = functools.partial(feed.ready.get, timeout=30)
+    return feed
+
+
+def toy(**options):
+    return Batches(Split(documents([3, 9, 4, 12, 1, 7, 30, 2, 5, 11] * 6)), Coder(), 16, streams=4, buffer_docs=7, **options)
+
+
+@settings(max_examples=40, deadline=None)
+@given(LENGTHS, SETTINGS, st.sampled_from([1, 2, 4, 8]), st.integers(1, 7), st.integers(1, 3), st.integers(0, 8), st.integers(1, 5))
+def test_prefetching_changes_nothing_and_a_resume_from_it_loses_no_row(lengths, options, world, n, depth, before, after):
+    """Rows, states and documents are the plain loader's; the state of the batch last handed out goes on with the very next row."""
+    if not usable(lengths, options["streams"]) or options["streams"] % world:
+        return
+    split, place = Split(documents(lengths)), dict(rank=world - 1, world=world)
+    plain_loader, first, second = (Batches(split, Coder(), **options, **place) for _ in range(3))
+    state = first.state_dict()
+    feed = feed_of(first, n, depth=depth)
+    for loader, batches in ((None, before), (second, after)):
+        if loader:
+            loader.load_state_dict(json_copy(state))
+            feed = feed_of(loader, n, depth=depth)
+        for _ in range(batches):
             rows, state, found = feed.next()
-            assert np.array_equal(rows.numpy(), plain_loader.next_rows(5)) and rows.device.type == "cpu" and not rows.is_pinned()
+            assert rows.dtype == torch.int64 and rows.tolist() == plain_loader.next_rows(n).tolist()
             assert state == plain_loader.state_dict() and found == plain_loader.last_documents
-    finally:
+        while feed.ready.qsize() < depth:  # it has run ahead
+            time.sleep(0.0002)
+        assert state == plain_loader.state_dict()  # and has not touched what it had handed out
         feed.close()
 
 
-def test_a_checkpoint_taken_while_the_thread_is_ahead_loses_no_row():
-    whole = [toy().next_rows(0)] + [rows for loader in [toy()] for rows in (loader.next_rows(5) for _ in range(12))]
-    feed = module.Prefetch(toy(), 5, depth=4)
-    for k in range(1, 6):
-        rows, state, _ = feed.next()
-        assert np.array_equal(rows, whole[k])
-    while feed.ready.qsize() < 4:  # it has run ahead
-        time.sleep(0.001)
-    feed.close()
-    resumed = toy()
-    resumed.load_state_dict(json.loads(json.dumps(state)))
-    feed = module.Prefetch(resumed, 5)
-    for k in range(6, 13):
-        assert np.array_equal(feed.next()[0], whole[k])
-    feed.close()
+class Panic(BaseException):
+    """As tiktoken and rustbpe end when their Rust code panics: no Exception."""
 
 
-def test_an_error_in_the_thread_reaches_the_caller_and_the_thread_ends():
-    split = Split(documents([5] * 40))
+@pytest.mark.parametrize("error", [UserError("shard_00003.parquet is damaged"), Panic("called `Option::unwrap()`")])
+def test_an_error_in_the_thread_reaches_the_caller_after_the_good_batches_and_the_thread_ends(error, monkeypatch):
+    monkeypatch.setattr(module, "TOP_UP", 10)
+    split, want = Split(documents([5] * 40)), Batches(Split(documents([5] * 40)), Coder(), 16, streams=1, buffer_docs=1)
     read = split.read_block
-    split.read_block = lambda b: read(b) if b < 3 else (_ for _ in ()).throw(UserError("shard_00003.parquet is damaged"))
-    feed = module.Prefetch(Batches(split, Coder(), 16, streams=1, buffer_docs=1), 2)
-    with pytest.raises(UserError, match="shard_00003.parquet is damaged"):
+    split.read_block = lambda b: read(b) if b < 3 else (_ for _ in ()).throw(error)
+    feed = feed_of(Batches(split, Coder(), 16, streams=1, buffer_docs=1), 2, depth=2)
+    with pytest.raises(type(error)) as caught:
         for _ in range(100):
-            feed.next()
+            assert feed.next()[0].tolist() == want.next_rows(2).tolist()
+    assert caught.value is error and want.rows == 10  # 30 documents of 6 tokens: 3 a row of 17, 10 rows
     assert not feed.thread.is_alive()
     with pytest.raises(RuntimeError, match="closed"):
         feed.next()
 
 
 def test_closing_ends_the_thread_whatever_it_does():
-    for wait in (0.0, 0.2):  # in the middle of its work, and with a full queue
-        feed = module.Prefetch(toy(), 200)
+    for n, wait in ((200, 0.0), (200, 0.2), (10**8, 0.2)):  # at its start; with a full queue; in a batch that takes minutes
+        feed = module.Prefetch(toy(), n)
         time.sleep(wait)
         began = time.perf_counter()
         feed.close()
         feed.close()
         assert not feed.thread.is_alive() and time.perf_counter() - began < 2
+    assert not [t for t in threading.enumerate() if t.name == "prefetch"]
 
 
-def test_rows_for_a_gpu_are_pinned_and_copied_beside_the_computation(monkeypatch):
-    """Without a GPU the calls are watched; with one, that the memory is pinned."""
+def test_a_signal_is_handled_while_the_rows_are_awaited():
+    loader, arrived = toy(), threading.Event()
+    make = loader.next_rows
+    loader.next_rows = lambda n: (arrived.wait(20), make(n))[1]  # rows come only after the signal
+    old = signal.signal(signal.SIGTERM, lambda *_: arrived.set())
+    feed = feed_of(loader, 2)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    began = time.perf_counter()
+    try:
+        timer.start()
+        feed.next()
+        assert arrived.is_set() and time.perf_counter() - began < 10
+    finally:
+        signal.signal(signal.SIGTERM, old)
+        feed.close()
+
+
+def test_a_thread_left_open_does_not_keep_the_interpreter():
+    code = "from test_batches import *; feed = module.Prefetch(toy(), 3); feed.next(); module.Prefetch(toy(), 10**8)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_rows_for_a_gpu_are_pinned_by_the_thread_and_copied_without_waiting(monkeypatch, device):
+    """Without a GPU the calls are watched; with one, that the memory is pinned. On the CPU nothing is pinned."""
     calls = []
     pin, to = torch.Tensor.pin_memory, torch.Tensor.to
     has_gpu = torch.cuda.is_available()
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pin") or (pin(self) if has_gpu else self))
 
-    def watched(self, device, non_blocking=False):
+    def pinned(self):
+        calls.append(("pin", threading.current_thread().name))
+        return pin(self) if has_gpu else self
+
+    def copied(self, device, non_blocking=False):
         calls.append((torch.device(device).type, non_blocking, self.is_pinned()))
         return to(self, device, non_blocking=non_blocking) if has_gpu else self
 
-    monkeypatch.setattr(torch.Tensor, "to", watched)
-    feed = module.Prefetch(toy(), 5, "cuda")
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    monkeypatch.setattr(torch.Tensor, "to", copied)
+    feed = feed_of(toy(), 5, device)
     rows, _, _ = feed.next()
     feed.close()
-    assert calls[0] == "pin" and ("cuda", True, has_gpu) in calls and tuple(rows.shape) == (5, 17)
+    if device == "cuda":
+        assert calls[0] == ("pin", "prefetch") and ("cuda", True, has_gpu) in calls
+    else:
+        assert calls == [("cpu", True, False)]
+    assert rows.tolist() == toy().next_rows(5).tolist()
 
 
 def test_the_state_costs_little():
@@ -531,3 +615,20 @@ def test_the_state_costs_little():
     loader.next_rows(8)
     seconds = min(timeit.repeat(loader.state_dict, number=3, repeat=5)) / 3
     assert seconds < 0.0025 * 4  # four times what is claimed: the machine may be shared
+
+
+def test_the_recorded_benchmark_is_whole_and_shows_three_times_the_tokens_per_second():
+    folder = Path(__file__).resolve().parent.parent / "results" / "2026-11-23_packing-2"
+    lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    fields = {"T", "what", "way", "repeat", "seconds", "tokens", "tokens_per_second", "seed", "buffer", "tokenizer", "vocabulary", "machine", "commit", "command"}
+    repeats = len(lines) // 8
+    assert repeats >= 5 and all(set(line) == fields for line in lines)
+    cases = [(what, T, way, k) for what in ("packing", "whole") for T in (256, 2048) for way in ("scan", "sorted") for k in range(repeats)]
+    assert sorted((x["what"], x["T"], x["way"], x["repeat"]) for x in lines) == cases
+    for x in lines:
+        assert x["tokens_per_second"] == pytest.approx(x["tokens"] / x["seconds"], rel=1e-3) and x["buffer"] == 1000
+        assert x["commit"] and all(x["machine"][key] for key in ("device", "python", "torch", "system"))
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for T in (256, 2048):
+        scan, ours = (stats.median(x["tokens_per_second"] for x in lines if (x["what"], x["T"], x["way"]) == ("packing", T, w)) for w in ("scan", "sorted"))
+        assert ours >= 3 * scan and f"| {ours / scan:.1f} |" in readme.split(f"| packing | {T} |")[1].split("\n")[0]
