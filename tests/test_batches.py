@@ -618,7 +618,7 @@ def test_the_state_costs_little():
 
 
 def test_the_recorded_benchmark_is_whole_and_shows_three_times_the_tokens_per_second():
-    folder = Path(__file__).resolve().parent.parent / "results" / "2026-11-23_packing-2"
+    folder = Path(__file__).resolve().parent.parent / "results" / "2026-11-23_packing"
     lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
     fields = {"T", "what", "way", "repeat", "seconds", "tokens", "tokens_per_second", "seed", "buffer", "tokenizer", "vocabulary", "machine", "commit", "command"}
     repeats = len(lines) // 8

@@ -4,8 +4,6 @@ import json
 import statistics
 from pathlib import Path
 
-import pytest
-
 from gpt2course.data import EMBEDDED_VAL_SHA256
 from gpt2course.recipes import Recipe
 
@@ -26,16 +24,3 @@ def test_small_batch_rates():
     chosen = mean[Recipe().tiny_batch_lr, Recipe().weight_decay]
     assert chosen < mean[0.0625, 0.2] - 5 * spread  # what the rule gives
     assert chosen < min(mean.values()) + 0.02  # bits per byte: nothing in the sweep is clearly better
-
-
-def test_packing_is_at_least_three_times_as_fast_as_a_scan():
-    """Documents tokenized beforehand, medians of the repeats, both ways alternating in one process."""
-    rows = [json.loads(line) for line in (RESULTS / "2026-11-23_packing" / "runs.jsonl").read_text().splitlines()]
-    assert all(r["device"] and r["commit"] and r["python"] and r["tokens_per_second"] == pytest.approx(r["tokens"] / r["seconds"], rel=1e-3) for r in rows)
-    for T in (256, 2048):
-        speed = {}
-        for way in ("sorted", "scan"):
-            found = [r["tokens_per_second"] for r in rows if (r["T"], r["what"], r["way"]) == (T, "packing", way)]
-            assert len(found) >= 5
-            speed[way] = statistics.median(found)
-        assert speed["sorted"] >= 3 * speed["scan"]
