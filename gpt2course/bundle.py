@@ -128,6 +128,7 @@ class Task:
     random_baseline: float  # accuracy of a guesser, as a fraction
     examples: list[dict]  # the fields of FIELDS[kind]
     sha256: str = ""  # of its data file
+    draw: int = 0  # which draw of the few-shot examples; 0 is the published one
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,13 @@ def sampled(task: Task, max_examples: int | None = None) -> tuple[Task, int]:
 
 
 def few_shot(task: Task, i: int) -> list[int]:
-    """Indices of the solved examples shown before example i: never i itself, and always the same for the same i."""
+    """Indices of the solved examples shown before example i: never i itself, and always the same for the same i.
+
+    `task.draw` 0 draws as nanochat does, 1, 2 and so on draw others: the spread of CORE over draws is noise of the evaluation.
+    """
     others = range(len(task.examples) - 1)  # stands for the list without i, which need not be built
-    return [j + (j >= i) for j in random.Random(1234 + i).sample(others, task.num_fewshot)]
+    numbers = random.Random(f"{task.draw} {i}" if task.draw else 1234 + i)
+    return [j + (j >= i) for j in numbers.sample(others, task.num_fewshot)]
 
 
 def render(task: Task, i: int, shots: list[int]) -> list[str]:
@@ -151,32 +155,34 @@ def centred(accuracy: float, random_baseline: float) -> float:
     return (accuracy - random_baseline) / (1 - random_baseline)
 
 
-def prepare(bundle, tasks, max_examples, max_len):
+def prepare(bundle, tasks, max_examples, max_len, draw):
     """(bundle, its chosen tasks, for each of these what `sampled` gives), the arguments of `evaluate` checked."""
     for what, value in (("max_examples", max_examples), ("max_len", max_len)):
         if value is not None and value < 1:
             raise UserError(f"{what} is {value}, must be at least 1, or None for no limit")
+    if not isinstance(draw, int) or draw < 0:
+        raise UserError(f"draw is {draw!r}, must be 0, the published few-shot draw, or 1, 2 and so on for others")
     bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, tasks)
     if unknown := [label for label in tasks or () if label not in [task.label for task in bundle.tasks]]:
         raise UserError(f"task {unknown[0]} is not in the bundle; it has {', '.join(task.label for task in bundle.tasks)}")
-    chosen = [task for task in bundle.tasks if not tasks or task.label in tasks]
+    chosen = [replace(task, draw=draw) for task in bundle.tasks if not tasks or task.label in tasks]
     return bundle, chosen, [sampled(task, max_examples) for task in chosen]
 
 
-def evaluate(forward, tokenizer, bundle, *, max_examples=None, tasks=None, progress=None, max_len=None) -> dict:
+def evaluate(forward, tokenizer, bundle, *, max_examples=None, tasks=None, progress=None, max_len=None, draw=0) -> dict:
     """Score a model on a bundle, one example a call.
 
     Args: forward(ids (B, T) int64 on the CPU) -> logits (B, T, V) float32, causal; tokenizer with encode(text, bos=True) and bos;
     bundle is a folder, a zip or what `read_bundle` gave; max_examples cuts each task after its fixed shuffle, which also changes
     the few-shot draws (see `sampled`: biased; published runs read about 0.01 high at 500); tasks chooses by label;
-    progress(done, total, label) is called after each example; max_len crops to a model's last positions.
+    progress(done, total, label) is called after each example; max_len crops to a model's last positions; draw: see `few_shot`.
     Returns a dict that JSON can hold: "name" (call it CORE only if this says so), "core" (mean of the centred accuracies),
     "core_se", "core_interval" (95 %), "baselines", "subset" (True if an example or task was left out), "n", and "tasks": {label:
     accuracy, centred, n, se (of the accuracy), centred_se, random_baseline, kind, num_fewshot}. Standard errors are binomial:
     the noise of having asked these questions and not others. The noise of training comes on top.
     Errors: UserError for a damaged bundle, an unknown task, NaN logits, or a tokenizer or max_len that cannot score it.
     """
-    bundle, chosen, prepared = prepare(bundle, tasks, max_examples, max_len)
+    bundle, chosen, prepared = prepare(bundle, tasks, max_examples, max_len, draw)
     total, done, right = sum(n for _, n in prepared), 0, {}
     for task, n in prepared:
         right[task.label] = []
@@ -202,7 +208,7 @@ def result(bundle: Bundle, chosen: list[Task], right: dict[str, list[bool]], max
     core_se = math.sqrt(sum(r["centred_se"] ** 2 for r in results.values())) / len(results)
     subset = total < sum(len(task.examples) for task in chosen) or len(chosen) < len(bundle.labels)
     return dict(name=bundle.name, core=core, core_se=core_se, core_interval=[core - 1.96 * core_se, core + 1.96 * core_se],
-                baselines=bundle.baselines, subset=subset, max_examples=max_examples, max_len=max_len, n=total,
+                baselines=bundle.baselines, subset=subset, max_examples=max_examples, max_len=max_len, draw=chosen[0].draw, n=total,
                 n_tasks=len(chosen), n_tasks_bundle=len(bundle.labels), tasks=results)
 
 
@@ -225,6 +231,8 @@ def table(result: dict) -> str:
     low, high = result["core_interval"]
     interval = f"95 % interval {low:.4f} to {high:.4f}"
     lines.append(f"{result['name']} {result['core']:.4f}, {interval}; baselines: {result['baselines']}")
+    if result.get("draw"):
+        lines.append(f"few-shot draw {result['draw']}, not the published one: for the noise of the evaluation, not for comparison with other models")
     if result["subset"]:
         most = f", at most {result['max_examples']} examples a task" if result["max_examples"] else ""
         lines.append(f"a subset: {result['n_tasks']} of {result['n_tasks_bundle']} tasks{most}; "
@@ -248,6 +256,7 @@ class Core:
     max_examples: int | None = None  # at most this many examples a task (a quick, biased look); default: all
     tasks: tuple[str, ...] = ()  # labels of the tasks to score; default: all
     max_len: int | None = None  # crop prompts to the last so many tokens; default: what the model can read (GPT-2: 1,024)
+    draw: int = 0  # another draw of the few-shot examples: 1, 2 and so on; 0 is the published one
     plain: bool = False  # one example a call, as the lesson shows it: the same decisions, several times slower
     keep: bool = True  # keep finished tasks in $GPT2COURSE_HOME/eval, so that an interrupted evaluation goes on
     out: str | None = None  # write the result to this file as JSON
@@ -272,7 +281,7 @@ def main(args: Core) -> None:
             bar.set_description(label, refresh=False)
             bar.update(done - bar.n)
 
-        settings = dict(max_examples=args.max_examples, tasks=args.tasks, progress=progress, max_len=args.max_len or model.max_len)
+        settings = dict(max_examples=args.max_examples, tasks=args.tasks, progress=progress, max_len=args.max_len or model.max_len, draw=args.draw)
         if args.plain:
             result = evaluate(lambda ids: model(ids.to(device)), tokenizer, bundle, **settings)
         else:

@@ -272,7 +272,7 @@ def fingerprint(model) -> str:
 
 def task_digest(task: Task, n: int) -> str:
     """Of everything that decides a task's prompts."""
-    said = json.dumps([task.kind, task.num_fewshot, task.delimiter, task.examples, n], sort_keys=True)
+    said = json.dumps([task.kind, task.num_fewshot, task.delimiter, task.draw, task.examples, n], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -294,7 +294,7 @@ def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=N
     return decide(task, answers)
 
 
-def evaluate(model, tokenizer, bundle, *, max_examples=None, tasks=None, progress=None, max_len=None, budget=None, keep=None, say=print) -> dict:
+def evaluate(model, tokenizer, bundle, *, max_examples=None, tasks=None, progress=None, max_len=None, draw=0, budget=None, keep=None, say=print) -> dict:
     """What `core.evaluate` returns, with the same decisions, and for each task "right", the decisions as a text of 0 and 1.
 
     Args as there, but for: model (our GPT or GPT2, or anything with parameters(), hidden(ids, cache) and head(x)); progress(done,
@@ -303,7 +303,7 @@ def evaluate(model, tokenizer, bundle, *, max_examples=None, tasks=None, progres
     there, and an evaluation of the same model, questions and settings goes on after them.
     Under torchrun every rank scores its share and all of them return the whole.
     """
-    bundle, chosen, prepared = core.prepare(bundle, tasks, max_examples, max_len)
+    bundle, chosen, prepared = core.prepare(bundle, tasks, max_examples, max_len, draw)
     device, training = next(model.parameters()).device, model.training
     reader = Reader(model.eval(), tokenizer.bos, budget or (1024 if device.type == "cpu" else 65_536), say)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)

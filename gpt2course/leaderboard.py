@@ -193,7 +193,7 @@ def real_core(result: dict) -> tuple[float | None, str]:
 
     Real means: all 22 tasks and no other, each on every example and uncropped, centred by the baselines of DCLM's version 1.
     Fewer examples read about 0.01 too high, and a bundle of other tasks measures something else. result: "core" and "tasks",
-    {label: {"n": examples, "centred": ...}}; "name", "baselines" and "max_len" are checked where they are given.
+    {label: {"n": examples, "centred": ...}}; "name", "baselines", "max_len" and "draw" are checked where they are given.
     """
     tasks, score = result.get("tasks") or {}, result["core"]
     if set(tasks) != set(CORE_TASKS) or result.get("name", "CORE") != "CORE":
@@ -201,6 +201,8 @@ def real_core(result: dict) -> tuple[float | None, str]:
     if result.get("max_len") is not None or result.get("baselines", "DCLM v1") != "DCLM v1":
         how = f"max_len {result.get('max_len')} and baselines {result.get('baselines')}"
         return None, f"score {score:.4f} on the tasks of CORE with {how}, not CORE"
+    if result.get("draw"):
+        return None, f"score {score:.4f} on few-shot draw {result['draw']} of CORE, not CORE"
     counts = {label: task.get("n") if isinstance(task, dict) else None for label, task in tasks.items()}
     if None in counts.values():
         return None, f"score {score:.4f} on the 22 tasks of CORE, number of examples not recorded"

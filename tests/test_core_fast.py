@@ -3,6 +3,7 @@
 import math
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,22 @@ def test_mini_core_is_decided_alike_by_every_architecture(recipe):
     assert fast == slow
 
 
+def test_another_draw_of_the_shots_changes_prompts_and_nothing_else():
+    task = Task("t", "multiple_choice", 3, " ", 0.5, [dict(query=f"q{i}", choices=["a", "b"], gold=0) for i in range(20)])
+    draws = [[core.few_shot(replace(task, draw=d), i) for i in range(20)] for d in range(4)]
+    assert draws[0] == [core.few_shot(task, i) for i in range(20)] and len({str(d) for d in draws}) == 4
+    for d in draws:
+        assert all(i not in shots and len(set(shots)) == 3 and max(shots) < 20 for i, shots in enumerate(d))
+    m = MODELS["jan29"]
+    fast, slow, first = (f(m, Chars(), MINI, max_examples=12, draw=d) for f, d in ((core_fast.evaluate, 2), (core.evaluate, 2), (core_fast.evaluate, 0)))
+    assert {k: v["accuracy"] for k, v in fast["tasks"].items()} == {k: v["accuracy"] for k, v in slow["tasks"].items()}
+    assert fast["draw"] == 2 and "few-shot draw 2, not the published one" in core.table(fast) and "draw" not in core.table(first)
+    changed = [label for label, t in fast["tasks"].items() if t["right"] != first["tasks"][label]["right"]]
+    assert all(fast["tasks"][label]["num_fewshot"] for label in changed)  # zero-shot tasks are as they were
+    with pytest.raises(UserError, match="draw is -1, must be 0"):
+        core.evaluate(m, Chars(), MINI, draw=-1)
+
+
 def mc(*choices, gold=0, query="q"):
     return Task("t", "multiple_choice", 0, " ", 0.5, [{"query": query, "choices": list(choices), "gold": gold}])
 
@@ -266,7 +283,7 @@ def test_finished_tasks_are_kept(tmp_path):
     assert core_fast.evaluate(m, Chars(), MINI, max_examples=8, keep=(file, "model a")) == whole
     again = Counted(MODELS["jan29"])
     assert core_fast.evaluate(again, Chars(), MINI, max_examples=8, keep=(file, "model a")) == whole and again.tokens == 0 < m.tokens
-    for changes in (dict(keep=(file, "model b")), dict(max_examples=9), dict(max_len=300)):
+    for changes in (dict(keep=(file, "model b")), dict(max_examples=9), dict(max_len=300), dict(draw=1)):
         other = Counted(MODELS["jan29"])
         core_fast.evaluate(other, Chars(), MINI, **dict(max_examples=8, keep=(file, "model a")) | changes)
         assert other.tokens > m.tokens
