@@ -87,7 +87,7 @@ class Index:
     gram: np.ndarray  # (G,) int32, which of the U; the grams of an item follow each other
     first: np.ndarray  # (items + 1,) int64, where the grams of an item begin
     length: np.ndarray  # (items,) int32, words
-    answer: np.ndarray  # (items,) int32, words of the answer, the item's last
+    answer: np.ndarray  # (items,) int32, words of the answer, the item's last; 0 where it is only signs
     items: dict[str, range]  # task -> its items
 
     def lookup(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +110,7 @@ def build(bundle: Bundle) -> Index:
             found = words(question + right)
             ids += [vocabulary.setdefault(word, len(vocabulary) + 1) for word in found]
             length.append(len(found))
-            answer.append(max(1, len(found) - len(words(question))))
+            answer.append(len(found) - len(words(question)))
         items[task.label] = range(began, len(length))
         values = np.append(values, random.integers(0, 1 << 64, len(vocabulary) + 1 - len(values), dtype=np.uint64))
         size = np.zeros(len(ids), np.int8)  # words of the gram that begins at a word; 0 where none does
@@ -242,9 +242,9 @@ def summary(index: Index, found: Found, *, common: int = COMMON, dirty: float = 
     before = np.concatenate([[0], np.cumsum(hit)])
     grams, hits = np.diff(index.first), np.diff(before[index.first])  # (items,)
     share = np.divide(hits, grams, out=np.zeros(len(grams)), where=grams > 0)
-    # the grams over the place where question and answer meet: from N - 1 words before the answer to the question's last word
-    meet = index.length - index.answer
-    begin, end = (np.minimum(index.first[:-1] + at, index.first[1:]) for at in (np.maximum(0, meet - N + 1), np.maximum(1, meet)))
+    # the grams over the place where question and answer meet: they begin at most their length less one before it, and before it
+    meet, size = index.length - index.answer, np.minimum(index.length, N)
+    begin, end = (np.minimum(index.first[:-1] + at, index.first[1:]) for at in (np.maximum(0, meet - size + 1), meet))
     with_answer = before[end] - before[begin] > 0
     report = dict(
         n=N, bundle=index.bundle.name, items=len(grams), grams=len(index.gram), distinct_grams=len(index.hashes), documents=found.read,

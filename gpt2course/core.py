@@ -266,7 +266,7 @@ class Core:
 def main(args: Core) -> None:
     from tqdm import tqdm
 
-    from gpt2course import core_fast
+    from gpt2course import core_fast, core_report
     from gpt2course.checkpoint import load_model
 
     path = args.bundle or default_bundle()
@@ -289,11 +289,11 @@ def main(args: Core) -> None:
             keep = (home() / "eval" / "kept" / f"{name[:16]}.json", name) if args.keep else None
             result = core_fast.evaluate(model, tokenizer, bundle, keep=keep, say=bar.write, **settings)
     print(f"{args.run} on {bundle.name} ({path})")
-    print(table(result))
+    print(core_report.text(core_report.report(result)))
     print(f"{result['n']:,} examples in {time.perf_counter() - began:.1f} s on {device}")
     if args.out:
         write_json(args.out, result | {"run": args.run, "bundle": str(path)})
-        print(f"written to {args.out}")
+        print(f"written to {args.out}; as a table and a figure, or beside another: python -m gpt2course.core_report {args.out}")
 
 
 if __name__ == "__main__":

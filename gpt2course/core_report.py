@@ -167,6 +167,8 @@ def notes(result: dict) -> list[str]:
     if most:
         lines.append(f"At most {most:,} examples a task: biased. The few-shot examples are drawn from those kept, so the prompts differ too; "
                      "with 500, published scores read about 0.01 higher than with all.")  # fmt: skip
+    if result.get("draw"):
+        lines.append(f"Few-shot draw {result['draw']}, not the published one: for the noise of the evaluation, not for comparison with other models.")
     if result["name"] == "CORE v2":
         lines.append("Baselines DCLM v2: not to be compared with published CORE, which uses v1.")
     elif result["name"] != "CORE":

@@ -315,6 +315,7 @@ def load_tokenizer(folder):
             raise UserError(f"GPT-2 tokenizer in {folder}: {problem}; download vocab.json and merges.txt again")
 
     need(isinstance(vocab, dict) and "<|endoftext|>" in vocab, "vocab.json has no <|endoftext|>")
+    need(all(type(i) is int for i in vocab.values()), "vocab.json holds an id that is no whole number")
     # in these files a byte is written as a character: itself where it can be seen, else one from U+0100 on, in order
     seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [b for b in range(256) if b not in seen]
@@ -323,6 +324,7 @@ def load_tokenizer(folder):
     ids = {bytes(byte[c] for c in name): i for name, i in vocab.items() if name != "<|endoftext|>"}
     need(sorted(ids.values()) == list(range(len(ids))) and vocab["<|endoftext|>"] == len(ids), "the ids of vocab.json are not 0, 1, 2 and so on with <|endoftext|> last")
     ranks = sorted(ids, key=ids.get)
+    need(all(len(token) == 1 for token in ranks[:256]), "the first 256 tokens of vocab.json are not the 256 bytes")
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     need(len(merges) == len(ranks) - 256, f"merges.txt has {len(merges)} merges, vocab.json {len(ranks)} tokens: 256 more are expected")
     for i, pair in enumerate(merges):

@@ -311,9 +311,6 @@ def core_report_figure(report: dict) -> Figure:
         colour, mark = (BLUE, "o") if model == "this model" else (VERMILION, "^") if [model] == best else (GREY, "s")
         top.errorbar([value], [row], xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], color=colour, marker=mark, markersize=6, **whiskers)
         top.annotate(f"{value:.4f}", (high, row), (5, 0), textcoords="offset points", va="center", fontsize=FONT, color=colour)
-    ends = [v for _, _, span in means for v in span] + ([report["bar"]] if "bar" in report else [])
-    pad = (max(ends) - min(ends)) or 0.01
-    top.set_xlim(min(ends) - 0.05 * pad, max(ends) + (0.17 if len(means) > 1 else 0.5) * pad)  # room for the numbers
     if "bar" in report:
         top.axvline(report["bar"], color=BLACK, linewidth=1.2, linestyle="--")
     top.set_yticks(range(len(means)), [model for model, *_ in means])

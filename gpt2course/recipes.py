@@ -214,6 +214,8 @@ def override(recipe: Recipe, changes: dict) -> Recipe:
             near = difflib.get_close_matches(name, known, n=3)
             raise UserError(f"recipe {recipe.name!r} has no setting {name!r}" + (f"; did you mean {' or '.join(near)}? " if near else "; ")
                             + "`python -m gpt2course.recipes jan29 --depth 24` prints them all")  # fmt: skip
+        if name == "architecture":  # with it, settings of the other one would be there and do nothing
+            raise UserError(f"recipe {recipe.name!r}: architecture = {shown(value)} is not allowed; it comes with the recipe, and gpt2 is the one of 2019")
         if recipe.architecture == "gpt2" and name not in GPT2_SETTINGS:
             raise UserError(f"recipe {recipe.name!r} has no setting {name!r}: the model of 2019 and its optimizer have none; it has {', '.join(sorted(GPT2_SETTINGS))}")
         kind = known[name].type
@@ -271,7 +273,6 @@ def _check(r: Recipe) -> None:
     need(r.ns_steps <= 5, "ns_steps", "there are coefficients for 1 to 5 iterations")
     need(r.matrix_optimizer in ("adamw", "muon"), "matrix_optimizer", "adamw or muon")
     need(r.batch_rule in ("fixed", "horizon"), "batch_rule", "fixed or horizon")
-    need(r.architecture in ("modern", "gpt2"), "architecture", "modern or gpt2")
     need(r.lr_schedule in ("linear", "cosine"), "lr_schedule", "linear or cosine")
     need(r.weight_decay_rule in ("depth", "horizon", "fixed"), "weight_decay_rule", "depth, horizon or fixed")
     need(0 <= r.warmup_ratio < 1, "warmup_ratio", "it is a share, 0 to below 1")

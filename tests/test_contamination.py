@@ -82,7 +82,7 @@ def reference(made: Bundle, documents: list[str], common: int, dirty: float) -> 
             else:
                 question, right = e["context"].strip() + task.delimiter, e["continuation"]
             item = reference_words(question + right)
-            meet = len(item) - max(1, len(item) - len(reference_words(question)))
+            meet = len(reference_words(question))
             row["items"] += 1
             row["short"] += len(item) < 8
             row["whole"] += 8 <= len(item) < 13
@@ -92,7 +92,7 @@ def reference(made: Bundle, documents: list[str], common: int, dirty: float) -> 
             row["found"] += bool(hits)
             row["dirty"] += bool(grams) and len(hits) / len(grams) > dirty
             row["mostly"] += bool(grams) and len(hits) / len(grams) >= 0.8
-            row["answer"] += any(i < max(1, meet) and i + len(g) > meet for i, g in hits)
+            row["answer"] += any(i < meet < i + len(g) for i, g in hits)
             grams_all, hits_all = grams_all + len(grams), hits_all + len(hits)
         report[task.label] = dict(row) | dict(share=hits_all / max(1, grams_all), common=len(too_common))
     return report
@@ -225,6 +225,10 @@ def test_what_of_an_item_counts():
     long = Task("long", "multiple_choice", 3, " ", 0.5, [dict(query=" ".join(w[:15]), choices=[" ".join(w[15:]), wrong], gold=0)])
     row = look(long, " ".join(w[15:]))["tasks"]["long"]  # the answer alone, as a text on which squad asks may hold it
     assert (row["found"], row["answer"]) == (1, 0) and look(long, " ".join(w[14:]))["tasks"]["long"]["answer"] == 1
+    for n in (10, 20):  # brackets are no words, so that the answer cannot be seen
+        signs = Task("signs", "multiple_choice", 3, " ", 0.5, [dict(query=" ".join(w[:n]), choices=[") ]", "("], gold=0)])
+        assert look(signs, " ".join(w[:n]) + " ) ]")["tasks"]["signs"]["found"] == 1
+        assert look(signs, " ".join(w[:n]) + " ) ]")["tasks"]["signs"]["answer"] == 0
     schema = Task("s", "schema", 0, " ", 0.5, [dict(context_options=[wrong, question], continuation=right, gold=1)])
     assert look(schema, f"{question} {right}")["tasks"]["s"]["share"] == 1.0 and look(schema, f"{wrong} {right}")["tasks"]["s"]["share"] == 0
 
@@ -290,7 +294,7 @@ class Made:
 
     def read_block(self, b):
         self.read += 1
-        return [filler(b * self.each + i, self.n) for i in range(self.each)]
+        return ["é " + filler(b * self.each + i, self.n - 1) for i in range(self.each)]
 
 
 def test_memory_does_not_grow_with_the_training_text(monkeypatch):

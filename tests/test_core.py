@@ -428,8 +428,8 @@ def test_command_prints_a_table_and_writes_json(tmp_path, monkeypatch, capsys):
     core.main(core.Core("some-run", max_examples=5, tasks=("pronouns", "next_word"), out=str(out), plain=True))
     text, result = capsys.readouterr().out, json.loads(out.read_text())
     assert result["name"] == "mini-CORE" and result["n"] == 10 and result["run"] == "some-run"
-    assert f"mini-CORE {result['core']:.4f}" in text and "2 of 7 tasks, at most 5 examples" in text
-    assert " CORE" not in text.replace("mini-CORE", "")  # never under the other's name
+    assert f"mini-CORE, 2 of 7 tasks {result['core']:.4f}" in text and "At most 5 examples a task: biased" in text
+    assert "mini-CORE, 2 of 7 tasks is not CORE" in text or "mini-CORE is not CORE" in text  # never under the other's name
     shutil.copytree(MINI, tmp_path / "eval" / "eval_bundle")  # a bundle in the home folder comes before the packaged one
     assert core.default_bundle() == tmp_path / "eval" / "eval_bundle"
 

@@ -210,6 +210,7 @@ def test_direction_and_probability():
     assert made["difference"] > 0.04 and made["above"] == 1.0 and made["interval"][0] > 0 and made["core"][0] > made["core"][1]
     back = compare(b, a)
     assert back["difference"] == pytest.approx(-made["difference"]) and back["above"] == 0.0
+    assert made["tasks"]["squad"]["beyond_noise"] and back["tasks"]["squad"]["beyond_noise"]
     assert "first" in core_report.comparison_text(made) and " *" in core_report.comparison_text(made)
 
 
@@ -222,7 +223,9 @@ def test_tasks_without_both_decisions_are_resampled_apart():
     for label in ("squad", "copa"):
         r, s = a["tasks"][label], b["tasks"][label]
         exact = sum(t["accuracy"] * (1 - t["accuracy"]) / t["n"] for t in (r, s)) ** 0.5 / (1 - r["random_baseline"])
-        assert made["tasks"][label]["se"] == pytest.approx(exact, rel=0.04)
+        t = made["tasks"][label]
+        assert t["se"] == pytest.approx(exact, rel=0.04) and t["interval"][0] < t["difference"] < t["interval"][1]
+        assert sum(t["interval"]) / 2 == pytest.approx(t["difference"], abs=0.3 * exact)
 
 
 @pytest.mark.parametrize("change", [dict(name="CORE v2"), dict(baselines="DCLM v2"), "task", "guess"])
@@ -261,6 +264,9 @@ DAMAGE = {
     "tasks a list": lambda r: r | dict(tasks=[1]),
     "no name": lambda r: {k: v for k, v in r.items() if k != "name"},
     "baselines": lambda r: r | dict(baselines=None),
+    "right with other signs": lambda r: r["tasks"]["copa"].update(right=r["tasks"]["copa"]["right"].replace("0", "x")),
+    "right with one more": lambda r: r["tasks"]["copa"].update(right=r["tasks"]["copa"]["right"] + "0"),
+    "accuracy yes": lambda r: r["tasks"]["copa"].update(accuracy=True, right=None),
     "a foreign task": lambda r: r | dict(tasks=r["tasks"] | dict(arithmetic=r["tasks"]["copa"])),
 } | {
     f"{key} {value}": lambda r, key=key, value=value: r["tasks"]["copa"].update({key: value})
@@ -304,7 +310,7 @@ def test_files_that_are_none(tmp_path):
 def test_what_the_numbers_do_not_say():
     whole, some = report(like_gpt2()), report(like_gpt2(most=500))
     assert "0.006" in whole["notes"][0] and "1,000" in whole["notes"][1] and "0.0071" in whole["notes"][1] and len(whole["notes"]) == 2
-    assert "At most 500" in some["notes"][2] and "0.01" in some["notes"][2] and "few-shot" in some["notes"][2]
+    assert "At most 500" in some["notes"][2] and "with 500, published" in some["notes"][2] and "0.01" in some["notes"][2] and "few-shot" in some["notes"][2]
     assert not any("bar is itself" in line for line in report(mini(a=row([1, 0])))["notes"])
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,11 +11,25 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from gpt2course.attention import Cache
+from gpt2course.evaluate import bits_per_byte
 from gpt2course.files import UserError
 from gpt2course.gpt2 import GPT2, SIZES, GPT2Config, load_released, load_tokenizer
 from gpt2course.losses import cross_entropy_plain
+from gpt2course.recipes import make_model, make_optimizer, resolve
 
 TINY = GPT2Config(vocab_size=97, sequence_len=24, n_layer=3, n_head=2, n_embd=128)
+
+
+class Bytes:
+    """A tokenizer whose tokens are bytes; 256 is BOS."""
+
+    bos = 256
+
+    def encode_batch(self, documents):
+        return [list(d.encode()) for d in documents]
+
+    def token_bytes(self):
+        return np.array([1] * 256 + [0] * 10, dtype=np.int32)
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +201,23 @@ def test_it_learns():
         loss.backward()
         optimizer.step()
     assert loss.item() < 2
+
+
+def test_a_plan_trains_and_is_evaluated():
+    """From the plan alone: the loss falls in 30 steps, and so do the bits per byte of the text it was shown."""
+    plan = resolve("gpt2", depth=2, width=32, head_dim=16, sequence_len=16, vocab_size=266, batch_tokens=128, steps=30, matrix_adamw_lr=2e-3)
+    model = make_model(plan).init_weights(0)
+    optimizer, text = make_optimizer(model, plan), list(b"the cat sat on the mat; " * 40)
+    x = torch.tensor([[256, *text[i : i + 16]] for i in range(8)])  # (8, 17): BOS and 16 bytes
+    before, losses = bits_per_byte(model, ["the cat sat"], Bytes(), 16)[0], []
+    for step in range(plan.steps):
+        loss = model(x[:, :-1], x[:, 1:])
+        loss.backward()
+        optimizer.step(plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step))
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(math.log(266), abs=0.1) and losses[-1] < losses[0] - 2
+    assert bits_per_byte(model, ["the cat sat"], Bytes(), 16)[0] < before - 2
 
 
 # ---- released files
@@ -446,6 +478,8 @@ def test_the_released_tokenizer_is_read(folder):
     (lambda d: (d / "merges.txt").write_text((d / "merges.txt").read_text().replace("i n", "i m")), r"merge 4 \(i m\) does not make token 259"),
     (lambda d: (d / "vocab.json").write_text("[]"), "has no <|endoftext|>"),
     (lambda d: (d / "vocab.json").write_text((d / "vocab.json").read_text().replace('"the": 257', '"the": 300')), "are not 0, 1, 2 and so on"),
+    (lambda d: (d / "vocab.json").write_text((d / "vocab.json").read_text().replace('"the": 257', '"the": null')), "an id that is no whole number"),
+    (lambda d: (d / "vocab.json").write_text((d / "vocab.json").read_text().replace('"Z": 57', '"ab": 57')), "the first 256 tokens of vocab.json are not the 256 bytes"),
     (lambda d: (d / "vocab.json").write_text((d / "vocab.json").read_text()[:-9]), "not valid JSON")])  # fmt: skip
 def test_a_damaged_tokenizer_is_refused(folder, spoil, text):
     spoil(folder)

@@ -153,6 +153,13 @@ def test_settings_of_later_rungs_are_refused_for_gpt2(name):
         resolve("gpt2", **{name: getattr(LADDER["jan29"], name)})
 
 
+@pytest.mark.parametrize("recipe,value", [("modern", "gpt2"), ("jan29", "modern"), ("gpt2", "modern"), ("gpt2", 3)])
+def test_the_architecture_comes_with_the_recipe(recipe, value):
+    """Else jan29's windows and Muon could be asked for with the model of 2019, and would do nothing."""
+    with pytest.raises(UserError, match=f"recipe '{recipe}': architecture = .* is not allowed; it comes with the recipe"):
+        resolve(recipe, architecture=value)
+
+
 def test_a_plan_written_before_there_was_a_gpt2_rung_still_loads():
     plan = resolve("jan29", depth=4)
     old = json.loads(json.dumps(plan.to_json()))
