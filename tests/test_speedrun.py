@@ -98,7 +98,7 @@ REFUSED = [  # value as it arrives, and what the error must say
     ("max_cost_usd", 5, "needs price_per_hour"), ("name", "../x", "letters, digits"), ("name", "a b", "letters, digits"), ("name", ".hidden", "letters, digits"), ("name", True, "letters, digits"),
     ("name", "x" * 101, "at most 100"), ("corpus", 3.5, "embedded, or the path"), ("corpus", "a\nb", "embedded, or the path"), ("settings", "steps", "name=value"), ("settings", ["steps=1"], "name=value"),
     ("settings", "steps = 1", "name=value"), ("settings", "steps=1 steps=2", "each name once"), ("settings", "step=1", r"no setting 'step'; did you mean steps"),
-    ("settings", "steps=true", "setting steps = 'true' is not of type int"), ("settings", "width=100", "width 100 is not a multiple of head_dim"), ("settings", "corpus=x", "no setting 'corpus'"), ("core_examples", 0, "from 1 to"),
+    ("settings", "steps=true", "setting steps = 'true' is not allowed; it must be a whole number, or none"), ("settings", "width=100", "width 100 is not a multiple of head_dim"), ("settings", "corpus=x", "no setting 'corpus'"), ("core_examples", 0, "from 1 to"),
     ("core_examples", "all", "whole number"), ("force_stage", "training", "one of preflight, data"), ("force_stage", True, "one of preflight"), ("dept", 4, "parameter dept does not exist; did you mean depth"),
     ("max_cost", 4, "did you mean max_cost_usd"), ("resolved", {}, "parameter resolved does not exist"), ("batch_tokens", 9, "there are profile, name, recipe")]  # fmt: skip
 
