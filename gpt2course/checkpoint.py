@@ -155,7 +155,8 @@ def run_config(name_or_path: str) -> dict:
 def load_model(name_or_path: str, device: str = "auto"):
     """(model, tokenizer, plan) of a run's newest good checkpoint, or of the checkpoint folder given; for evaluation.
 
-    A folder with released GPT-2 weights (model.safetensors, vocab.json, merges.txt) is read too; its plan is None.
+    A folder with released GPT-2 weights (model.safetensors, vocab.json, merges.txt) is read too, and with
+    `transformers` installed the folder of any other causal language model; their plan is None.
     """
     from gpt2course.gpt2 import load_released, load_tokenizer
     from gpt2course.recipes import Plan, make_model
@@ -164,6 +165,11 @@ def load_model(name_or_path: str, device: str = "auto"):
     if (Path(name_or_path) / "vocab.json").is_file():
         where = pick_device(device)
         return load_released(name_or_path, compute_dtypes(where)[0]).to(where).eval(), load_tokenizer(name_or_path), None
+    if (Path(name_or_path) / "config.json").is_file() and "model_type" in read_json(Path(name_or_path) / "config.json"):
+        from gpt2course import hf
+
+        where = pick_device(device)
+        return *hf.load(name_or_path, where, compute_dtypes(where)[0]), None
     run = run_dir(name_or_path)
     plan = Plan.from_json(run_config(str(run))["plan"])
     if (Path(name_or_path) / STATE).is_file():

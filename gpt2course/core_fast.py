@@ -105,8 +105,8 @@ class Prompts:
         return [before + row[1:] for row in rows], [(start + n, end + n) for start, end in spans]
 
 
-def readings(kind: str, i: int, rows, spans, max_len: int | None) -> list[Reading]:
-    """How to read example i: rows and spans as `core.tokens_and_spans` gives them."""
+def readings(kind: str, i: int, rows, spans, max_len: int | None, shares: bool = True) -> list[Reading]:
+    """How to read example i: rows and spans as `core.tokens_and_spans` gives them. shares: whether the model has a cache."""
     whole = max_len is None or max(map(len, rows)) <= max_len
     if not whole:
         rows, spans = core.crop(rows, spans, max_len)  # each by its own overflow: they no longer share a beginning
@@ -114,7 +114,7 @@ def readings(kind: str, i: int, rows, spans, max_len: int | None) -> list[Readin
     for c, (row, span) in enumerate(zip(rows, spans)):
         options.setdefault((tuple(row), span), []).append(c)
     distinct = [((i, tuple(which)), list(row), span) for (row, span), which in options.items()]
-    if kind == "multiple_choice" and whole:
+    if kind == "multiple_choice" and whole and (shares or max(end - start for start, end in spans) == 1):
         start = spans[0][0]
         return [Reading(np.array(rows[0][:start], np.int32), after=[(answer, row[start:]) for answer, row, _ in distinct])]
     found = []
@@ -281,7 +281,7 @@ def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=N
     try:
         prompts, answers, part, size, first = Prompts(task, n, tokenizer), {}, [], 0, 0
         for k, i in enumerate(indices):
-            part += readings(task.kind, i, *prompts.rows(i), max_len)
+            part += readings(task.kind, i, *prompts.rows(i), max_len, getattr(reader.model, "shares", True))
             size += len(part[-1].row)
             if size > PART or k == len(indices) - 1:
                 part = merge(part)
