@@ -162,10 +162,15 @@ def load_model(name_or_path: str, device: str = "auto"):
     from gpt2course.recipes import Plan, make_model
     from gpt2course.tokenizer import Tokenizer
 
-    if (Path(name_or_path) / "vocab.json").is_file():
+    about = Path(name_or_path) / "config.json"
+    kind = read_json(about).get("model_type") if about.is_file() else "gpt2"  # a run's own config.json has no model_type
+    if kind == "gpt2" and (about.parent / "vocab.json").is_file():
         where = pick_device(device)
-        return load_released(name_or_path, compute_dtypes(where)[0]).to(where).eval(), load_tokenizer(name_or_path), None
-    if (Path(name_or_path) / "config.json").is_file() and "model_type" in read_json(Path(name_or_path) / "config.json"):
+        model, tokenizer = load_released(name_or_path, compute_dtypes(where)[0]).to(where).eval(), load_tokenizer(name_or_path)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise UserError(f"{name_or_path}: its tokenizer has {tokenizer.vocab_size} tokens, its model {model.config.vocab_size}; they do not belong together: download both again")
+        return model, tokenizer, None
+    if kind is not None and about.is_file():
         from gpt2course import hf
 
         where = pick_device(device)

@@ -122,8 +122,8 @@ def memory_estimate(
 ) -> Memory:  # fmt: skip
     """An estimate of the memory of one training step on one device, without sharding, from plain numbers.
 
-    params: parameters by group, as `GPT.num_params` gives them (wte, value_embeds, lm_head, matrices, scalars; others are
-    ignored). B rows of T tokens at a time. Bytes of a value: weight_bytes for matrices, head and scalars, embed_bytes for
+    params: parameters by group, as `GPT.num_params` gives them (wte, wpe, value_embeds, lm_head, matrices, scalars; others
+    are ignored). B rows of T tokens at a time. Bytes of a value: weight_bytes for matrices, head and scalars, embed_bytes for
     wte and value embeddings, compute_bytes for activations. loss_chunk: rows of logits that exist at a time
     (losses.py), None for all of them. compiled: with torch.compile, which keeps fewer activations.
 
@@ -141,8 +141,9 @@ def memory_estimate(
     _positive(B=B, T=T, n_layer=n_layer, n_embd=n_embd, vocab_size=vocab_size)
     if matrix_optimizer not in ("muon", "adamw"):
         raise UserError(f"matrix_optimizer = {matrix_optimizer!r} is not allowed; muon or adamw")
-    group = {name: params.get(name, 0) for name in ("wte", "value_embeds", "lm_head", "matrices", "scalars")}
-    embeds, matrices = group["wte"] + group["value_embeds"], group["matrices"]
+    group = {name: params.get(name, 0) for name in ("wte", "wpe", "value_embeds", "lm_head", "matrices", "scalars")}
+    embeds, matrices = group["wte"] + group["wpe"] + group["value_embeds"], group["matrices"]
+    head = group["lm_head"] or group["wte"]  # GPT-2's is its embedding
     others = group["lm_head"] + group["scalars"]
     weights = (matrices + others) * weight_bytes + embeds * embed_bytes
     matrix_state = matrices + matrices / n_embd if matrix_optimizer == "muon" else 2 * matrices
@@ -150,11 +151,11 @@ def memory_estimate(
     if loss_chunk is None:
         logits = B * T * vocab_size * (4 + compute_bytes)
     else:
-        logits = min(loss_chunk, B * T) * vocab_size * (3 * 4 + compute_bytes) + values * compute_bytes + group["lm_head"] * 4
+        logits = min(loss_chunk, B * T) * vocab_size * (3 * 4 + compute_bytes) + values * compute_bytes + head * 4
     scratch = matrices / 3 * (2 * weight_bytes + 4 * compute_bytes) if matrix_optimizer == "muon" else 2 * 4 * max(group.values())
     return Memory(
         weights=weights,
-        weight_copies=(matrices + group["lm_head"]) * compute_bytes if compute_bytes != weight_bytes else 0,
+        weight_copies=(matrices + head) * compute_bytes if compute_bytes != weight_bytes else 0,
         gradients=weights,
         optimizer=matrix_state * weight_bytes + 2 * others * weight_bytes + 2 * embeds * embed_bytes,
         activations=((SAVED_COMPILED if compiled else SAVED_EAGER) * n_layer + 2) * values * compute_bytes,

@@ -66,9 +66,11 @@ def open_run(params: Params) -> Run:
 
 
 def fingerprint(path) -> str:
-    """Of a file, or of all files in a folder: names, sizes and times, as a digest; "" for a name that is no path."""
-    path = Path(path).expanduser()
-    if not path.exists():
+    """Of a corpus's or a bundle's file, or of all files in its folder: names, sizes and times, as a digest; "" where there is none."""
+    from gpt2course.data import corpus_path
+
+    path = corpus_path(str(path))
+    if path is None or not path.exists():
         return ""
     found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return jobs.digest([[str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns] for p in found])

@@ -155,9 +155,7 @@ def test_bad_sizes(bad):
 # ---- numbers of the released models
 
 
-@pytest.mark.parametrize(
-    "name, total", [("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080), ("gpt2-xl", 1_557_611_200)]
-)
+@pytest.mark.parametrize("name, total", [("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080), ("gpt2-xl", 1_557_611_200)])
 def test_parameter_counts_of_the_four_sizes(name, total):
     config = SIZES[name]
     with torch.device("meta"):
@@ -453,7 +451,7 @@ def folder(tmp_path):
     hidden = [b for b in range(256) if b not in seen]
     letter = {b: chr(b) for b in seen} | {b: chr(256 + i) for i, b in enumerate(hidden)}
     order = seen + hidden  # GPT-2's own order of the bytes
-    merges = [("t", "h"), ("th", "e"), (letter[32], "the"), ("i", "n"), (letter[32], "a"), (letter[10], letter[10])]
+    merges = [("t", "h"), ("th", "e"), (letter[32], "the"), ("i", "n"), (letter[32], "a"), (letter[10], letter[10]), ("1", "2"), ("12", "3")]
     names = [letter[b] for b in order] + ["".join(m) for m in merges] + ["<|endoftext|>"]
     (tmp_path / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}), encoding="utf-8")
     (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
@@ -464,17 +462,18 @@ def folder(tmp_path):
 
 def test_the_released_tokenizer_is_read(folder):
     t = load_tokenizer(folder)
-    assert t.vocab_size == 263 and t.bos == 262 and t.special == {"<|endoftext|>": 262}
+    assert t.vocab_size == 265 and t.bos == 264 and t.special == {"<|endoftext|>": 264}
     words = {bytes(token): i for i, token in enumerate(t.ranks)}
-    assert t.encode("the thin a", bos=True) == [262, words[b"the"], words[b" "], words[b"th"], words[b"in"], words[b" a"]]
-    assert t.encode("<|endoftext|>")[0] != 262 and t.token_bytes()[262] == 0
+    assert t.encode("the thin a", bos=True) == [264, words[b"the"], words[b" "], words[b"th"], words[b"in"], words[b" a"]]
+    assert t.encode("123") == [words[b"123"]]  # GPT-2 keeps a run of digits together, our own tokenizer does not
+    assert t.encode("<|endoftext|>")[0] != 264 and t.token_bytes()[264] == 0
     for text in ("in the beginning\n\n", "ünïcödé 漢字 🙂\x00"):
         assert t.decode(t.encode(text)) == text
 
 
 @pytest.mark.parametrize("spoil,text", [
     (lambda d: (d / "merges.txt").unlink(), "merges.txt cannot be read"),
-    (lambda d: (d / "merges.txt").write_text("#version: 0.2\nt h\n"), "has 1 merges, vocab.json 262 tokens"),
+    (lambda d: (d / "merges.txt").write_text("#version: 0.2\nt h\n"), "has 1 merges, vocab.json 264 tokens"),
     (lambda d: (d / "merges.txt").write_text((d / "merges.txt").read_text().replace("i n", "i m")), r"merge 4 \(i m\) does not make token 259"),
     (lambda d: (d / "vocab.json").write_text("[]"), "has no <|endoftext|>"),
     (lambda d: (d / "vocab.json").write_text((d / "vocab.json").read_text().replace('"the": 257', '"the": 300')), "are not 0, 1, 2 and so on"),
@@ -506,3 +505,22 @@ def test_released_weights_are_scored_like_a_run(folder, capsys, monkeypatch, tmp
     assert slow["max_len"] == 64 and slow["core"] == fast["core"]
     assert {k: v["accuracy"] for k, v in slow["tasks"].items()} == {k: v["accuracy"] for k, v in fast["tasks"].items()}
     assert "mini-CORE" in capsys.readouterr().out
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(folder):
+    from gpt2course.checkpoint import load_model
+
+    model = GPT2(GPT2Config(200, 64, 2, 2, 128)).init_weights(3)
+    save_file(released(model), folder / "model.safetensors")
+    with pytest.raises(UserError, match="its tokenizer has 265 tokens, its model 200"):
+        load_model(str(folder), "cpu")
+
+
+def test_the_memory_estimate_counts_all_of_gpt2():
+    """Weights, gradients and two moments of every parameter, in float32."""
+    from gpt2course.cost import memory_estimate
+    from gpt2course.recipes import resolve
+
+    plan = resolve("gpt2", depth=4, width=128, head_dim=64, sequence_len=256, vocab_size=4096, batch_tokens=2048, steps=10)
+    m = memory_estimate(plan.params, B=8, T=256, n_layer=4, n_embd=128, vocab_size=4096, matrix_optimizer="adamw", embed_bytes=4, compute_bytes=4)
+    assert m.weights == m.gradients == 4 * plan.params["total"] and m.optimizer == 8 * plan.params["total"]
