@@ -74,7 +74,8 @@ def do_preflight(r: dict) -> dict:
     say("warning" if few else "ok", "threads", f"{threads} of {cores} cores" + ("; unset OMP_NUM_THREADS to use them all" if few else ""))
     bytes_each = 2 if device.type == "cuda" else 4
     m = memory_estimate(plan["params"], B=r["device_batch"], T=model["sequence_len"], n_layer=model["n_layer"], n_embd=model["n_embd"], vocab_size=model["vocab_size"],
-                        matrix_optimizer=plan["recipe"]["matrix_optimizer"], embed_bytes=4 if plan["recipe"]["architecture"] == "gpt2" else bytes_each, compute_bytes=bytes_each, compiled=device.type == "cuda")  # fmt: skip
+                        matrix_optimizer=plan["recipe"]["matrix_optimizer"], embed_bytes=4 if plan["recipe"]["architecture"] == "gpt2" else bytes_each,
+                        compute_bytes=bytes_each, compiled=device.type == "cuda")  # fmt: skip
     free, need = (torch.cuda.mem_get_info(device)[0], m.total * 1.1) if device.type == "cuda" else (memory_available(), m.total * 1.1 + 0.5e9)
     if free is None:
         say("ok", "memory", f"the run needs about {need / 1e9:.1f} GB; what is free is unknown on this system")
