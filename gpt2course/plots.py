@@ -27,7 +27,7 @@ WIDTH = 7.0  # inches
 FONT = 11.0  # points
 
 
-def _figure(height: float, rows: int = 1, **kw):
+def figure(height: float, rows: int = 1, **kw):
     """A Figure of the course's width with `rows` axes below each other: (figure, list of axes)."""
     fig = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     axes = [fig.add_subplot(rows, 1, 1)]
@@ -43,14 +43,15 @@ def _figure(height: float, rows: int = 1, **kw):
     return fig, axes
 
 
-def _label(ax, x: str | None = None, y: str | None = None) -> None:
+def name_axes(ax, x: str | None = None, y: str | None = None) -> None:
+    """What an axis shows, with its unit."""
     if x:
         ax.set_xlabel(x, fontsize=FONT)
     if y:
         ax.set_ylabel(y, fontsize=FONT)
 
 
-def _amount(value: float, _pos=None) -> str:
+def amount(value: float, _pos=None) -> str:
     """1500000 -> "1.5M": counts on axes, with at most three figures."""
     for scale, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= scale * 0.9995:
@@ -63,7 +64,7 @@ def _time_unit(longest: float) -> tuple[float, str]:
     return (3600, "hours") if longest > 2 * 3600 else (60, "minutes") if longest > 600 else (1, "seconds")
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """80 ms, 242 s, 45.2 min or 3.04 h."""
     if seconds < 0.995:
         return f"{seconds * 1000:.0f} ms"
@@ -79,6 +80,59 @@ def _columns(metrics: list[dict], kind: str, *names: str) -> list[list[float]]:
     return [[line[n] for line in lines] for n in names]
 
 
+COURSE = ("the 600x\nstory", "tokenizer", "data", "GPT", "training", "Muon", "windows", "lambdas",
+          "value em-\nbeddings", "scaling\nlaws", "CORE", "several\nGPUs", "speed", "talking\nto it", "the\nspeedrun")  # fmt: skip
+
+
+def strip(lesson: int) -> Figure:
+    """Where we are: the course as a strip of blocks in two rows, with the block of `lesson` (0 to 14) lit and those before it tinted."""
+    if not 0 <= lesson < len(COURSE):
+        raise UserError(f"lesson {lesson} does not exist; the lessons are 0 to {len(COURSE) - 1}")
+    fig = Figure(figsize=(WIDTH, 1.5), facecolor="white")
+    ax = fig.add_axes((0.005, 0.01, 0.99, 0.98))
+    ax.set_axis_off()
+    ax.set_xlim(0, 8)
+    ax.set_ylim(2, 0)
+    for i, name in enumerate(COURSE):
+        x, y = i % 8, i // 8
+        colour = ORANGE if i == lesson else TINTS[0] if i < lesson else "#EEEEEE"
+        ax.add_patch(Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, color=colour, linewidth=0))
+        ax.text(x + 0.5, y + 0.28, f"{i:02}", ha="center", va="center", fontsize=FONT, weight="bold", color=BLACK)
+        ax.text(x + 0.5, y + 0.65, name, ha="center", va="center", fontsize=FONT, color=BLACK, linespacing=0.95)
+    words = [name.replace("-\n", "").replace("\n", " ") for name in COURSE]
+    before = f" after {', '.join(words[:lesson])}" if lesson else ""
+    fig.alt = f"Where we are: lesson {lesson:02} of 00 to {len(COURSE) - 1}, {words[lesson]},{before}." if before else f"Where we are: lesson 00 of {len(COURSE) - 1}, {words[0]}."
+    return fig
+
+
+def ladder(runs: dict[str, list[float]], rungs: list[str]) -> Figure:
+    """The ladder: validation bits per byte of each rung, a dot for each seed and a line for their mean; rungs without runs stay empty.
+
+    runs: recipe -> bits per byte of its seeds; rungs: all recipes, from the first to the last.
+    """
+    if not any(runs.values()):
+        raise UserError("there is nothing to draw: no rung of the ladder has a run")
+    fig, (ax,) = figure(0.9 + 0.36 * len(rungs), grid="x")
+    means = []
+    for row, name in enumerate(rungs):
+        values = runs.get(name, [])
+        if values:
+            means.append((name, sum(values) / len(values), len(values)))
+            ax.plot([means[-1][1]] * 2, [row - 0.32, row + 0.32], color=BLUE, linewidth=2.5)
+            ax.plot(values, [row] * len(values), "o", color=ORANGE, markersize=6, markeredgecolor="white", markeredgewidth=0.5)
+            ax.annotate(f"{means[-1][1]:.3f}", (max(values), row), (9, 0), textcoords="offset points", va="center", fontsize=FONT, color=BLUE)
+    ax.set_yticks(range(len(rungs)), rungs)
+    for text, name in zip(ax.get_yticklabels(), rungs):
+        text.set_color(BLACK if runs.get(name) else "#999999")
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(rungs) - 0.4, -0.6)
+    low, high = min(min(v) for v in runs.values() if v), max(max(v) for v in runs.values() if v)
+    ax.set_xlim(low - 0.08 * (high - low or 1), high + 0.2 * (high - low or 1))
+    name_axes(ax, "validation bits per byte (lower is better); dots: seeds, bar: mean")
+    fig.alt = "The ladder, validation bits per byte: " + ", ".join(f"{name} {mean:.3f} (mean of {n})" for name, mean, n in means) + "."
+    return fig
+
+
 def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
     """Training loss and validation bits per byte against tokens.
 
@@ -88,9 +142,9 @@ def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
     final = [m for m in metrics if m.get("kind") == "eval" and m.get("final")][-1:]  # on all validation text, the others on its beginning
     curve = [m for m in metrics if not (m.get("kind") == "eval" and m.get("final"))]
     eval_tokens, bpb = _columns(curve if any(m.get("kind") == "eval" for m in curve) else metrics, "eval", "tokens", "val_bpb")
-    fig, (top, bottom) = _figure(4.6, rows=2, sharex=True)
+    fig, (top, bottom) = figure(4.6, rows=2, sharex=True)
     top.plot(tokens, loss, color=BLUE, linewidth=1.6)
-    _label(top, y="training loss\n(nats per token)")
+    name_axes(top, y="training loss\n(nats per token)")
     bottom.plot(eval_tokens, bpb, color=VERMILION, linewidth=1.6, marker="o", markersize=4)
     last = final[0]["val_bpb"] if final else bpb[-1]
     low, high = min(*bpb, last), max(*bpb, last)
@@ -108,12 +162,12 @@ def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
     bottom.annotate(note, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=FONT, color=VERMILION)
     gap = (high - low) or 1.0
     bottom.set_ylim(low - 0.25 * gap, high + 0.25 * gap)
-    _label(bottom, "training tokens", "validation\n(bits per byte)")
+    name_axes(bottom, "training tokens", "validation\n(bits per byte)")
     bottom.set_xlim(0, max(tokens[-1], eval_tokens[-1]) * 1.01)
-    bottom.xaxis.set_major_formatter(FuncFormatter(_amount))
+    bottom.xaxis.set_major_formatter(FuncFormatter(amount))
     fig.align_ylabels()
     xz = "" if xz_bpb is None else f" A dashed line marks xz -9e on the same text at {xz_bpb:.3f}."
-    fig.alt = (f"Two curves against training tokens, up to {_amount(tokens[-1])}. Training loss goes from {loss[0]:.2f} to "
+    fig.alt = (f"Two curves against training tokens, up to {amount(tokens[-1])}. Training loss goes from {loss[0]:.2f} to "
                f"{loss[-1]:.2f} nats per token, validation from {bpb[0]:.3f} to {last:.3f} bits per byte.{xz}")  # fmt: skip
     return fig
 
@@ -126,14 +180,14 @@ def learning_rates(metrics: list[dict]) -> Figure:
     for name, label, colour in others:
         if any(m.get(name) is not None for m in metrics if m.get("kind") == "train"):
             parts.append((label, colour, *_columns(metrics, "train", "step", name)))
-    fig, axes = _figure(0.7 + 1.45 * len(parts), rows=len(parts), sharex=True)
+    fig, axes = figure(0.7 + 1.45 * len(parts), rows=len(parts), sharex=True)
     for ax, (label, colour, x, y) in zip(axes, parts):
         ax.plot(x, y, color=colour, linewidth=1.8)
-        _label(ax, y=label)
+        name_axes(ax, y=label)
         ax.yaxis.set_major_locator(MaxNLocator(3))
         pad = 0.12 * ((max(y) - min(y)) or abs(y[0]) or 1.0)
         ax.set_ylim(min(y) - pad, max(y) + pad)
-    _label(axes[-1], "step (optimizer updates)")
+    name_axes(axes[-1], "step (optimizer updates)")
     axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     fig.align_ylabels()
     fig.alt = f"Schedules over {steps[-1]:,} steps."
@@ -147,17 +201,17 @@ def throughput(metrics: list[dict]) -> Figure:
     seconds, rate = _columns(metrics, "train", "seconds", "tok_per_sec")
     median = sorted(rate)[len(rate) // 2]
     used = sorted(m["mfu"] for m in metrics if m.get("kind") == "train" and m.get("mfu") is not None)
-    fig, (ax,) = _figure(2.6)
+    fig, (ax,) = figure(2.6)
     scale, unit = _time_unit(seconds[-1])
     ax.plot([s / scale for s in seconds], rate, color=BLUE, linewidth=1.4)
     ax.axhline(median, color=BLACK, linewidth=1.2, linestyle="--")
-    text = f"median {_amount(median)} tokens/s" + (f", MFU {used[len(used) // 2]:.1%}" if used else "")
+    text = f"median {amount(median)} tokens/s" + (f", MFU {used[len(used) // 2]:.1%}" if used else "")
     ax.annotate(f"dashed: {text}", (0.99, 0.05), xycoords="axes fraction", ha="right", va="bottom", fontsize=FONT)
     ax.set_ylim(0, max(rate) * 1.1)
     ax.set_xlim(left=0)
-    _label(ax, f"training clock ({unit})", "tokens per second")
-    ax.yaxis.set_major_formatter(FuncFormatter(_amount))
-    spread = f"from {_amount(min(rate))} to {_amount(max(rate))} tokens/s"
+    name_axes(ax, f"training clock ({unit})", "tokens per second")
+    ax.yaxis.set_major_formatter(FuncFormatter(amount))
+    spread = f"from {amount(min(rate))} to {amount(max(rate))} tokens/s"
     fig.alt = f"Throughput over {seconds[-1] / scale:.3g} {unit} of training: {text}, {spread}."
     return fig
 
@@ -168,17 +222,17 @@ def where_time_went(seconds_by_stage: dict[str, float]) -> Figure:
         raise UserError("there is nothing to draw: no stage has a time")
     names, seconds = list(seconds_by_stage), [float(s) for s in seconds_by_stage.values()]
     total, (scale, unit) = sum(seconds) or 1.0, _time_unit(max(seconds))
-    fig, (ax,) = _figure(0.8 + 0.34 * len(names), grid="x")
+    fig, (ax,) = figure(0.8 + 0.34 * len(names), grid="x")
     bars = ax.barh(names, [s / scale for s in seconds], color=BLUE, height=0.68)
     shares = [f"{s / total:.0%}" if s / total >= 0.005 or s == 0 else "< 1%" for s in seconds]
-    ax.bar_label(bars, [f"{_time(s)}, {share}" for s, share in zip(seconds, shares)], padding=4, fontsize=FONT)
+    ax.bar_label(bars, [f"{time_text(s)}, {share}" for s, share in zip(seconds, shares)], padding=4, fontsize=FONT)
     ax.invert_yaxis()
     ax.set_xlim(0, (max(seconds) or 1.0) / scale * 1.3)  # room for the labels
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    _label(ax, f"wall-clock time ({unit})")
-    stages = [f"{name} {_time(s)} ({share})" for name, s, share in zip(names, seconds, shares)]
-    fig.alt = f"Where {_time(total)} went: {', '.join(stages)}."
+    name_axes(ax, f"wall-clock time ({unit})")
+    stages = [f"{name} {time_text(s)} ({share})" for name, s, share in zip(names, seconds, shares)]
+    fig.alt = f"Where {time_text(total)} went: {', '.join(stages)}."
     return fig
 
 
@@ -264,7 +318,7 @@ def core_bars(ours: dict[str, float], references: dict[str, dict[str, float]], n
 
     labels = ([f"mean of {len(tasks)}"] if same else []) + [t.removeprefix("bigbench_").replace("_", " ") for t in tasks]
     rows = range(len(labels))
-    fig, (ax,) = _figure(1.3 + 0.29 * len(labels), grid="x")
+    fig, (ax,) = figure(1.3 + 0.29 * len(labels), grid="x")
     ax.barh(rows, scores(ours), color=SKY, height=0.72, label=name)
     styles = tuple(zip((GREY, GREEN, ORANGE, VERMILION, PURPLE, BLUE), "sDo^vP"))
     for i, (model, values) in enumerate(references.items()):
@@ -279,7 +333,7 @@ def core_bars(ours: dict[str, float], references: dict[str, dict[str, float]], n
         ax.get_yticklabels()[0].set_fontweight("bold")
     if same or 0 < len(ours) < len(tasks):  # between the mean and the tasks, or our tasks and those that only others have
         ax.axhline(0.5 if same else len(ours) - 0.5, color=GREY, linewidth=0.8)
-    _label(ax, "centred accuracy (0 = guessing, 1 = perfect)")
+    name_axes(ax, "centred accuracy (0 = guessing, 1 = perfect)")
     handles, names = ax.get_legend_handles_labels()
     fig.legend(handles[-1:] + handles[:-1], names[-1:] + names[:-1], loc="outside upper center", ncols=3, fontsize=FONT,
                frameon=False, handletextpad=0.4, columnspacing=1.4)  # fmt: skip
@@ -314,7 +368,7 @@ def core_report_figure(report: dict) -> Figure:
     if "bar" in report:
         top.axvline(report["bar"], color=BLACK, linewidth=1.2, linestyle="--")
     top.set_yticks(range(len(means)), [model for model, *_ in means])
-    _label(top, f"{name}: mean centred accuracy")
+    name_axes(top, f"{name}: mean centred accuracy")
     rows = range(len(tasks))
     for shift, model, colour, mark in [(0.17, m, VERMILION, "^") for m in best] + [(-0.17 if best else 0.0, None, BLUE, "o")]:
         for row, task in zip(rows, tasks.values()):
@@ -327,7 +381,7 @@ def core_report_figure(report: dict) -> Figure:
                             markerfacecolor=colour if full else "white", **whiskers)  # fmt: skip
     bottom.axvline(0, color=BLACK, linewidth=1)
     bottom.set_yticks(rows, [label.removeprefix("bigbench_").replace("_", " ") for label in tasks])
-    _label(bottom, "centred accuracy (0 = guessing, 1 = perfect)")
+    name_axes(bottom, "centred accuracy (0 = guessing, 1 = perfect)")
     for ax, n in zip(axes, (len(means), len(tasks))):
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
@@ -380,7 +434,7 @@ def leaderboard_figure(rows: list, ours=None) -> Figure:
     drawn = [r for r in rows if r.core is not None]
     if not drawn:
         raise UserError("there is nothing to draw: no entry of the leaderboard has a CORE")
-    fig, (ax,) = _figure(4.2)
+    fig, (ax,) = figure(4.2)
     ax.axhline(GPT2_CORE, color=BLACK, linewidth=1.2, linestyle="--")
     for who, label, style in (
         ("published", "official record, by number", dict(marker="o", markersize=8, color=BLUE)),
@@ -415,7 +469,7 @@ def leaderboard_figure(rows: list, ours=None) -> Figure:
     pad = 0.1 * ((max(cores) - min(cores)) or 0.01)
     ax.set_ylim(min(cores) - pad, max(cores) + pad)
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    _label(ax, "training time (hours, log scale)", "CORE (mean centred accuracy)")
+    name_axes(ax, "training time (hours, log scale)", "CORE (mean centred accuracy)")
     handles, names = ax.get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper center", ncols=2, fontsize=FONT, frameon=False)
     official = [(r.id.rpartition("-")[2], r.hours, r.core) for r in drawn if r.who == "published" and r.id != "gpt2-2019"]

@@ -314,9 +314,9 @@ def test_one_line_of_metrics_is_enough():
 
 def test_amounts_and_times():
     amounts = {0: "0", 999: "999", 1000: "1k", 999_600: "1M", 524_288: "524k", 1_500_000: "1.5M", 8_757_706_752: "8.76B"}
-    assert {v: plots._amount(v) for v in amounts} == amounts
+    assert {v: plots.amount(v) for v in amounts} == amounts
     times = {0.08: "80 ms", 4.2: "4.2 s", 242: "242 s", 600: "600 s", 660: "11 min", 10949.47: "3.04 h"}
-    assert {s: plots._time(s) for s in times} == times
+    assert {s: plots.time_text(s) for s in times} == times
 
 
 def test_show_puts_picture_and_words_into_the_notebook(monkeypatch):
