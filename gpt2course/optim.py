@@ -99,14 +99,15 @@ class MuonAdamW:
     does not depend on how matrices are stacked.
 
     step(lr, momentum, weight_decay): lr multiplies every group's rate, weight_decay every Muon group's decay (AdamW
-    groups keep theirs), momentum is Muon's.
+    groups keep theirs), momentum is Muon's. grad_clip: the largest norm of all gradients together, longer ones are scaled
+    down to it before anything else (arXiv 1211.5063); 0 is off.
     """
 
-    def __init__(self, groups: list[Group], ns_dtype=torch.float32, compile: bool = False):
+    def __init__(self, groups: list[Group], ns_dtype=torch.float32, compile: bool = False, grad_clip: float = 0.0):
         names = [name for group in groups for name in group.params]
         if len(names) != len(set(names)):
             raise ValueError(f"parameters in more than one group: {sorted({n for n in names if names.count(n) > 1})}")
-        self.groups, self.ns_dtype, self.steps = groups, ns_dtype, 0
+        self.groups, self.ns_dtype, self.steps, self.grad_clip = groups, ns_dtype, 0, grad_clip
         self.muon_update = torch.compile(muon_update, dynamic=False) if compile else muon_update
         self.adamw_update = torch.compile(adamw_update, dynamic=False) if compile else adamw_update
         self.stacks = []  # Muon: (group, names, momentum (K, m, n), second (K, m, 1) or (K, 1, n)), one for each shape
@@ -125,6 +126,8 @@ class MuonAdamW:
     @torch.no_grad()
     def step(self, lr: float = 1.0, momentum: float = 0.95, weight_decay: float = 1.0) -> None:
         self.steps += 1
+        if self.grad_clip:
+            torch.nn.utils.clip_grad_norm_([p for group in self.groups for p in group.params.values()], self.grad_clip)
         scalar = torch.tensor if self.muon_update is not muon_update else float  # 0-d tensors: a new value must not recompile
         for group in self.groups:
             if group.kind == "adamw":

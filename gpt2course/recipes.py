@@ -86,6 +86,7 @@ class Recipe:
     weight_decay_rule: str = "depth"  # depth: * (12 / depth)^2; horizon: * sqrt(B / 2^19) * D_d12 / D (arXiv 2405.13698); fixed: as it is
     matrix_betas: tuple[float, float] = (0.9, 0.95)  # AdamW on the matrices
     eps: float = 1e-10  # AdamW
+    grad_clip: float = 0.0  # largest norm of all gradients together; off: 0
     muon_beta2: float = 0.95
     ns_steps: int = 5
     muon_safety: float = 1.02
@@ -111,11 +112,11 @@ class Recipe:
 MODERN = Recipe()
 GPT2_2019 = dataclasses.replace(
     MODERN, name="gpt2", lesson="03", architecture="gpt2", matrix_adamw_lr=6e-4, head_betas=(0.9, 0.95), embed_betas=(0.9, 0.95), eps=1e-8,
-    weight_decay=0.1, wte_weight_decay=0.1, weight_decay_rule="fixed", warmup_ratio=0.02, lr_schedule="cosine", final_lr=0.1,
+    weight_decay=0.1, wte_weight_decay=0.1, weight_decay_rule="fixed", warmup_ratio=0.02, lr_schedule="cosine", final_lr=0.1, grad_clip=1.0,
 )  # fmt: skip
 # settings that mean something to the model of 2019 and its optimizer; any other is refused for it
 GPT2_SETTINGS = {
-    "depth", "width", "head_dim", "sequence_len", "vocab_size", "batch_tokens", "batch_rule", "ratio", "steps", "eval_bytes", "matrix_adamw_lr", "matrix_betas", "eps",
+    "depth", "width", "head_dim", "sequence_len", "vocab_size", "batch_tokens", "batch_rule", "ratio", "steps", "eval_bytes", "matrix_adamw_lr", "matrix_betas", "eps", "grad_clip",
     "weight_decay", "wte_weight_decay", "weight_decay_rule", "lr_batch_power", "tiny_batch", "tiny_batch_lr",
     "warmup_steps", "warmup_ratio", "lr_schedule", "warmdown_ratio", "final_lr",
 }  # fmt: skip
@@ -279,7 +280,7 @@ def _check(r: Recipe) -> None:
     need(r.eps > 0, "eps", "it must be positive")
     need(r.weight_decay_schedule in ("linear", "cosine"), "weight_decay_schedule", "linear or cosine")
     need(0 <= r.warmdown_ratio <= 1, "warmdown_ratio", "it is a share, 0 to 1")
-    rates = ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "final_lr", "tiny_batch_lr")
+    rates = ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "final_lr", "tiny_batch_lr", "grad_clip")
     for name in (*rates, "weight_decay", "tiny_batch", "softcap", "rope_base", "warmup_steps", "momentum_steps"):
         need(getattr(r, name) >= 0, name, "it must not be negative")
     for name in ("momentum_start", "momentum", "x0_beta1", "muon_beta2"):
@@ -400,7 +401,7 @@ def make_optimizer(model: GPT | GPT2, plan: Plan, ns_dtype=torch.float32, compil
         members[group_of(name)][name] = p
     assert sum(len(m) for m in members.values()) == len(list(model.parameters()))
     groups = [Group(name=g, params=members[g], **settings) for g, settings in plan.groups.items() if members[g]]
-    return MuonAdamW(groups, ns_dtype, compile)
+    return MuonAdamW(groups, ns_dtype, compile, plan.recipe.grad_clip)
 
 
 @dataclass

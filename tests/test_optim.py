@@ -28,6 +28,31 @@ def test_adamw_equals_torch():
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("recipe", ["gpt2", "muon"])
+@pytest.mark.parametrize("size", [0.01, 100.0])
+def test_long_gradients_are_scaled_down_together(recipe, size):
+    """With grad_clip the step is that of gradients whose common norm is cut to it; shorter ones, and all of them with 0, stay as they are."""
+    changes = {} if recipe == "gpt2" else {"grad_clip": 0.0}
+    plan = resolve(recipe, depth=1, width=32, head_dim=16, sequence_len=16, vocab_size=300, batch_tokens=64, steps=5, **changes)
+    assert resolve(recipe, depth=1, steps=5).recipe.grad_clip == (1.0 if recipe == "gpt2" else 0.0)
+
+    def stepped(clip, shrink):
+        model = make_model(plan).init_weights(1)
+        optimizer = make_optimizer(model, plan)
+        optimizer.grad_clip = plan.recipe.grad_clip if clip is None else clip
+        for i, p in enumerate(model.parameters()):
+            p.grad = random(*p.shape, seed=i) * size
+        if shrink:
+            norm = sum(p.grad.double().square().sum() for p in model.parameters()).sqrt()
+            for p in model.parameters():
+                p.grad *= min(1.0, 1.0 / norm.item())
+        optimizer.step()
+        return [m for m, _ in optimizer.moments.values()]  # the step itself hardly depends on the size of a first gradient
+
+    for got, wanted in zip(stepped(None, False), stepped(0.0, recipe == "gpt2")):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-9)
+
+
 def muon_in_float64(p, grads, *, lr, momenta, decays, beta2, safety, row_norm, renorm):
     """The same steps as one reads them in the papers, on one matrix, with numpy."""
     p = p.double().numpy().copy()

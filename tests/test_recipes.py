@@ -106,7 +106,7 @@ BAD = [
     (dict(batch_tokens=1000), "not a multiple of sequence_len"), (dict(depth=1, ratio=0.001), "less than one batch"), (dict(steps=0), "steps = 0"),
     (dict(vocab_size=100), "from 266 to"), (dict(qk_norm="perhaps"), "it must be true or false"), (dict(qk_norm=1), "it must be true or false"),
     (dict(x0_lambda=[1, 2, 3]), "it must be two numbers"), (dict(name="mine"), "no setting 'name'"), (dict(window_pattern="LS?"), "only S and L"),
-    (dict(matrix_optimizer="sgd"), "adamw or muon"), (dict(warmdown_ratio=1.5), "it is a share"), (dict(ns_steps=9), "1 to 5 iterations"),
+    (dict(matrix_optimizer="sgd"), "adamw or muon"), (dict(warmdown_ratio=1.5), "it is a share"), (dict(grad_clip=-1.0), "grad_clip = -1.0 is not allowed; it must not be negative"), (dict(ns_steps=9), "1 to 5 iterations"),
     (dict(momentum=1.0), "in [0, 1)"), (dict(n_kv_head=5), "n_kv_head")]  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def test_the_architecture_comes_with_the_recipe(recipe, value):
 def test_a_plan_written_before_there_was_a_gpt2_rung_still_loads():
     plan = resolve("jan29", depth=4)
     old = json.loads(json.dumps(plan.to_json()))
-    for name in ("architecture", "lr_schedule", "warmup_ratio", "eps", "matrix_betas"):
+    for name in ("architecture", "lr_schedule", "warmup_ratio", "eps", "matrix_betas", "grad_clip"):
         del old["recipe"][name]
     assert Plan.from_json(old) == plan
 
