@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+import yaml
 from tqdm import tqdm
 
 import gpt2course
@@ -103,6 +104,17 @@ def table(results: dict[str, list[dict]]) -> None:
         speed = statistics.median(r["tok_per_sec"] for r in runs)
         lines.append(f"| {name} | {statistics.mean(bpb):.3f} | {min(bpb):.3f} to {max(bpb):.3f} | {speed:,.0f} |")
     display(Markdown("\n".join(lines)))
+
+
+def words(lesson: str) -> None:
+    """Show the words that a lesson ("05") brings in, from lessons/glossary.yaml."""
+    from IPython.display import Markdown, display
+
+    path = RESULTS.parent / "lessons" / "glossary.yaml"
+    if not path.is_file():
+        raise UserError(f"there is no glossary at {path}; it comes with a clone of the course, not with the package alone")
+    entries = yaml.safe_load(path.read_text())[lesson]
+    display(Markdown("\n".join(f"- **{word}**: {text}" for word, text in entries.items())))
 
 
 def recorded(what: str) -> list[dict]:

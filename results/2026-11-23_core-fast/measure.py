@@ -1,7 +1,7 @@
 """The fast CORE evaluator beside the plain one: the same decisions, and how much sooner.
 
     python -m gpt2course.train jan29 --profile laptop --name lap --set steps=500
-    python -m gpt2course.train jan29 --profile laptop --name narrow --set depth=1 width=32 head_dim=32 steps=500
+    python -m gpt2course.train jan29 --profile laptop --name narrow --set depth=1 width=32 head_dim=32 vocab_size=1024 softcap=0 steps=500
     python results/2026-11-23_core-fast/measure.py compare lap --bundle eval_bundle.zip --examples 200
     python results/2026-11-23_core-fast/measure.py compare lap --bundle eval_bundle.zip --examples 200 --random
     python results/2026-11-23_core-fast/measure.py compare narrow --bundle eval_bundle.zip
