@@ -22,7 +22,8 @@ from pathlib import Path
 import tyro
 
 from gpt2course import jobs
-from gpt2course.files import UserError, command, home, read_json, run_folder, write_json
+from gpt2course.bundle import MINI, default_bundle
+from gpt2course.files import UserError, command, read_json, run_folder, write_json
 from gpt2course.jobs import EVERY, describe, duration, follow, read_metrics, status, stop, stored
 from gpt2course.params import STAGES, Params
 
@@ -49,7 +50,8 @@ def open_run(params: Params) -> Run:
     name = params.name or f"{params.recipe}-d{model['n_layer']}"
     bundle = params.core_bundle
     if bundle is None and params.profile != "laptop":  # a whole CORE takes hours on a laptop
-        bundle = next((str(p) for p in (home() / "eval" / "eval_bundle", home() / "eval" / "eval_bundle.zip") if p.exists()), None)
+        found = default_bundle()
+        bundle = None if found == MINI else str(found)
     run = Run(params, name, run_folder(name), plan, corpus, params.resolved["device_batch"], None if bundle == "mini" else bundle)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)

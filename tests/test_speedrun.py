@@ -539,11 +539,13 @@ def test_gpt2_stands_beside_ours_only_on_the_real_core(home, corpus, monkeypatch
     assert drawn == [("core", ours, {}, "toy"), ("core_of_gpt2", gpt2["GPT-2 XL"], small, "GPT-2 XL")] and list(drawn[1][2]) == list(small)
 
 
-def test_which_bundle_is_taken(home, corpus):
+def test_which_bundle_is_taken(home, corpus, monkeypatch):
     assert toy(corpus).bundle is None and toy(corpus, profile="1gpu").bundle is None
     (home / "eval").mkdir()
     (home / "eval" / "eval_bundle.zip").write_bytes(b"")
     assert toy(corpus).bundle is None and toy(corpus, profile="1gpu").bundle == str(home / "eval" / "eval_bundle.zip")
+    monkeypatch.setenv("GPT2COURSE_CORE_BUNDLE", str(home / "mine.zip"))
+    assert toy(corpus).bundle is None and toy(corpus, profile="1gpu").bundle == str(home / "mine.zip")
     assert toy(corpus, profile="1gpu", core_bundle="mini").bundle is None and toy(corpus, core_bundle="/b").bundle == "/b"
 
 
