@@ -14,9 +14,14 @@ def softcap(logits: torch.Tensor, cap: float) -> torch.Tensor:
     return cap * torch.tanh(logits / cap) if cap else logits
 
 
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """x in float32, or in float64 where it is that already."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def cross_entropy_plain(x, weight, targets, cap: float = 0.0, reduction: str = "mean"):
     """The loss as one would write it down: x (N, D), weight (V, D), targets (N,) with -1 ignored. The reference."""
-    logits = softcap(F.linear(x, weight.to(x.dtype)).float(), cap)  # (N, V)
+    logits = softcap(at_least_float32(F.linear(x, weight.to(x.dtype))), cap)  # (N, V)
     return F.cross_entropy(logits, targets, ignore_index=-1, reduction=reduction)
 
 
@@ -26,14 +31,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, targets, cap, chunk):
         w = weight.to(x.dtype)
-        total = torch.zeros((), dtype=torch.float32, device=x.device)
+        total = torch.zeros((), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         dx = torch.empty_like(x)
         dw = torch.zeros(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32), device=x.device)
         for start in range(0, x.size(0), chunk):
             piece, t = x[start : start + chunk], targets[start : start + chunk]
             valid = t >= 0
             rows, column = torch.arange(t.numel(), device=t.device), t.clamp_min(0)
-            z = F.linear(piece, w).float()  # (n, V)
+            z = at_least_float32(F.linear(piece, w))  # (n, V)
             if cap:
                 z = z.div_(cap).tanh_()
                 slope = 1 - z.square()  # derivative of the softcap

@@ -9,6 +9,9 @@ second moment each (NorMuon, arXiv 2510.05491), and weight decay acts only where
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
+
+from gpt2course.losses import at_least_float32
 
 # (a, b, c) of the five iterations X <- a X + b (X X^T) X + c (X X^T)^2 X, from arXiv 2505.16932
 POLAR_EXPRESS = (
@@ -40,11 +43,11 @@ def variance_reduction(G: torch.Tensor, second: torch.Tensor, beta2) -> torch.Te
     G (K, m, n); `second`, the running mean of squares over the shorter side, is (K, m, 1) or (K, 1, n) and is updated.
     """
     dim = -1 if G.size(-2) >= G.size(-1) else -2
-    mean_square = G.float().square().mean(dim=dim, keepdim=True)
+    mean_square = at_least_float32(G).square().mean(dim=dim, keepdim=True)
     second.lerp_(mean_square.to(second.dtype), 1 - beta2)
     scale = second.clamp_min(1e-10).rsqrt()
     before = mean_square.sum(dim=(-2, -1), keepdim=True).sqrt()  # Frobenius norms, up to a factor common to both
-    after = (mean_square * scale.float().square()).sum(dim=(-2, -1), keepdim=True).sqrt()
+    after = (mean_square * at_least_float32(scale).square()).sum(dim=(-2, -1), keepdim=True).sqrt()
     return G * (scale * (before / after.clamp_min(1e-10))).to(G.dtype)
 
 
@@ -57,11 +60,11 @@ def muon_update(p, grad, momentum_buffer, second, lr, momentum, beta2, weight_de
     momentum_buffer.lerp_(grad, 1 - momentum)
     G = grad.lerp(momentum_buffer, momentum).to(ns_dtype)  # Nesterov
     if row_norm:
-        target = G.float().norm(dim=(-2, -1), keepdim=True) / G.size(-2) ** 0.5
-        G = G * (target / G.float().norm(dim=-1, keepdim=True).clamp_min(1e-6)).to(G.dtype)
+        target = at_least_float32(G).norm(dim=(-2, -1), keepdim=True) / G.size(-2) ** 0.5
+        G = G * (target / at_least_float32(G).norm(dim=-1, keepdim=True).clamp_min(1e-6)).to(G.dtype)
     U = polar_express(G, ns_steps, safety)
     if renorm:
-        U = U * (min(U.shape[-2:]) ** 0.5 / U.float().norm(dim=(-2, -1), keepdim=True).clamp_min(1e-6)).to(U.dtype)
+        U = U * (min(U.shape[-2:]) ** 0.5 / at_least_float32(U).norm(dim=(-2, -1), keepdim=True).clamp_min(1e-6)).to(U.dtype)
     U = variance_reduction(U, second, beta2).to(p.dtype)
     p.sub_(lr * U + lr * weight_decay * p * (U * p >= 0))
 
@@ -74,6 +77,11 @@ def adamw_update(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
         p.mul_(1 - lr * weight_decay)
     denominator = (v / (1 - beta2**step)).sqrt_().add_(eps)
     p.sub_(torch.div(m, denominator, out=denominator).mul_(lr / (1 - beta1**step)))  # in place: the tensors are large
+
+
+# torch 2.13 renamed them
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @dataclass
@@ -94,56 +102,138 @@ class Group:
     renorm: bool = False
 
 
+SMALL = 1024  # numbers: an AdamW parameter of up to this many is updated by every rank, larger ones are divided
+
+
+@dataclass
+class Part:
+    """What is updated in one go: one AdamW parameter, or the Muon matrices of one shape, stacked.
+
+    As one tensor it is (L, ...): (K, m, n) for K matrices; for AdamW the parameter itself, flat where ranks divide it. Of the L
+    places, filled up with zeros to a multiple of the ranks, this rank owns those from `first` on; its `state` is for these alone.
+    """
+
+    group: Group
+    names: list[str]
+    divided: bool  # among ranks
+    first: int
+    state: dict[str, torch.Tensor]  # AdamW: m, v; Muon: momentum (k, m, n), second (k, m, 1) or (k, 1, n)
+    grad: torch.Tensor | None = None  # of what this rank owns, during a step
+    handle: object = None  # the communication under way
+
+    def joined(self, tensors: list[torch.Tensor], length: int) -> torch.Tensor:
+        """One tensor (length, ...) of the parameters or of what has their shapes; a view where that can be."""
+        x = torch.stack(tensors) if self.group.kind == "muon" else tensors[0].reshape(-1) if self.divided else tensors[0]
+        return x if len(x) == length or not self.divided else torch.cat([x, x.new_zeros(length - len(x), *x.shape[1:])])
+
+
 class MuonAdamW:
-    """The optimizer: `groups` hold every parameter exactly once. State is kept by parameter name, so a checkpoint
-    does not depend on how matrices are stacked.
+    """The optimizer: `groups` hold every parameter exactly once. State is kept by parameter name, so a checkpoint depends
+    neither on how matrices are stacked nor on the number of ranks.
 
     step(lr, momentum, weight_decay): lr multiplies every group's rate, weight_decay every Muon group's decay (AdamW
     groups keep theirs), momentum is Muon's. grad_clip: the largest norm of all gradients together, longer ones are scaled
     down to it before anything else (arXiv 1211.5063); 0 is off.
+
+    With ranks (rank, world) of torch.distributed each rank brings the gradient of its own rows, and their sum is what counts:
+    every rank receives the sum for what it owns (reduce-scatter), updates it, and all collect the new parameters (all-gather),
+    as in ZeRO (arXiv 1910.02054). All communication is started before it is waited for.
     """
 
-    def __init__(self, groups: list[Group], ns_dtype=torch.float32, compile: bool = False, grad_clip: float = 0.0):
+    def __init__(self, groups: list[Group], ns_dtype=torch.float32, compile: bool = False, grad_clip: float = 0.0, ranks=(0, 1)):
         names = [name for group in groups for name in group.params]
         if len(names) != len(set(names)):
             raise ValueError(f"parameters in more than one group: {sorted({n for n in names if names.count(n) > 1})}")
         self.groups, self.ns_dtype, self.steps, self.grad_clip = groups, ns_dtype, 0, grad_clip
+        self.rank, self.world = ranks
         self.muon_update = torch.compile(muon_update, dynamic=False) if compile else muon_update
         self.adamw_update = torch.compile(adamw_update, dynamic=False) if compile else adamw_update
-        self.stacks = []  # Muon: (group, names, momentum (K, m, n), second (K, m, 1) or (K, 1, n)), one for each shape
-        self.moments = {}  # AdamW: name -> (m, v)
+        self.parts = []
         for group in groups:
             if group.kind == "adamw":
-                self.moments |= {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in group.params.items()}
+                for name, p in group.params.items():
+                    divided = self.world > 1 and p.numel() > SMALL
+                    own = p.new_zeros(-(-p.numel() // self.world)) if divided else torch.zeros_like(p)
+                    self.parts.append(Part(group, [name], divided, self.rank * len(own) if divided else 0, {"m": own, "v": own.clone()}))
                 continue
             for shape in sorted({p.shape for p in group.params.values()}):
                 names = [name for name, p in group.params.items() if p.shape == shape]
-                p, K = group.params[names[0]], len(names)
-                m, n = shape
-                second = p.new_zeros((K, m, 1) if m >= n else (K, 1, n))
-                self.stacks.append((group, names, p.new_zeros((K, m, n)), second))
+                (m, n), k, p = shape, -(-len(names) // self.world), group.params[names[0]]
+                state = {"momentum": p.new_zeros((k, m, n)), "second": p.new_zeros((k, m, 1) if m >= n else (k, 1, n))}
+                self.parts.append(Part(group, names, self.world > 1, self.rank * k, state))
 
     @torch.no_grad()
     def step(self, lr: float = 1.0, momentum: float = 0.95, weight_decay: float = 1.0) -> None:
         self.steps += 1
+        for part in self.parts:
+            self._share_gradient(part)
         if self.grad_clip:
-            torch.nn.utils.clip_grad_norm_([p for group in self.groups for p in group.params.values()], self.grad_clip)
+            self._clip()
+        gathered = []
+        for part in self.parts:
+            self._wait(part)
+            own = self._update(part, lr, momentum, weight_decay)
+            part.grad = None
+            if part.divided:
+                gathered.append((part, self._gather(part, own)))
+            elif part.group.kind == "muon":
+                torch._foreach_copy_([part.group.params[name] for name in part.names], list(own.unbind(0)))
+        for part, whole in gathered:
+            self._wait(part)
+            params = [part.group.params[name] for name in part.names]
+            torch._foreach_copy_(params, list(whole.unbind(0))[: len(params)] if part.group.kind == "muon" else [whole[: params[0].numel()].view_as(params[0])])
+
+    def _share_gradient(self, part: Part) -> None:
+        """Begin to fetch the gradient, summed over the ranks, of what this rank owns."""
+        k = len(next(iter(part.state.values())))
+        whole = part.joined([part.group.params[name].grad for name in part.names], k * self.world)
+        if part.divided:
+            part.grad = whole.new_empty(k, *whole.shape[1:])
+            part.handle = _reduce_scatter(part.grad, whole.contiguous(), async_op=True)
+        else:
+            part.grad = whole
+            if self.world > 1:
+                part.handle = dist.all_reduce(whole, async_op=True)
+
+    def _wait(self, part: Part) -> None:
+        if part.handle is not None:
+            part.handle.wait()
+            part.handle = None
+
+    def _clip(self) -> None:
+        """Scale all gradients together so that their norm is at most grad_clip."""
+        square = 0.0
+        for part in self.parts:
+            self._wait(part)
+            square = square + at_least_float32(part.grad).square().sum() / (1 if part.divided else self.world)  # what all ranks hold counts once
+        if self.world > 1:
+            dist.all_reduce(square)
+        scale = (self.grad_clip / (square.sqrt() + 1e-6)).clamp(max=1.0)
+        for part in self.parts:
+            part.grad.mul_(scale.to(part.grad.dtype))
+
+    def _update(self, part: Part, lr: float, momentum: float, weight_decay: float) -> torch.Tensor:
+        """One step of what this rank owns of a part; returns its new values."""
+        group, k = part.group, len(part.grad)
         scalar = torch.tensor if self.muon_update is not muon_update else float  # 0-d tensors: a new value must not recompile
-        for group in self.groups:
-            if group.kind == "adamw":
-                for name, p in group.params.items():
-                    m, v = self.moments[name]
-                    rate, step = scalar(group.lr * lr), scalar(float(self.steps))
-                    self.adamw_update(p, p.grad, m, v, step, rate, group.beta1, group.beta2, group.eps, group.weight_decay)
-        for group, names, buffer, second in self.stacks:
-            params = [group.params[name] for name in names]
-            stacked = torch.stack(params)  # (K, m, n)
-            grads = torch.stack([p.grad for p in params])
-            m, n = stacked.shape[-2:]
+        own = part.joined([group.params[name] for name in part.names], k * self.world)
+        if part.divided:
+            own = own[part.first : part.first + k].clone()
+        if group.kind == "adamw":
+            rate, step = scalar(group.lr * lr), scalar(float(self.steps))
+            self.adamw_update(own, part.grad, part.state["m"], part.state["v"], step, rate, group.beta1, group.beta2, group.eps, group.weight_decay)
+        else:
+            m, n = own.shape[-2:]
             rate = scalar(group.lr * max(1.0, m / n) ** 0.5 * lr)
-            self.muon_update(stacked, grads, buffer, second, rate, scalar(momentum), group.beta2, scalar(group.weight_decay * weight_decay),
+            self.muon_update(own, part.grad, part.state["momentum"], part.state["second"], rate, scalar(momentum), group.beta2, scalar(group.weight_decay * weight_decay),
                              group.ns_steps, group.safety, group.row_norm, group.renorm, self.ns_dtype)  # fmt: skip
-            torch._foreach_copy_(params, list(stacked.unbind(0)))
+        return own
+
+    def _gather(self, part: Part, own: torch.Tensor) -> torch.Tensor:
+        """Begin to collect what the ranks own: (k * world, ...)."""
+        whole = own.new_empty(len(own) * self.world, *own.shape[1:])
+        part.handle = _all_gather(whole, own, async_op=True)
+        return whole
 
     def zero_grad(self) -> None:
         for group in self.groups:
@@ -151,19 +241,33 @@ class MuonAdamW:
                 p.grad = None
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Every state tensor by `<kind>.<parameter name>`, and the number of steps; views, not copies, where possible."""
+        """Every state tensor by `<kind>.<parameter name>`, and the number of steps; views, not copies, where possible.
+
+        With several ranks all must call it; rank 0 receives all of it, on the CPU, the others an empty dict.
+        """
         state = {"steps": torch.tensor(self.steps)}
-        for name, (m, v) in self.moments.items():
-            state |= {f"m.{name}": m, f"v.{name}": v}
-        for _, names, buffer, second in self.stacks:
-            for i, name in enumerate(names):
-                state |= {f"momentum.{name}": buffer[i], f"second.{name}": second[i]}
-        return state
+        for part in self.parts:
+            params = [part.group.params[name] for name in part.names]
+            for kind, own in part.state.items():
+                if part.divided:
+                    own = self._gather(part, own)
+                    self._wait(part)
+                    own = own.cpu() if self.rank == 0 else own[:0]
+                if self.rank == 0:
+                    each = own.unbind(0) if part.group.kind == "muon" else [own.reshape(-1)[: params[0].numel()].view_as(params[0])]
+                    state |= {f"{kind}.{name}": tensor for name, tensor in zip(part.names, each)}
+        return state if self.rank == 0 else {}
+
+    def names(self) -> set[str]:
+        """The names of a whole state."""
+        return {"steps"} | {f"{kind}.{name}" for part in self.parts for kind in part.state for name in part.names}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        own = self.state_dict()
-        if own.keys() != state.keys():
-            raise ValueError(f"optimizer state does not fit this model: {sorted(own.keys() ^ state.keys())[:4]} ...")
+        """Take from a whole state, whatever number of ranks it was saved with, what this rank owns."""
+        if self.names() != state.keys():
+            raise ValueError(f"optimizer state does not fit this model: {sorted(self.names() ^ state.keys())[:4]} ...")
         self.steps = int(state["steps"])
-        for name in own.keys() - {"steps"}:
-            own[name].copy_(state[name])
+        for part in self.parts:
+            for kind, own in part.state.items():
+                whole = part.joined([state[f"{kind}.{name}"] for name in part.names], len(own) * self.world)
+                own.copy_(whole[part.first : part.first + len(own)] if part.divided else whole)

@@ -394,14 +394,14 @@ def group_of(name: str) -> str:
     return {"blocks": "matrices", "smear_gate": "smear_backout", "smear_lambda": "smear_backout", "backout_lambda": "smear_backout"}.get(first, first)
 
 
-def make_optimizer(model: GPT | GPT2, plan: Plan, ns_dtype=torch.float32, compile: bool = False) -> MuonAdamW:
+def make_optimizer(model: GPT | GPT2, plan: Plan, ns_dtype=torch.float32, compile: bool = False, ranks=(0, 1)) -> MuonAdamW:
     """The optimizer of a plan, every parameter of the model in exactly one group."""
     members = {name: {} for name in plan.groups}
     for name, p in model.named_parameters():
         members[group_of(name)][name] = p
     assert sum(len(m) for m in members.values()) == len(list(model.parameters()))
     groups = [Group(name=g, params=members[g], **settings) for g, settings in plan.groups.items() if members[g]]
-    return MuonAdamW(groups, ns_dtype, compile, plan.recipe.grad_clip)
+    return MuonAdamW(groups, ns_dtype, compile, plan.recipe.grad_clip, ranks)
 
 
 @dataclass
