@@ -101,10 +101,10 @@ def test_one_step_in_float32_agrees_to_rounding(tmp_path):
     advance(plan, model, optimizer, range(1), 0, 1)
     found = on_ranks(2, tmp_path / "run", one_step)[0]
     for name, tensor in model.state_dict().items():
-        if name == "resid_lambdas":
-            continue  # every block begins with a norm, so at the start their gradient is nothing but rounding, and so is their step
+        if name in ("resid_lambdas", "x0_lambdas"):
+            continue  # at the start they only scale what a norm follows: their gradient is nothing but rounding, and so is their step
         moved = (tensor - start[name]).abs().max().item()
-        torch.testing.assert_close(found[name], tensor, atol=2e-3 * moved + 1e-7, rtol=1e-5)
+        torch.testing.assert_close(found[name], tensor, atol=1e-4 * moved + 1e-7, rtol=1e-6)
 
 
 def one_step(rank, world):
