@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2course import lab
 from gpt2course.data import EMBEDDED_VAL_SHA256
 from gpt2course.recipes import LADDER, Recipe
 
@@ -41,3 +42,22 @@ def test_gpt2_rate():
     twice = {share: statistics.mean(values) for share, values in bpb.items() if len(values) > 1}
     assert min(twice, key=twice.get) == chosen and len(twice) >= 3 and min(bpb) < chosen / 2 and max(bpb) > chosen * 2
     assert max(max(values) - min(values) for values in bpb.values()) == pytest.approx(0.15, abs=0.005)
+
+
+def test_ladder_laptop():
+    """The ladder the lessons draw: one corpus and one number of tokens, every rung's rate swept with the best inside the range, three seeds, and rungs in order."""
+    rows = [json.loads(line) for line in (RESULTS / "2026-11-23_ladder-laptop" / "runs.jsonl").read_text().splitlines()]
+    assert all(r["val_sha256"] == EMBEDDED_VAL_SHA256 and r["val_bytes"] > 500_000 and r["commit"] and not r["commit"].endswith("+") and r["torch"] and r["device"] for r in rows)
+    assert len({(r["tokens"], r["val_bytes"]) for r in rows}) == 1 and {r["role"] for r in rows} == {"sweep", "ladder"}
+    ladder = {}
+    for recipe in ("gpt2", "modern", "muon"):
+        swept = {r["rate"]: r["val_bpb"] for r in rows if r["recipe"] == recipe and r["role"] == "sweep"}
+        best = min(swept, key=swept.get)
+        assert len(swept) >= 4 and min(swept) < best < max(swept), f"{recipe}: the best rate {best} is at the end of what was tried"
+        runs = [r for r in rows if r["recipe"] == recipe and r["role"] == "ladder"]
+        assert {r["rate"] for r in runs} == {best} and [r["seed"] for r in runs] == [1, 2, 3]
+        ladder[recipe] = [r["val_bpb"] for r in runs]
+    assert lab.ladder() == ladder and list(lab.ladder(upto="modern")) == ["gpt2", "modern"]
+    for before, after in (("gpt2", "modern"), ("modern", "muon")):
+        spread = max(max(ladder[name]) - min(ladder[name]) for name in (before, after))
+        assert min(ladder[before]) - max(ladder[after]) > spread, "the difference is above the seed spread"
