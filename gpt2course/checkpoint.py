@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from gpt2course.files import UserError, atomic_dir, home, read_json, sha256, write_json
@@ -25,10 +26,10 @@ def _digest(state: dict) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def save(run_dir, step: int, model, optimizer, state: dict) -> Path:
+def save(run_dir, step: int, model, optimizer_state: dict, state: dict) -> Path:
     """Write the checkpoint of `step`; returns its folder.
 
-    state: JSON-able; whatever else a resumed run needs (loader, clock). Errors: OSError or SafetensorError where the disk is
+    optimizer_state: its state_dict(). state: JSON-able; whatever else a resumed run needs (loader, clock). Errors: OSError or SafetensorError where the disk is
     full; then nothing has changed.
     """
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
@@ -37,7 +38,7 @@ def save(run_dir, step: int, model, optimizer, state: dict) -> Path:
     folder = Path(run_dir) / "checkpoints" / f"step_{step:08d}"
     with atomic_dir(folder) as tmp:
         save_file(tensors, tmp / MODEL)
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in optimizer.state_dict().items()} | random, tmp / OPTIMIZER)
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in optimizer_state.items()} | random, tmp / OPTIMIZER)
         sums = {name: sha256(tmp / name) for name in (MODEL, OPTIMIZER)}
         write_json(tmp / STATE, state | {"sha256": sums | {STATE: _digest(state)}})
     return folder
@@ -105,12 +106,12 @@ def load(folder, model, optimizer=None) -> None:
     """Read weights, and optimizer state with the random number generators where an optimizer is given."""
     model.load_state_dict(load_file(Path(folder) / MODEL))
     if optimizer is not None:
-        state = load_file(Path(folder) / OPTIMIZER)
-        torch.set_rng_state(state.pop("rng"))
-        cuda = state.pop("rng_cuda", None)
-        if cuda is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(cuda)
-        optimizer.load_state_dict(state)
+        with safe_open(Path(folder) / OPTIMIZER, "pt") as file:  # a tensor at a time: each rank takes its own part of each
+            names = set(file.keys())
+            torch.set_rng_state(file.get_tensor("rng"))
+            if "rng_cuda" in names and torch.cuda.is_available():
+                torch.cuda.set_rng_state(file.get_tensor("rng_cuda"))
+            optimizer.load_state_dict(names - {"rng", "rng_cuda"}, file.get_tensor)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -65,14 +65,19 @@ def validation_rows(documents: list[list[int]], T: int, bos: int) -> tuple[np.nd
 
 
 @torch.no_grad()
-def bits_per_byte(model, documents: list[str], tokenizer, T: int, batch: int = 16, progress=None) -> tuple[float, int]:
-    """(bpb, bytes scored) of a model on documents. model(idx, targets, reduction="none") gives nats, (B, T)."""
+def bits_per_byte(model, documents: list[str], tokenizer, T: int, batch: int = 16, progress=None, team=None) -> tuple[float, int]:
+    """(bpb, bytes scored) of a model on documents. model(idx, targets, reduction="none") gives nats, (B, T).
+
+    team: ranks.Ranks that share the work; each gets the whole result.
+    """
     encoded = [ids for ids in tokenizer.encode_batch(documents) if len(ids)]
     if not encoded:
         raise UserError("there is no text to evaluate on: every validation document is empty")
     sizes = tokenizer.token_bytes()
     total_bytes = int(sum(sizes[np.asarray(ids)].sum() for ids in encoded))
     inputs, targets = validation_rows(encoded, T, tokenizer.bos)
+    if team:
+        inputs, targets = inputs[team.rank :: team.world], targets[team.rank :: team.world]
     device = next(model.parameters()).device
     training, nats = model.training, 0.0
     model.eval()
@@ -82,6 +87,8 @@ def bits_per_byte(model, documents: list[str], tokenizer, T: int, batch: int = 1
         if progress:
             progress(min(i + batch, len(inputs)), len(inputs))
     model.train(training)
+    if team:
+        (nats,) = team.reduce(nats)
     return nats / math.log(2) / total_bytes, total_bytes
 
 

@@ -262,12 +262,16 @@ class MuonAdamW:
         """The names of a whole state."""
         return {"steps"} | {f"{kind}.{name}" for part in self.parts for kind in part.state for name in part.names}
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Take from a whole state, whatever number of ranks it was saved with, what this rank owns."""
-        if self.names() != state.keys():
-            raise ValueError(f"optimizer state does not fit this model: {sorted(self.names() ^ state.keys())[:4]} ...")
-        self.steps = int(state["steps"])
+    def load_state_dict(self, state, get=None) -> None:
+        """Take from a whole state, whatever number of ranks it was saved with, what this rank owns.
+
+        state: what state_dict gave; or its names, with get(name) to fetch one tensor at a time.
+        """
+        if self.names() != set(state):
+            raise ValueError(f"optimizer state does not fit this model: {sorted(self.names() ^ set(state))[:4]} ...")
+        get = get or state.__getitem__
+        self.steps = int(get("steps"))
         for part in self.parts:
             for kind, own in part.state.items():
-                whole = part.joined([state[f"{kind}.{name}"] for name in part.names], len(own) * self.world)
+                whole = part.joined([get(f"{kind}.{name}") for name in part.names], len(own) * self.world)
                 own.copy_(whole[part.first : part.first + len(own)] if part.divided else whole)

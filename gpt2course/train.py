@@ -2,6 +2,9 @@
 
 One run is one folder, `home()/runs/<name>/`: config.json, metrics.jsonl (one JSON object a line), log.txt, tokenizer/ and
 checkpoints/. Start the same command again after a crash, a kill or Ctrl-C and it goes on from the newest good checkpoint.
+
+On several GPUs: torchrun --standalone --nproc_per_node=8 -m gpt2course.train jan29 --profile 8xh100. The batches are the same on any
+number of ranks, and so are checkpoints: what 8 ranks saved, 4 or 1 can go on with.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +28,8 @@ import tyro
 from safetensors import SafetensorError
 
 import gpt2course
-from gpt2course import checkpoint
-from gpt2course.batches import Batches, Prefetch, statistics
+from gpt2course import checkpoint, ranks
+from gpt2course.batches import Batches, Prefetch, merge_states, statistics
 from gpt2course.cost import mfu, peak_flops
 from gpt2course.data import describe, load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
@@ -104,6 +107,18 @@ def git_commit() -> str | None:
     return commit and commit + ("+" if _first_line(*git, "status", "--porcelain", "--untracked-files=no") else "")
 
 
+class NoLog:
+    """The log of every rank but the first."""
+
+    def say(self, line: str) -> None: ...
+
+    def write(self, **values) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def rewind(self, step: int) -> None: ...
+
+
 class Log:
     """metrics.jsonl for programs and one printed line for people, which also goes to log.txt."""
 
@@ -177,21 +192,23 @@ def check(args: Train) -> None:
         raise UserError(f"max_cost_usd {args.max_cost_usd} needs --price-per-hour, the price of the machine in dollars")
 
 
-def prepare(args: Train):
+def prepare(args: Train, world: int = 1):
     """(run folder, plan, corpus, tokenizer, config) of a run, new or to be resumed, everything checked before any work."""
     if args.profile not in PROFILES:
         raise UserError(f"profile {args.profile!r} does not exist; there are {', '.join(PROFILES)}")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError("training on several devices is not built yet: run `python -m gpt2course.train` without torchrun")
     check(args)
     profile = dict(PROFILES[args.profile])
     corpus_name, device_batch = args.corpus or profile.pop("corpus"), profile.pop("device_batch")
     profile.pop("corpus", None)
     plan = resolve(args.recipe, **(profile | settings_from_text(args.set)))
     rows = plan.batch_tokens // plan.model.sequence_len
+    if rows % world:
+        fitting = ", ".join(str(w) for w in range(1, rows + 1) if rows % w == 0)
+        raise UserError(f"{world} ranks cannot share the {rows} rows of a batch equally; the number of processes can be: {fitting}")
+    rows //= world
     if args.device_batch is not None and (args.device_batch < 1 or rows % args.device_batch):
         fitting = ", ".join(str(b) for b in range(1, rows + 1) if rows % b == 0)
-        raise UserError(f"device_batch = {args.device_batch} is not allowed; it must divide the {rows} rows of a batch: {fitting}")
+        raise UserError(f"device_batch = {args.device_batch} is not allowed; it must divide the {rows} rows of a batch{' on each rank' if world > 1 else ''}: {fitting}")
     device_batch = args.device_batch or max(b for b in range(1, min(device_batch, rows) + 1) if rows % b == 0)
     corpus = load_corpus(corpus_name)
     run = home() / "runs" / (args.name if args.name is not None else f"{args.recipe}-d{plan.model.n_layer}")
@@ -211,9 +228,11 @@ def prepare(args: Train):
         "dtype": str(checkpoint.compute_dtypes(device, args.dtype)[0]).removeprefix("torch."), "device_batch": device_batch,
     }  # fmt: skip
     command_line = ["python", "-m", "gpt2course.train", *sys.argv[1:]]
-    config = fixed | {"corpus_notes": list(corpus.notes), "machine": describe_machine(device), "commit": git_commit(), "command": command_line}
+    config = fixed | {"corpus_notes": list(corpus.notes), "machine": describe_machine(device) | {"devices": world}, "commit": git_commit(), "command": command_line}
     if (run / "config.json").exists():
         old = read_json(run / "config.json", "run configuration")
+        if old.get("machine", {}).get("devices", 1) != world:
+            del fixed["device_batch"]  # the rows of a rank are others, so is what fits
         different = [k for k in fixed if old.get(k) != fixed[k]]
         if different:
             raise UserError(f"run {run.name!r} was begun with other settings ({', '.join(different)}); use another --name, or --fresh to start it anew")
@@ -256,7 +275,7 @@ class Stopped(Exception):
     """A signal came during an evaluation."""
 
 
-def diverged(run: Path, step: int, loss: float | None, model, rows, documents, applied, split, good) -> UserError:
+def diverged(run: Path, step: int, loss: float | None, model, rows, documents, applied, split, good, team) -> UserError:
     """What to say when numbers are no longer finite: where that comes from, with the documents written to a file.
 
     The loss of `step` is not finite, or with loss None a parameter after it. rows (n, T + 1) are the batch of `step`, documents
@@ -265,12 +284,16 @@ def diverged(run: Path, step: int, loss: float | None, model, rows, documents, a
     weight = checkpoint.non_finite(dict(model.named_parameters()))
     with torch.no_grad():
         losses = [model(r[None, :-1], r[None, 1:], reduction="none").mean().item() for r in rows]
+    shares = team.all((losses, documents, applied))  # rank by rank
+    losses, documents, applied = ([x for share in shares for x in share[i]] for i in range(3))
+    if not team.first:
+        team.leave()
     bad = [i for i, x in enumerate(losses) if not math.isfinite(x)]
     if weight:
         what = f"parameter {weight} is not finite after step {step if loss is None else step - 1}"
         named = sorted({i for row in applied for i in row})
     else:
-        what = f"the loss is {loss} at step {step}, from {len(bad)} of the batch's {len(rows)} rows"
+        what = f"the loss is {loss} at step {step}, from {len(bad)} of the batch's {len(losses)} rows"
         named = sorted({i for row in bad for i in documents[row]})
     path = run / f"non_finite_step_{step:08d}.json"
     write_json(path, {"step": step, "what": what, "row_losses": [str(x) for x in losses], "row_documents": documents,
@@ -288,17 +311,21 @@ def duration(seconds: float) -> str:
 
 def train(args: Train) -> Path:
     """Run or resume training; returns the run's folder."""
-    run, plan, corpus, tokenizer, config = prepare(args)
-    with only_process(run), contextlib.ExitStack() as cleanup:
-        return _train(args, run, plan, corpus, tokenizer, config, cleanup)
+    device = checkpoint.pick_device(args.device)
+    team = ranks.join(device.type)
+    if team.world > 1:  # one process makes the run's folder and trains the tokenizer, then all read them
+        team.from_first(lambda: bool(prepare(args, team.world)))
+        args = replace(args, fresh=False)
+    run, plan, corpus, tokenizer, config = prepare(args, team.world)
+    with only_process(run) if team.first else contextlib.nullcontext(), contextlib.ExitStack() as cleanup:
+        return _train(args, run, plan, corpus, tokenizer, config, device, team, cleanup)
 
 
-def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> Path:
-    log = Log(run)
+def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team: ranks.Ranks, cleanup) -> Path:
+    log = Log(run) if team.first else NoLog()
     if any(line["kind"] == "done" for line in read_metrics(run)):
         log.say(f"run {run.name} is finished already; --fresh starts it anew")
         return run
-    device = checkpoint.pick_device(args.device)
     on_gpu = device.type == "cuda"
     if device.type == "mps":
         log.say("note: results on MPS may differ from the CPU's, the reference")
@@ -307,22 +334,23 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
     model = make_model(plan, device, compute, embed).init_weights(args.seed)
     compiled = args.compile if args.compile is not None else on_gpu
-    optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled)
-    T, rows = plan.model.sequence_len, plan.batch_tokens // plan.model.sequence_len
+    optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled, ranks=team.pair)
+    T, rows = plan.model.sequence_len, plan.batch_tokens // plan.model.sequence_len // team.world  # of this rank
     device_batch = config["device_batch"]
-    loader = Batches(corpus.train, tokenizer, T, streams=args.streams)
+    loader = Batches(corpus.train, tokenizer, T, streams=args.streams, rank=team.rank, world=team.world)
     step, clock, late_clock = 0, 0.0, 0.0  # clock: training seconds; late_clock: the same without the first SPEED_FROM steps
 
     cleanup.callback(torch.set_rng_state, torch.get_rng_state())  # the caller's random numbers go on as if nothing had been
     torch.manual_seed(args.seed)  # no part of the recipes draws from it; a layer that you add may (dropout)
-    good = checkpoint.newest(run, log.say)  # the last checkpoint that can be trusted: (folder, state)
+    good = team.from_first(lambda: checkpoint.newest(run, log.say))  # the last checkpoint that can be trusted: (folder, state)
     if good:
         folder, state = good
         checkpoint.load(folder, model, optimizer)
         loader.load_state_dict(state["loader"])
         step, clock, late_clock = state["step"], state["clock"], state["late_clock"]
         log.say(f"resumed from {folder.name}")
-    checkpoint.tidy(run, step, log.say)
+    if team.first:
+        checkpoint.tidy(run, step, log.say)
     log.rewind(step)
     forward = torch.compile(model, dynamic=False) if compiled else model
 
@@ -334,7 +362,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
     n = plan.params
     log.say(f"run {run.name}: recipe {plan.recipe.name}, depth {plan.model.n_layer}, width {plan.model.n_embd}, T {T}, vocabulary {plan.model.vocab_size}; "
             f"{n['total']:,} parameters, {n['scaling']:,} of them scaling")  # fmt: skip
-    log.say(f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens, {plan.flops:.3g} FLOPs; {rows // device_batch} micro-batches a step; "
+    each = f" on each of {team.world} ranks" if team.world > 1 else ""
+    log.say(f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens, {plan.flops:.3g} FLOPs; {rows // device_batch} micro-batches a step{each}; "
             f"{config['machine']['device']}, {config['dtype']}, attention: torch SDPA")  # fmt: skip
 
     stop_signal = []
@@ -358,34 +387,43 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
         if good and good[1]["step"] == step:
             return True
         began = time.perf_counter()
-        state = {"step": step, "loader": loader_state, "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
+        optimizer_state, loaders = optimizer.state_dict(), team.all(loader_state)
+        state = {"step": step, "loader": merge_states(loaders), "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
         if step and checkpoint.non_finite(dict(model.named_parameters())):
-            raise diverged(run, step, None, model, batch, documents, documents, corpus.train, good[0].name if good else "none")
-        try:
-            log.flush()  # a checkpoint vouches for the metrics up to its step
-            folder = checkpoint.save(run, step, model, optimizer, state)
-        except (OSError, SafetensorError) as e:
+            raise diverged(run, step, None, model, batch, documents, documents, corpus.train, good[0].name if good else "none", team)
+
+        def write():
+            try:
+                log.flush()  # a checkpoint vouches for the metrics up to its step
+                return checkpoint.save(run, step, model, optimizer_state, state), None
+            except (OSError, SafetensorError) as e:
+                return None, str(e)
+
+        folder, e = team.from_first(write)
+        if e is not None:
             last = f"the last good one is {good[0]}" if good else "there is none yet"
             problem = f"the checkpoint of step {step} could not be saved ({e}); {last}. Make room in {run}"
             if must:
-                raise UserError(f"{problem}, then give the same command again: it goes on from there") from None
+                raise UserError(f"{problem}, then give the same command again: it goes on from there")
             log.say(f"warning: {problem}; training goes on and tries again in a minute")
             return False
         good = folder, state
         log.write(kind="checkpoint", **progress(), path=str(folder.relative_to(run)), took=round(time.perf_counter() - began, 3))
-        checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
+        if team.first:
+            checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
         return True
 
     def evaluate(documents, final):
         def check(_done, _total):
-            if stop_signal:
+            if stop_signal and team.world == 1:  # several ranks would not stop at the same row; they stop at the next step
                 raise Stopped
 
         began = time.perf_counter()
-        bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)), check)
+        bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)), check, team)
         log.write(kind="eval", **progress(), val_bpb=bpb, val_bytes=size, final=final, took=round(time.perf_counter() - began, 3))
         log.say(f"step {step}/{plan.steps}  val bpb {bpb:.4f} on {size:,} bytes{' (all of it)' if len(documents) == len(corpus.val) else ''}")
-        checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
+        if team.first:
+            checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
 
     def sync():
         if on_gpu:
@@ -411,13 +449,13 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
             t1 = time.perf_counter()
             loss = 0.0
             for piece in batch.split(device_batch):
-                part = forward(piece[:, :-1].contiguous(), piece[:, 1:].contiguous()) / (rows // device_batch)
+                part = forward(piece[:, :-1].contiguous(), piece[:, 1:].contiguous()) / (rows // device_batch * team.world)
                 part.backward()
                 loss = loss + part.detach()
-            loss = loss.item()  # waits for the device
+            (loss,) = team.reduce(loss.item())  # waits for the device, and for the other ranks
             t2 = time.perf_counter()
             if not math.isfinite(loss):  # before the weights take it in
-                raise diverged(run, step + 1, loss, model, batch, documents, before, corpus.train, good[0].name if good else "none")
+                raise diverged(run, step + 1, loss, model, batch, documents, before, corpus.train, good[0].name if good else "none", team)
             optimizer.step(lr, momentum, decay)
             optimizer.zero_grad()
             sync()
@@ -434,7 +472,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
                 speed = k * plan.batch_tokens / window["seconds"]
                 left = (plan.steps - step) * window["seconds"] / k
                 line = dict(kind="train", **progress(), loss=float(np.mean(window["loss"])), lr=lr, muon_momentum=momentum, weight_decay=decay,
-                            tok_per_sec=round(speed, 1), mfu=mfu(plan.flops_per_token, speed, 1, peak) if peak else None, eta_seconds=round(left, 1),
+                            tok_per_sec=round(speed, 1), mfu=mfu(plan.flops_per_token, speed, team.world, peak) if peak else None, eta_seconds=round(left, 1),
                             usd=cost, time={k_: round(window[k_] / k, 5) for k_ in ("data", "forward_backward", "optimizer")})  # fmt: skip
                 log.write(**line)
                 if time.perf_counter() - last_print >= args.log_seconds or step in (1, plan.steps):
@@ -442,15 +480,17 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
                     log.say(f"step {step}/{plan.steps}  loss {line['loss']:.4f}  lr x{lr:.2f}  {speed:,.0f} tokens/s{extra}  left {duration(left)}")
                     last_print = time.perf_counter()
                 window = {key: [] if key == "loss" else 0.0 for key in window}
-            if stop_signal:
-                reason = f"signal {signal.Signals(stop_signal[0]).name}"
+            over = args.max_hours is not None and clock >= args.max_hours * 3600, args.max_cost_usd is not None and cost >= args.max_cost_usd
+            due = time.perf_counter() - last_save >= args.save_minutes * 60 or bool(args.save_every and step % args.save_every == 0)
+            number, hours, dollars, due = team.reduce(stop_signal[0] if stop_signal else 0, *over, due, how="max")  # one rank's word is all ranks'
+            if number:
+                reason = f"signal {signal.Signals(int(number)).name}"
             elif args.stop_after is not None and step >= args.stop_after:
                 reason = f"stop_after {args.stop_after}"
-            elif args.max_hours is not None and clock >= args.max_hours * 3600:
+            elif hours:
                 reason = f"max_hours {args.max_hours:g}"
-            elif args.max_cost_usd is not None and cost >= args.max_cost_usd:
+            elif dollars:
                 reason = f"max_cost_usd {args.max_cost_usd:g}"
-            due = time.perf_counter() - last_save >= args.save_minutes * 60 or (args.save_every and step % args.save_every == 0)
             if (due or reason) and step < plan.steps:
                 saved = save(must=reason is not None)
                 last_save = time.perf_counter() - (0.0 if saved else max(0.0, args.save_minutes * 60 - 60))
@@ -468,7 +508,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, cleanup) -> 
         save(must=True)
         log.say(f"stopped in the evaluation of step {step} by signal {reason}; a checkpoint is saved, the same command goes on")
         return run
-    seen = statistics(loader_state)
+    seen = statistics(merge_states(team.all(loader_state)))
     log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(seen["epoch"], 4))
     log.say(f"read {seen['documents']:,} documents; {seen['cropped_share']:.1%} of their tokens were cropped, {seen['skipped']:,} were empty")
     for line in corpus.train.notes():

@@ -61,7 +61,7 @@ def made(tmp_path_factory):
     tokenizer.save(run / "tokenizer")
     torch.manual_seed(0)
     model = GPT(plan.model)
-    checkpoint.save(run, 3, model, make_optimizer(model, plan), {"clock": 1.0})
+    checkpoint.save(run, 3, model, make_optimizer(model, plan).state_dict(), {"clock": 1.0})
     write_json(run / "config.json", {"plan": plan.to_json(), "corpus": str(folder / "toy.jsonl"), "seed": 42})
     line = dict(step=3, tokens=768, flops=1e9, seconds=1.0)
     (run / "metrics.jsonl").write_text(json.dumps({"kind": "eval", **line, "val_bpb": 2.5, "val_bytes": 100}) + "\n" + json.dumps({"kind": "done", **line}) + "\n")

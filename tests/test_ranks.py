@@ -1,13 +1,23 @@
-"""The optimizer on several ranks (processes on the CPU, gloo) against one: the same parameters, the same state, whatever does not divide."""
+"""Several ranks (processes on the CPU, gloo) against one: the same parameters and state, the same batches, one log, and no hang."""
 
 import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from gpt2course import ranks
+from gpt2course.files import UserError
 from gpt2course.model import GPT
 from gpt2course.recipes import make_optimizer, resolve
+from gpt2course.train import read_metrics
 
 STEPS, ROWS, T = 50, 8, 16
 # 5 layers of width 24: stacks of 20 and 5 matrices and an odd vocabulary, so that neither 2 nor 4 ranks divide all of it evenly
@@ -15,10 +25,10 @@ EPS = ("eps", 1e-6)
 SIZE = dict(depth=5, width=24, head_dim=12, sequence_len=T, vocab_size=301, batch_tokens=ROWS * T, steps=STEPS, short_window_tile=1, ve_gate_channels=6)
 
 
-def build(recipe, dtype, ranks, **changes):
+def build(recipe, dtype, pair, **changes):
     plan = resolve(recipe, **(SIZE | changes))
     model = GPT(plan.model, compute_dtype=dtype).init_weights(3).to(dtype)
-    return plan, model, make_optimizer(model, plan, ns_dtype=dtype, ranks=ranks)
+    return plan, model, make_optimizer(model, plan, ns_dtype=dtype, ranks=pair)
 
 
 def batches():
@@ -142,3 +152,95 @@ def test_a_state_of_another_model_is_refused():
     state = optimizer.state_dict()
     with pytest.raises(ValueError, match="momentum.blocks.0.attn.c_q.weight"):
         optimizer.load_state_dict({k: v for k, v in state.items() if k != "momentum.blocks.0.attn.c_q.weight"})
+
+
+# ---- the training command under torchrun
+
+
+def torchrun(world, home, corpus, *more, wait=True, name="run"):
+    """`python -m gpt2course.train` on `world` ranks, or without torchrun on one."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", "-m"] if world > 1 else [sys.executable, "-m"]
+    sizes = ["depth=2", "width=32", "head_dim=16", "sequence_len=32", "vocab_size=280", "batch_tokens=256", "steps=24", "ve_gate_channels=8", "eps=1e-6"]
+    command = [*launch, "gpt2course.train", "jan29", "--name", name, "--corpus", str(corpus), "--device", "cpu", "--set", *sizes, "--log-seconds", "0", "--eval-every", "8", *more]
+    environment = os.environ | {"GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    if not wait:
+        return process
+    out, _ = process.communicate(timeout=300)
+    return process.returncode, out
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "toy.jsonl"
+    words = ["tree", "stone", "river", "cloud", "bird"]
+    path.write_text("".join(json.dumps({"text": " ".join(words[(i * k) % 5] for k in range(1, 8 + i % 30))}) + "\n" for i in range(400)))
+    return path
+
+
+def losses(home, name="run"):
+    return {m["step"]: m["loss"] for m in read_metrics(home / "runs" / name) if m["kind"] == "train"}
+
+
+@pytest.mark.slow
+def test_torchrun_trains_what_one_process_trains(tmp_path, corpus):
+    """The first losses agree to rounding (float32), so the batches are the same; evaluation, checkpoint and log are one; what two ranks saved, one and four go on with."""
+    code, out = torchrun(1, tmp_path, corpus, name="one")
+    assert code == 0, out
+    code, out = torchrun(2, tmp_path, corpus, "--stop-after", "12", name="two")
+    assert code == 0 and out.count("stopped at step 12 by stop_after 12") == 1 and "on each of 2 ranks" in out, out
+    one, two = losses(tmp_path, "one"), losses(tmp_path, "two")
+    assert set(two) == set(range(1, 13)) and [two[s] for s in (1, 2, 3)] == pytest.approx([one[s] for s in (1, 2, 3)], rel=1e-4)
+    for world in (1, 4):
+        shutil.copytree(tmp_path / "runs" / "two", tmp_path / "runs" / f"from{world}")
+        code, out = torchrun(world, tmp_path, corpus, name=f"from{world}")
+        assert code == 0 and "resumed from step_00000012" in out, out
+        rest = losses(tmp_path, f"from{world}")
+        assert set(rest) == set(range(1, 25)) and {s: rest[s] for s in two} == two
+    resumed = losses(tmp_path, "from1"), losses(tmp_path, "from4")
+    assert resumed[0][13] == pytest.approx(resumed[1][13], rel=1e-4)
+    ends = [[m for m in read_metrics(tmp_path / "runs" / n) if m["kind"] in ("eval", "done")][-2:] for n in ("one", "from1", "from4")]
+    assert len({e[0]["val_bytes"] for e in ends}) == 1 and len({e[1]["epochs"] for e in ends}) == 1
+    assert max(e[0]["val_bpb"] for e in ends) - min(e[0]["val_bpb"] for e in ends) < 0.1  # rounding grows; the spread of seeds is larger
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_run_soon(tmp_path, corpus):
+    """kill -9 of one rank: the whole job ends within a minute, and the same command goes on."""
+    process = torchrun(2, tmp_path, corpus, "--save-every", "5", wait=False)
+    began = time.time()
+    while not list((tmp_path / "runs" / "run" / "checkpoints").glob("step_*")) and time.time() - began < 120 and process.poll() is None:
+        time.sleep(0.05)
+    workers = [int(p) for p in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()]
+    assert len(workers) == 2
+    os.kill(max(workers), signal.SIGKILL)
+    killed = time.time()
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0 and time.time() - killed < 60
+    code, out = torchrun(2, tmp_path, corpus)
+    assert code == 0 and "resumed from step_" in out, out
+    assert set(losses(tmp_path)) == set(range(1, 25))
+
+
+@pytest.mark.slow
+def test_one_line_for_a_mistake_on_any_rank(tmp_path, corpus):
+    """A bad setting, ranks that cannot share, a checkpoint folder that cannot be written: said once, by rank 0, and no rank waits."""
+    for more, world, message in (
+        (("--profile", "9gpu"), 2, "profile '9gpu' does not exist"),
+        ((), 3, "3 ranks cannot share the 8 rows of a batch equally; the number of processes can be: 1, 2, 4, 8"),
+        (("--streams", "5"), 2, "does not divide 5 streams"),
+    ):
+        began = time.time()
+        code, out = torchrun(world, tmp_path, corpus, *more)
+        assert code != 0 and message in out and time.time() - began < 60, out
+        assert out.count(message) <= (1 if "streams" not in message else world)
+
+
+def test_ranks_without_torchrun_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match="WORLD_SIZE is 2 but RANK is not set; start several processes with: torchrun --standalone --nproc_per_node=2"):
+        ranks.join("cpu")
+    monkeypatch.delenv("WORLD_SIZE")
+    alone = ranks.join("cpu")
+    assert alone == ranks.Ranks() and alone.reduce(1.5, 2) == [1.5, 2] and alone.all("x") == ["x"] and alone.from_first(lambda: 7) == 7

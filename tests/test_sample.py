@@ -460,7 +460,7 @@ def run(tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "tiny"
     TOKENIZER.save(folder / "tokenizer")
     write_json(folder / "config.json", {"plan": plan.to_json()})
-    checkpoint.save(folder, 1, model, make_optimizer(model, plan), {})
+    checkpoint.save(folder, 1, model, make_optimizer(model, plan).state_dict(), {})
     return model
 
 

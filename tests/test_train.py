@@ -313,11 +313,11 @@ def test_a_signal_in_an_evaluation_stops_at_once_and_loses_nothing(home, corpus,
     whole = train(settings(corpus, name="whole", eval_every=8))
     calls = []
 
-    def interrupted(model, documents, tokenizer, T, batch, progress):
+    def interrupted(model, documents, tokenizer, T, batch, progress, team):
         calls.append(len(documents))
         if len(calls) == number:
             os.kill(os.getpid(), signal.SIGTERM)
-        return bits_per_byte(model, documents, tokenizer, T, batch, progress)
+        return bits_per_byte(model, documents, tokenizer, T, batch, progress, team)
 
     monkeypatch.setattr("gpt2course.train.bits_per_byte", interrupted)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
