@@ -157,11 +157,13 @@ def test_a_state_of_another_model_is_refused():
 # ---- the training command under torchrun
 
 
+SETTINGS = ("depth=2", "width=32", "head_dim=16", "sequence_len=32", "vocab_size=280", "batch_tokens=256", "steps=24", "ve_gate_channels=8", "eps=1e-6")
+
+
 def torchrun(world, home, corpus, *more, wait=True, name="run"):
     """`python -m gpt2course.train` on `world` ranks, or without torchrun on one."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", "-m"] if world > 1 else [sys.executable, "-m"]
-    sizes = ["depth=2", "width=32", "head_dim=16", "sequence_len=32", "vocab_size=280", "batch_tokens=256", "steps=24", "ve_gate_channels=8", "eps=1e-6"]
-    command = [*launch, "gpt2course.train", "jan29", "--name", name, "--corpus", str(corpus), "--device", "cpu", "--set", *sizes, "--log-seconds", "0", "--eval-every", "8", *more]
+    command = [*launch, "gpt2course.train", "jan29", "--name", name, "--corpus", str(corpus), "--device", "cpu", *(() if "--set" in more else ("--set", *SETTINGS)), "--log-seconds", "0", "--eval-every", "8", *more]
     environment = os.environ | {"GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     if not wait:
@@ -244,3 +246,22 @@ def test_ranks_without_torchrun_are_refused(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE")
     alone = ranks.join("cpu")
     assert alone == ranks.Ranks() and alone.reduce(1.5, 2) == [1.5, 2] and alone.all("x") == ["x"] and alone.from_first(lambda: 7) == 7
+
+
+@pytest.mark.slow
+def test_sigterm_saves_on_all_ranks_and_a_diverged_run_is_told_once(tmp_path, corpus):
+    process = torchrun(2, tmp_path, corpus, wait=False)
+    began, log = time.time(), tmp_path / "runs" / "run" / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 3) and time.time() - began < 120 and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()  # torchrun passes it on to its processes
+    out, _ = process.communicate(timeout=60)
+    assert out.count("by signal SIGTERM; a checkpoint is saved") == 1, out
+    code, out = torchrun(2, tmp_path, corpus)
+    assert code == 0 and "resumed from step_" in out and set(losses(tmp_path)) == set(range(1, 25)), out
+
+    code, out = torchrun(2, tmp_path, corpus, "--set", *SETTINGS, "wte_lr=1e38", name="wild")
+    told = [line for line in out.splitlines() if "not finite" in line or "the loss is nan" in line]
+    assert code != 0 and len(told) == 1 and told[0].startswith("error: ") and "the training documents in question are" in told[0], out
+    (written,) = (tmp_path / "runs" / "wild").glob("non_finite_step_*.json")
+    assert len(json.loads(written.read_text())["row_losses"]) == 8  # of all ranks
