@@ -19,6 +19,8 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from gpt2course.checks import LESSONS as TOPICS  # noqa: E402
+
 LESSONS = ROOT / "lessons"
 LIMIT = 300  # seconds for a cell; a lesson takes about one minute
 
@@ -68,9 +70,8 @@ def build(path: Path) -> None:
 def glossary() -> str:
     """GLOSSARY.md: the words of glossary.yaml in alphabetical order, each with a link to its lesson."""
     lessons = yaml.safe_load((LESSONS / "glossary.yaml").read_text())
-    files = {p.name[:2]: p.with_suffix(".ipynb").name for p in LESSONS.glob("[0-9][0-9]_*.py")}
     words = sorted(((word, text, lesson) for lesson, words in lessons.items() for word, text in words.items()), key=lambda entry: entry[0].lower())
-    lines = [f"- **{word}** ([{lesson}]({files[lesson]})): {text}" for word, text, lesson in words]
+    lines = [f"- **{word}** ([{lesson}]({lesson}_{TOPICS[lesson]}.ipynb)): {text}" for word, text, lesson in words]
     return "\n".join(["# Glossary", "", "The words of the course, with the lesson that brings them in. Made from glossary.yaml by `python tools/lessons.py`.", "", *lines, ""])
 
 

@@ -45,6 +45,13 @@ class Wrong(Exception):
         return [str(self)]
 
 
+class Nowhere(io.TextIOBase):
+    """Takes what an answer prints and keeps none of it: a loop that prints without end must not fill the memory."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def need(ok, message: str) -> None:
     """Stop a check with the message, which says what came out and what to look at, unless ok."""
     if not ok:
@@ -87,7 +94,7 @@ def run(id: str, *answer) -> str | None:
     exercise = find(id)
     head, dtype = f"[{id}] {exercise.title} - ", torch.get_default_dtype()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with contextlib.redirect_stdout(Nowhere()), contextlib.redirect_stderr(Nowhere()), torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             torch.set_default_dtype(torch.float32)
             exercise.check(*answer)

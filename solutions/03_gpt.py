@@ -1,0 +1,286 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: gpt2course
+#     language: python
+#     name: gpt2course
+# ---
+
+# %% [markdown]
+# # Exercises 03: GPT
+#
+# Five pieces of the model, each small. Replace each `raise NotImplementedError` by your answer and run the check below it.
+# The lesson is [03 GPT](../lessons/03_gpt.ipynb).
+#
+# `make start EX=03` puts a copy of this notebook in work/, where your answers survive an update of the course.
+# `make grade EX=03` grades that copy.
+#
+# Letters in shapes: B batch, T time, H heads, D head size, C width, V vocabulary.
+
+# %% tags=["setup"]
+import math
+
+import torch
+import torch.nn.functional as F
+
+from gpt2course import plots
+from gpt2course.attention import attention
+from gpt2course.checks import best
+from gpt2course.figures import gpt as figures
+from gpt2course.model import GPTConfig, rope, rope_tables
+from gpt2course.recipes import build
+
+
+def package_turn(q, k, v, start=0, base=10_000.0):
+    """What exercise 3.2 asks for, from the package's parts."""
+    tables = [t[start:] for t in rope_tables(start + q.size(1), q.size(-1), base)]
+    return rope(q, *tables), rope(k, *tables), v
+
+
+def package_budget(config):
+    """What exercise 3.5 asks for, counted on a model of the package (on the meta device, so without memory)."""
+    model = build(config)
+    count = model.num_params()
+    attention = sum(p.numel() for block in model.blocks for p in block.attn.parameters())
+    parts = {"wte": count["wte"], "attention": attention, "mlp": count["matrices"] - attention, "lm_head": count["lm_head"]}
+    return parts | {"total": count["total"], "flops": int(model.flops_per_token())}
+
+
+# %% [markdown] tags=["ex-3.1"]
+# ## 3.1 Causal attention
+#
+# Write attention without calling torch's own. Queries, keys and values come as (B, T, H, D). For every row of the batch and every
+# head by itself, the score of query i and key j is their dot product divided by √D; a query sees the keys j ≤ i, itself included;
+# a softmax over the keys turns scores into weights; the output is the weighted mean of the values, as (B, T, H, D).
+#
+# A tiny example, one head with T = 2 and D = 1: with q = [0, 0], all scores are 0. The first position sees itself alone and
+# gives v[0]; the second gives the mean of v[0] and v[1].
+#
+# <details><summary>Help: which axes?</summary>
+#
+# The scores have the shape (B, H, T, T), query before key. Bring q and k to (B, H, T, D) with `transpose(1, 2)`. A `view` to that
+# shape runs without complaint and mixes heads with positions.
+# </details>
+# <details><summary>Help: my first output is NaN</summary>
+#
+# A row of the mask hides everything. Position i sees itself: the visible triangle includes the diagonal (`torch.tril`).
+# </details>
+# <details><summary>Help: my weights do not sum to 1</summary>
+#
+# Hide before the softmax, by a score of minus infinity. Hiding after it leaves the future's share missing.
+# </details>
+#
+# The picture below the check shows the weights of your answer: a lower triangle, nothing above the diagonal, the first row 1.
+
+# %% tags=["answer", "ex-3.1"]
+def causal_attention(q, k, v):
+    """Causal attention: q, k and v (B, T, H, D) -> (B, T, H, D)."""
+    ### BEGIN SOLUTION
+    T, D = q.size(1), q.size(3)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
+    scores = q @ k.transpose(2, 3) / math.sqrt(D)  # (B, H, T, T): query before key
+    visible = torch.ones(T, T, dtype=torch.bool).tril()
+    weights = scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
+    return (weights @ v).transpose(1, 2)  # (B, T, H, D)
+    ### END SOLUTION
+
+
+# %% tags=["check", "ex-3.1"]
+from gpt2course.checks import check
+
+check("3.1", causal_attention)
+
+# %% tags=["picture", "ex-3.1"]
+f = best("3.1", causal_attention, attention)
+q, k = torch.randn(2, 1, 5, 1, 5, generator=torch.Generator().manual_seed(3)) * 1.5
+weights = f(q, k, torch.eye(5).view(1, 5, 1, 5))[0, :, 0]  # with the unit vectors as values, the output is the weights
+plots.show(figures.attention_maps({"weights of one head": weights.tolist()}, [str(t) for t in range(5)]))
+
+# %% [markdown] tags=["ex-3.2"]
+# ## 3.2 Rotary positions
+#
+# Write what RoPE does before attention. q, k and v are (B, T, H, D); the first of the T positions is `start`, the next start +
+# 1, and so on. Return the three, with the ones that RoPE turns turned.
+#
+# The D channels form D/2 pairs: channel i with channel i + D/2, for i from 0 to D/2 - 1 (halves, not neighbours). At position
+# t, pair i turns by the angle t · base^(-2i/D):
+#
+#     a' = a cos + b sin        b' = b cos - a sin
+#
+# A tiny example, D = 2: [1, 0] at position 1 becomes [cos 1, -sin 1] = [0.540, -0.841].
+#
+# <details><summary>Help: which of the three?</summary>
+#
+# Positions matter for the scores alone, and scores come from queries and keys.
+# </details>
+# <details><summary>Help: halves or neighbours?</summary>
+#
+# `x.chunk(2, dim=-1)` gives the two halves. `x[..., 0::2]` and `x[..., 1::2]` give neighbours: just as good for a model trained
+# that way, and wrong for one that was not.
+# </details>
+# <details><summary>Help: what is start for?</summary>
+#
+# In sampling, the model reads one new token at a time and remembers the keys of the ones before. The new token then has T = 1 and
+# its position is the number of tokens before it, not 0.
+# </details>
+#
+# The picture shows the score of one query and one key, at several positions, against their distance. All lines should lie on one.
+
+# %% tags=["answer", "ex-3.2"]
+def turn(q, k, v, start=0, base=10_000.0):
+    """RoPE for positions start, start + 1, ...: q, k, v (B, T, H, D) -> three tensors of the same shapes."""
+    ### BEGIN SOLUTION
+    T, D = q.size(1), q.size(3)
+    frequencies = base ** (-torch.arange(0, D, 2) / D)  # (D/2,)
+    angles = torch.arange(start, start + T)[:, None] * frequencies  # (T, D/2)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]  # (T, 1, D/2), the same for every head
+
+    def turned(x):
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+
+    return turned(q), turned(k), v
+    ### END SOLUTION
+
+
+# %% tags=["check", "ex-3.2"]
+from gpt2course.checks import check
+
+check("3.2", turn)
+
+# %% tags=["picture", "ex-3.2"]
+f = best("3.2", turn, package_turn)
+q, k = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(2)).expand(2, 1, 160, 1, 32)  # at 160 positions
+lines = {}
+for start in (0, 50, 100):
+    a, b, _ = f(q, k, q, start)
+    lines[f"key at {start}"] = (a[0, :60, 0] @ b[0, 0, 0]).tolist()  # queries after the key, at distances 0, 1, ...
+plots.show(figures.score_by_distance(lines))
+
+# %% [markdown] tags=["ex-3.3"]
+# ## 3.3 RMSNorm
+#
+# Divide each vector of C numbers by its root mean square, √(mean of squares + eps). The shape stays; the vectors lie along the
+# last dimension, however many dimensions there are before it. No mean is subtracted and nothing is learned.
+#
+# A tiny example with eps = 0: [3, 4] has the mean square (9 + 16) / 2 = 12.5, so it becomes [3, 4] / 3.536 = [0.849, 1.131].
+#
+# <details><summary>Help: where does eps go?</summary>
+#
+# Under the root, added to the mean of squares. It decides what becomes of vectors near 0.
+# </details>
+# <details><summary>Help: my shapes do not fit</summary>
+#
+# `mean(dim=-1, keepdim=True)` keeps a dimension of 1, which divides every one of the C numbers.
+# </details>
+
+# %% tags=["answer", "ex-3.3"]
+def rms_norm(x, eps=1e-6):
+    """RMSNorm over the last dimension: x (..., C) -> (..., C)."""
+    ### BEGIN SOLUTION
+    return x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+    ### END SOLUTION
+
+
+# %% tags=["check", "ex-3.3"]
+from gpt2course.checks import check
+
+check("3.3", rms_norm)
+
+# %% [markdown] tags=["ex-3.4"]
+# ## 3.4 Measuring: the loss
+#
+# How good is a prediction? `tokens` (B, T) are rows of text, and `logits` (B, T, V) is what a model said after reading each of
+# them, before the softcap. So logits[:, t] is judged by tokens[:, t + 1], and what was said after the last token is not judged.
+#
+# Some tokens are filler, marked -1. A filler is never a target. Squash the logits with cap · tanh(z / cap) (cap = 0 means:
+# leave them), take the softmax, and return the mean of -ln(probability of the target) over all targets that count, in nats.
+#
+# A tiny example: V = 2, one row of tokens [0, 1, -1], all logits 0. Only the 1 is a target; its probability is 1/2; the loss is
+# ln 2 = 0.693.
+#
+# <details><summary>Help: my loss is far too high, or close to 0</summary>
+#
+# Is each prediction judged by the *next* token? Judged by the token it has just read, a model is judged on copying.
+# </details>
+# <details><summary>Help: the mean over what?</summary>
+#
+# Over the targets that count, of all rows together. Not over B · T, and not the mean of each row's mean.
+# </details>
+# <details><summary>Help: infinity or NaN</summary>
+#
+# exp(1000) is infinite. `F.log_softmax` subtracts the largest logit first.
+# </details>
+
+# %% tags=["answer", "ex-3.4"]
+def next_token_loss(logits, tokens, cap=15.0):
+    """Mean loss in nats of the targets that count: logits (B, T, V), tokens (B, T) with -1 for filler -> a number."""
+    ### BEGIN SOLUTION
+    z = cap * torch.tanh(logits / cap) if cap else logits
+    log_p = F.log_softmax(z[:, :-1], dim=-1)  # (B, T - 1, V)
+    targets = tokens[:, 1:]
+    counts = targets >= 0
+    nats = -log_p.gather(2, targets.clamp(min=0)[..., None])[..., 0]  # (B, T - 1)
+    return nats[counts].mean()
+    ### END SOLUTION
+
+
+# %% tags=["check", "ex-3.4"]
+from gpt2course.checks import check
+
+check("3.4", next_token_loss)
+
+# %% [markdown] tags=["ex-3.5"]
+# ## 3.5 Cost: parameters and FLOPs from the sizes
+#
+# Before you train a model you want to know how large it is and what a token costs. `config` is a `GPTConfig` of the rung
+# `modern`, of which you need `n_layer`, `n_embd` (C), `vocab_size` (V) and `sequence_len` (T). Count, without building the
+# model.
+#
+# Return a dict with whole numbers: `wte` and `lm_head` (two tables: the head is untied), `attention` (q, k, v and the output
+# projection of all layers), `mlp` (two matrices of each layer, the inner width is 4C), `total`, and `flops` for each token of
+# training: 6 for each weight of a matrix product, and 12 · C · T for the scores and weighted means of each layer. There are no
+# biases, and norms have no weights.
+#
+# A tiny example: C = 2, V = 10, one layer, T = 3. wte and lm_head 20 each, attention 4 · 2² = 16, mlp 2 · (2 · 8) = 32, total 88,
+# flops 6 · (16 + 32 + 20) + 12 · 2 · 3 = 480.
+#
+# <details><summary>Help: which weights multiply?</summary>
+#
+# Looking up a row of wte is no matrix product and costs no FLOPs. The head is one.
+# </details>
+# <details><summary>Help: why 6?</summary>
+#
+# One multiplication and one addition forward, and twice that backward: once for the gradient of the input, once for that of the
+# weight.
+# </details>
+#
+# The picture shows shares: the deeper the model, the smaller the two tables.
+
+# %% tags=["answer", "ex-3.5"]
+def budget(config):
+    """Parameters by part and training FLOPs a token: {"wte", "attention", "mlp", "lm_head", "total", "flops"}."""
+    ### BEGIN SOLUTION
+    L, C, V, T = config.n_layer, config.n_embd, config.vocab_size, config.sequence_len
+    count = {"wte": V * C, "attention": L * 4 * C * C, "mlp": L * 2 * C * 4 * C, "lm_head": C * V}
+    multiplied = count["attention"] + count["mlp"] + count["lm_head"]
+    return count | {"total": sum(count.values()), "flops": 6 * multiplied + L * 12 * C * T}
+    ### END SOLUTION
+
+
+# %% tags=["check", "ex-3.5"]
+from gpt2course.checks import check
+
+check("3.5", budget)
+
+# %% tags=["picture", "ex-3.5"]
+f = best("3.5", budget, package_budget)
+bars = {}
+for depth in (4, 12, 24):
+    count = f(GPTConfig(n_layer=depth, n_embd=64 * depth, n_head=depth // 2, n_kv_head=depth // 2))
+    bars[f"depth {depth}"] = {part: count[part] for part in ("wte", "attention", "mlp", "lm_head")}
+plots.show(figures.parameter_budget(bars))
