@@ -33,7 +33,7 @@ if importlib.util.find_spec("gpt2course") is None:  # a hosted notebook: fetch a
 # %% [markdown]
 # ## Where we are
 #
-# The first piece of a run: from text to numbers. The ladder, our goal, stays as it is, for all its rungs share one tokenizer.
+# The first piece of a run: from text to numbers. The ladder is our goal. All its rungs share one tokenizer.
 
 # %%
 from gpt2course import lab, plots
@@ -55,7 +55,7 @@ lab.words("01")
 #
 # Two models of the same kind read the same text. The first knows 512 tokens and its loss is 4.0 nats per token. The second
 # knows 2,048 tokens and its loss is 5.1. Which of them predicts the text better? Write down an answer, and what you would need
-# to know to be sure. You will train these two below.
+# to know to be sure. You will train two such models below.
 
 # %% [markdown]
 # ## Bytes, and what repeats
@@ -146,7 +146,7 @@ print(merge(list(b"banana"), (97, 110), 256), merge(list(b"aaa"), (97, 97), 256)
 # %% [markdown]
 # "aaa" holds the pair "aa" twice, but only one can be merged, so a count is an upper bound.
 #
-# What if two pairs are equally frequent? Any rule will do as long as it is always the same, and does not depend on the order of
+# What if two pairs are equally frequent? Any rule will do as long as it is always the same and does not depend on the order of
 # the texts. We take the smallest pair: the smaller left id, then the smaller right id. Now you can train. The
 # function also notes what each merge saved, what it had to save to be worth it, and how often there was a tie.
 
@@ -171,8 +171,8 @@ def train(texts, vocab_size, pattern):
     return tokens, notes
 
 # %% [markdown]
-# That is all of it. `regex.findall` cuts the text into pieces first; you will see why in a moment. Train on 20 documents
-# of the corpus.
+# That is all of it. `regex.findall` cuts the text into pieces first; you will see why in a moment. Train on 20 documents of the
+# corpus.
 
 # %%
 from gpt2course.data import load_corpus
@@ -185,8 +185,8 @@ print(f"{sum(map(len, texts)):,} characters; the first merges:", tokens[256:268]
 print("ties:", sum(equal > 1 for *_, equal in notes), "of", len(notes), "merges")
 
 # %% [markdown]
-# Short and common comes first. Watch the ties: they are not rare. Later merges build on earlier ones, so two rules for ties give
-# two tokenizers.
+# Short and common comes first. On so little text most merges are ties. Later merges build on earlier ones, so two rules for
+# ties give two tokenizers.
 
 # %%
 from gpt2course.figures import tokenizer as figures
@@ -194,8 +194,7 @@ from gpt2course.figures import tokenizer as figures
 plots.show(figures.savings([saved for saved, *_ in notes], [even for _, even, _ in notes]))
 
 # %% [markdown]
-# Each merge saves less than those before, about as a power of its number, and all of these are worth their place by
-# the reckoning above.
+# Later merges save less, since the most frequent pairs go first. All of these are worth their place by the reckoning above.
 #
 # ### Why a split pattern?
 #
@@ -208,9 +207,9 @@ sample = "I'll pay 12345 €, won't I?\n\n  Yes: in 2026."
 plots.show(plots.coloured_tokens(regex.findall(SPLIT_PATTERN, sample)))
 
 # %% [markdown]
-# Contractions such as 'll stand alone. A word takes the space before it along. Numbers are cut into at most two digits, from
-# the left. Signs stay with signs, and line ends are kept apart. What happens without? Let the pattern take everything as one
-# piece.
+# Contractions such as 'll stand alone. A word takes the space before it along, a number does not. Numbers are cut from the left
+# into at most two digits. Signs stay together, with the line ends after them. What happens without? Let the pattern take
+# everything as one piece.
 
 # %%
 docs = [corpus.train[i] for i in range(200)]
@@ -222,14 +221,15 @@ print("without:", sorted(without.ranks, key=len)[-6:])
 # %%
 for name, t in {"with": with_split, "without": without}.items():
     across = sum(b" " in token[1:] for token in t.ranks)
-    people = [token.decode() for token in t.ranks if b"people" in token]
-    print(f"{name:8} {across:4} tokens cross words; {bytes_per_token(t, corpus.val):.3f} bytes per token; {people}")
+    these = [token for token in t.ranks if b"the" in token.lower().split()]
+    print(f"{name:8} {across:4} tokens cross words; {bytes_per_token(t, corpus.val):.3f} bytes per token")
+    print(f"         {len(these)} tokens hold the word 'the': {these[:8]}")
 
 # %% [markdown]
-# Without the pattern, a large part of the vocabulary goes to scraps of phrases. One word appears under several ids, with this
-# or that neighbour stuck to it, and the model must learn its meaning several times. The compression is about the same, so
-# nothing is gained for it. A pattern is a guess about language, put in by hand. This one was made for
-# English-like text; a language without spaces gets long pieces.
+# Without the pattern, a large part of the vocabulary goes to scraps of phrases. One word appears under many ids, with this or
+# that neighbour stuck to it, and the model must learn its meaning many times. The compression is about the same, so nothing is
+# gained for it. A pattern is a guess about language, put in by hand. This one suits English; a language that writes no spaces
+# gets long pieces.
 
 # %% [markdown]
 # ### Encoding
@@ -307,11 +307,13 @@ lab.compare(rows(tokens), rows(ours.ranks))
 
 # %% [markdown]
 # All of them, ties included: rustbpe 0.1 also takes the smallest pair. Another trainer may not, and then no test of its own
-# would tell you. Now the ids of five held-out documents.
+# would tell you. Now the ids of four held-out documents, and of two random texts.
 
 # %%
-for i in range(5):
-    text = corpus.val[i]
+import random
+
+draw = random.Random(0)
+for text in [*(corpus.val[i] for i in range(4)), *("".join(draw.choices("the 12é狐🦊'.\n", k=200)) for _ in range(2))]:
     lab.compare(torch.tensor(encode(text, tokens, SPLIT_PATTERN)), torch.tensor(ours.encode(text)))
 
 # %% [markdown]
@@ -321,22 +323,23 @@ for i in range(5):
 # curve is text that the tokenizer learned from, the second is text that it has not seen.
 
 # %%
-import random
-
 some = random.Random(1).sample(range(len(corpus.train)), 4000)
 docs = [corpus.train[i] for i in some]
 sizes = [512 * 2**k for k in range(7)]
 toks = {V: Tokenizer.train(docs, V) for V in sizes}
-curves = {name: [(V, bytes_per_token(toks[V], part, 300_000)) for V in sizes] for name, part in {"training": docs, "held out": corpus.val}.items()}
+curves = {}
+for name, part in {"training": docs, "held out": corpus.val}.items():
+    curves[name] = [(V, bytes_per_token(toks[V], part, 300_000)) for V in sizes]
 plots.show(figures.compression(curves))
 
 # %%
 sentence = "The committee wanted an independent investigation of the railway companies."
-plots.show(figures.token_rows({f"{V:,}": [toks[V].decode([i]) for i in toks[V].encode(sentence)] for V in (512, 2048, 8192, 32768)}))
+cuts = {f"{V:,}": [toks[V].decode([i]) for i in toks[V].encode(sentence)] for V in (512, 2048, 8192, 32768)}
+plots.show(figures.token_rows(cuts))
 
 # %% [markdown]
-# Each doubling adds less than the one before, since each new token is rarer. And the two curves part: the last tokens are names and
-# phrases of the training text. With more text, as in the real run (2 billion characters), they would part later.
+# The last doublings add less, since each new token is rarer. And the two curves part: the last tokens are words that the
+# training text happens to use. The real run trains its tokenizer on 2 billion characters, several hundred times more.
 
 # %% [markdown]
 # ## Tokens that no text can make
@@ -350,14 +353,15 @@ print("ordinary ids: 0 to", len(tok.ranks) - 1, "  special:", tok.special)
 print(tok.encode("Hello", bos=True))
 
 # %% [markdown]
-# Now the trap. A document about tokenizers may contain the eight characters `<|bos|>`. Is that a beginning? tiktoken lets you
+# Now the trap. A document about tokenizers may contain the seven characters `<|bos|>`. Is that a beginning? tiktoken lets you
 # choose, and a careless choice turns text into control.
 
 # %%
 import tiktoken
 
 text = "Write <|bos|> here."
-careless = tiktoken.Encoding("careless", pat_str=tok.pattern, mergeable_ranks={t: i for i, t in enumerate(tok.ranks)}, special_tokens=tok.special)
+ranks = {token: i for i, token in enumerate(tok.ranks)}
+careless = tiktoken.Encoding("careless", pat_str=tok.pattern, mergeable_ranks=ranks, special_tokens=tok.special)
 cut = {"careless": careless.encode(text, allowed_special="all"), "package": tok.encode(text)}
 print({name: tok.bos in ids for name, ids in cut.items()})
 plots.show(figures.token_rows({name: [tok.decode([i]) for i in ids] for name, ids in cut.items()}))
@@ -382,7 +386,8 @@ print(broken, "of", len(tok.ranks), "tokens are no whole characters")
 # %% [markdown]
 # Decoding puts U+FFFD, the sign �, where bytes make no sense, and so does encoding for a lone half of a surrogate pair, which a
 # Python string can hold and UTF-8 cannot. The last lines show a trap in measuring: � has three bytes itself. nanochat
-# counted bytes after decoding, wrong for 193 of its 32,768 tokens; mending it moved its bits per byte by about 0.05 %.
+# counted bytes after decoding, wrong for 193 of its 32,768 tokens; [mending
+# it](https://github.com/karpathy/nanochat/commit/2ce972a) raised its bits per byte by about 0.05 %.
 
 # %% [markdown]
 # ## Bits per byte
@@ -392,7 +397,8 @@ print(broken, "of", len(tok.ranks), "tokens are no whole characters")
 # %%
 A, B = [2.0] * 6, [3.5] * 3  # nats of each token: six short tokens, three long ones
 for name, nats in {"A": A, "B": B}.items():
-    print(f"{name}: {sum(nats) / len(nats):.1f} nats per token, {sum(nats):.1f} nats for the text, {sum(nats) / log(2) / 12:.2f} bits per byte")
+    total = sum(nats) / log(2)
+    print(f"{name}: {sum(nats) / len(nats):.1f} nats per token, {total:.1f} bits in all, {total / 12:.2f} bits per byte")
 
 # %% [markdown]
 # B is worse for each token and better for the text. The loss per token divides by a number that the tokenizer chooses. Bits per
@@ -438,8 +444,8 @@ plots.show(figures.two_measures(pairs))
 
 # %% [markdown]
 # The loss says 512, bpb says 2,048, and only bpb compares like with like. At this size and length the larger vocabulary wins
-# by far more than the seeds differ, with equal FLOPs as well. It does not show that larger is always better: these models
-# have just begun to learn, when knowing frequent words by heart is most of the gain.
+# by more than the seeds differ, with equal FLOPs as well. It does not show that larger is always better: these models have read
+# about 100 kB and have just begun to learn.
 #
 # Your bits per byte against the package's, for a model of each vocabulary.
 
@@ -465,25 +471,28 @@ for V in (8192, 32768):
     for digits in ("{1}", "{1,2}", "{1,3}"):
         t = Tokenizer.train(docs, V, pattern=SPLIT_PATTERN.replace("{1,2}", digits))
         slots = sum(token.isdigit() and len(token) > 1 for token in t.ranks)
-        print(f"{V:6,} {digits:6} {slots:4} tokens of several digits, {bytes_per_token(t, corpus.val, 300_000):.3f} bytes per token")
+        compression = bytes_per_token(t, corpus.val, 300_000)
+        print(f"{V:6,} {digits:6} {slots:4} tokens of several digits, {compression:.3f} bytes per token")
         cuts[digits] = [t.decode([i]) for i in t.encode(number)]
 plots.show(figures.token_rows(cuts))
 
 # %% [markdown]
-# Three digits take up to 1,000 more places in the vocabulary and hardly shorten this text. One digit wastes no place
-# and makes numbers longer. Which is best for a model cannot be read from compression.
+# At 32,768 tokens, three digits take hundreds of places more and hardly shorten this text. One digit takes no place and makes
+# numbers longer. Which is best for a model cannot be read from compression.
 
 # %% [markdown]
 # ## At full size
 #
-# nanochat decided it by training: depth 12, 32,768 tokens ([log of 13 January 2026](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)). One digit gave 0.969 bpb,
-# two 0.965, three 0.972. How many seeds stand behind each number is not said. Its seeds usually differ by about 0.0002, so the
-# order is not chance. GPT-4's three belong to a vocabulary of 100,000. The same project
-# once trained with {1,3} and encoded with {1,2}, [by accident](https://github.com/karpathy/nanochat/issues/291). Everything ran;
-# tokens of three digits could never occur. In our package both read one constant.
+# nanochat decided it by training, at depth 12 with 32,768 tokens ([log of 13 January
+# 2026](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)). One digit gave 0.969 bpb,
+# two 0.965, three 0.972. How many seeds stand behind each number is not said; elsewhere its seeds differ by about 0.0002. GPT-4's
+# three digits belong to a vocabulary of 100,000. The same project once had [two
+# patterns](https://github.com/karpathy/nanochat/issues/291), {1,3} in the trainer's code and {1,2} in the encoder's. With such a
+# pair everything runs, and tokens of three digits never occur. In our package both read one constant.
 #
-# The size was settled less cleanly. nanochat went [from 65,536 to 32,768](https://github.com/karpathy/nanochat/commit/ccf4b7f) in January 2026, together with other changes. The fastest unmerged claim
-# uses 49,152, together with a fused loss and a shallower model.
+# The size was settled less cleanly. nanochat went [from 65,536 to
+# 32,768](https://github.com/karpathy/nanochat/commit/ccf4b7f) in January 2026, in one commit with other changes. The fastest
+# unmerged claim uses 49,152, together with a fused loss and a shallower model.
 
 # %%
 from gpt2course import leaderboard
@@ -493,11 +502,12 @@ for e in leaderboard.read():
         print(f"{e.id}: depth {e.depth}, {e.hours:.2f} h, bpb {e.val_bpb}, CORE {e.core:.4f} ({e.core_runs} runs): {e.name}")
 
 # %% [markdown]
-# Nobody has published the effect of the vocabulary alone at this size, and we have not recorded it either. One failure to learn
-# from: a [claim of 1.03 bpb](https://github.com/openai/parameter-golf/pull/755) in another contest, by a vocabulary chosen cleverly,
-# was flagged in review since its bytes may not have been counted right. Whoever changes a tokenizer must prove the count of bytes first.
+# We know of no published run in which the vocabulary alone changed, and we have not recorded one either. A failure to learn
+# from: in another contest a [claim of 1.03 bpb](https://github.com/openai/parameter-golf/pull/755), by a vocabulary chosen
+# cleverly, was flagged in a review since its bytes may have been counted wrong. Whoever changes a tokenizer must first prove the
+# count of bytes.
 #
-# Our own recorded ladder, at the top, uses one tokenizer of 2,048 tokens for every rung.
+# Our recorded ladder, at the top, uses one tokenizer for every rung. Its origin:
 
 # %%
 print(lab.provenance(lab.recorded("ladder-laptop")))
@@ -519,10 +529,14 @@ for V, plan in plans.items():
     state = 4 * (2 * look_up + 4 * p["lm_head"])  # weight, gradient, two moments: 2 bytes each, 4 in the head
     logits = 16 * 2048 * V * 4  # a micro-batch of 16 rows, float32
     head = 6 * p["lm_head"] / plan.flops_per_token
-    print(f"{V:6,}: {(look_up + p['lm_head']) / 1e6:5.0f}M parameters, {state / 1e9:4.1f} GB, logits {logits / 1e9:.1f} GB, head {head:.1%} of FLOPs")
+    print(f"{V:6,}: {(look_up + p['lm_head']) / 1e6:5.0f}M parameters, {state / 1e9:4.1f} GB,", end=" ")
+    print(f"logits {logits / 1e9:.1f} GB, head {head:.1%} of FLOPs")
 
 # %%
-budget = {f"{V:,}": {"layers": p.params["matrices"], "wte and lm_head": 2 * p.params["wte"], "value embeddings": p.params["value_embeds"]} for V, p in plans.items()}
+budget = {}
+for V, plan in plans.items():
+    p = plan.params
+    budget[f"{V:,}"] = {"layers": p["matrices"], "wte and lm_head": 2 * p["wte"], "value embeddings": p["value_embeds"]}
 plots.show(figures.vocabulary_budget(budget))
 
 # %% [markdown]
@@ -594,9 +608,11 @@ print(f"from 16,384 to 32,768 tokens grew by {held_out[32768] / held_out[16384] 
 # %% [markdown]
 # ## Further reading
 #
-# - R. Sennrich and others, *Neural Machine Translation of Rare Words with Subword Units*, [arXiv 1508.07909](https://arxiv.org/abs/1508.07909): BPE comes to language models.
+# - R. Sennrich and others, *Neural Machine Translation of Rare Words with Subword Units*,
+#   [arXiv 1508.07909](https://arxiv.org/abs/1508.07909): BPE for words that a model has never seen.
 # - A. Radford and others, *Language Models are Unsupervised Multitask Learners*, 2019: bytes, and the first split pattern.
-# - V. Zouhar and others, *A Formal Perspective on Byte-Pair Encoding*, [arXiv 2306.16837](https://arxiv.org/abs/2306.16837): how far greedy is from the best.
-# - [rustbpe](https://github.com/karpathy/rustbpe) and [tiktoken](https://github.com/openai/tiktoken): the code behind the package.
+# - V. Zouhar and others, *A Formal Perspective on Byte-Pair Encoding*, [arXiv 2306.16837](https://arxiv.org/abs/2306.16837):
+#   how far greedy is from the best.
+# - [rustbpe](https://github.com/karpathy/rustbpe) and [tiktoken](https://github.com/openai/tiktoken), which the package calls.
 #
 # Before: [00 The 600x story](00_story.ipynb). Next: [02 Data](02_data.ipynb)

@@ -30,10 +30,12 @@ import torch
 
 from gpt2course import lab, plots
 from gpt2course.checks import best
+from gpt2course.data import load_corpus
 from gpt2course.figures import tokenizer as figures
 from gpt2course.recipes import resolve
 
-TEXT = "the cat sat on the mat and then the fat cat sat on the hat that the rat had sat on"
+corpus = load_corpus("embedded")
+TEXT = " ".join(corpus.train[i] for i in range(5))
 
 
 def package_pair(words):
@@ -103,8 +105,8 @@ def package_cost(vocab_size, depth, width):
 # Twice, for counting: each pair of neighbours counts. Only one of the two can be merged, so the count is an upper bound.
 # </details>
 #
-# The picture shows how often each of the first 40 pairs occurred when it was merged, chosen by your function. The dots should
-# fall from left to right.
+# The picture shows how many tokens each of the first 40 merges saves in a short text, with the pairs that your function chooses.
+# The dots should fall from left to right.
 
 
 # %% tags=["answer", "ex-1.1"]
@@ -274,6 +276,9 @@ plots.show(plots.coloured_tokens([tok.decode([i]) for i in ids], ids))
 #
 # Add up bits and bytes over all documents, and divide once. A mean of the documents' values gives a short one too much weight.
 # </details>
+#
+# The picture measures two models that know nothing, one that guesses bytes and one that guesses tokens. Their two numbers should
+# disagree about which is better, and the bytes should come out at 8 bits per byte.
 
 
 # %% tags=["answer", "ex-1.4"]

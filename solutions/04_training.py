@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Exercises 04: training
 #
-# Five pieces of the loop: the schedule, gradient accumulation, bits per byte, AdamW's update, and what checkpoints cost. Replace
-# each `raise NotImplementedError` by your answer and run the check below it. The lesson is
-# [04 Training](../lessons/04_training.ipynb).
+# Five pieces of the loop: the schedule, gradient accumulation, bits per byte, AdamW's update, and what checkpoints cost.
+# Replace each `raise NotImplementedError` by your answer and run the check below it. The lesson is [04
+# Training](../lessons/04_training.ipynb).
 #
 # `make start EX=04` puts a copy of this notebook in work/, where your answers survive an update of the course.
 # `make grade EX=04` grades that copy.
@@ -64,15 +64,15 @@ def package_adamw(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
 # </details>
 # <details><summary>Help: where does the warm-down begin?</summary>
 #
-# At step steps - warmdown the multiplier is still 1, at the next step it is a little less. `steps - step` is the number of steps
-# still to be made, this one included.
+# At step steps - warmdown the multiplier is still 1, at the next step it is a little less. `steps - step` is the number of
+# steps still to be made, this one included.
 # </details>
 # <details><summary>Help: final is not 0</summary>
 #
 # The line then leads from 1 to final, not from 1 to 0. With `left` going from 1 to 0, left + (1 - left) · final does.
 # </details>
 #
-# The picture shows three schedules of 100 steps: a triangle-free plateau, a warm-up with a low end, and no warm-down at all.
+# The picture shows three schedules of 100 steps: a plateau and a fall to 0, a warm-up and a fall to 0.2, and a constant rate.
 
 # %% tags=["answer", "ex-4.1"]
 def rate(step, steps, warmup, warmdown, final):
@@ -100,9 +100,10 @@ plots.show(figures.schedules({name: [f(step, 100, *shape) for step in range(100)
 # %% [markdown] tags=["ex-4.2"]
 # ## 4.2 Gradient accumulation
 #
-# A batch of n rows does not fit into memory, but `size` rows do. Give every parameter p of the model in `p.grad` the gradient of
-# the *mean* loss over all n rows, and return that mean loss as a number. Pass at most `size` rows to the model at a time. The
-# last piece may be smaller than the others. Gradients of an earlier step may still be there; clear them. Make no optimizer step.
+# A batch of n rows does not fit into memory, but `size` rows do. Give every parameter p of the model in `p.grad` the gradient
+# of the *mean* loss over all n rows, and return that mean loss as a number. Pass at most `size` rows to the model at a time.
+# The last piece may be smaller than the others. Gradients of an earlier step may still be there; clear them. Make no
+# optimizer step.
 #
 # rows is (n, T + 1): `model(rows[:, :-1], rows[:, 1:])` gives the mean loss of the rows in it, a tensor with a graph behind it.
 #
@@ -123,8 +124,8 @@ plots.show(figures.schedules({name: [f(step, 100, *shape) for step in range(100)
 # </details>
 # <details><summary>Help: "no backward pass ran between the pieces"</summary>
 #
-# If you add up losses and call `backward` at the end, everything that the forward passes keep is in memory together, which is what
-# accumulation should avoid. Call `backward` for each piece.
+# If you add up losses and call `backward` at the end, everything that the forward passes keep is in memory together, which is
+# what accumulation should avoid. Call `backward` for each piece.
 # </details>
 
 # %% tags=["answer", "ex-4.2"]
@@ -150,15 +151,15 @@ check("4.2", accumulate)
 # ## 4.3 Bits per byte
 #
 # Measure a model on documents (a list of strings, none empty): how many bits does it need for each byte of their UTF-8?
-# Give every document a row of its own: the token BOS (`tokenizer.bos`), then its tokens (`tokenizer.encode(text)`). Every token of
-# the text is predicted once, from BOS and the tokens before it. BOS itself is not predicted and is no text.
-# Every document is shorter than the model's T.
+# Give every document a row of its own: the token BOS (`tokenizer.bos`), then its tokens (`tokenizer.encode(text)`). Every
+# token of the text is predicted once, from BOS and the tokens before it. BOS itself is not predicted and is no text. Every
+# document is shorter than the model's T.
 #
-# `model(idx, targets, reduction="none")` gives the loss of each target in nats, with idx and targets as (B, T). Return one number
-# for all documents together.
+# `model(idx, targets, reduction="none")` gives the loss of each target in nats, with idx and targets as (B, T). Return one
+# number for all documents together.
 #
-# A tiny example: two documents, of 4 and 12 bytes, which the model needs 8 and 12 bits for. That is 20 bits for 16 bytes, 1.25 bits
-# per byte.
+# A tiny example: two documents, of 4 and 12 bytes, which the model needs 8 and 12 bits for. That is 20 bits for 16 bytes,
+# 1.25 bits per byte.
 #
 # <details><summary>Help: I got 1.5 in the example</summary>
 #
@@ -204,8 +205,8 @@ check("4.3", bits_per_byte)
 #
 # Return the new p, m and v. (m' and v' are not kept: the next step begins with m and v.)
 #
-# A tiny example, the first step, with p = 1, g = 2, m = v = 0, lr = 0.1, no decay and eps = 0: m' = 2 and v' = 4, so p = 0.9. With
-# g = 2000 p would be 0.9 too.
+# A tiny example, the first step, with p = 1, g = 2, m = v = 0, lr = 0.1, no decay and eps = 0: m' = 2 and v' = 4, so p = 0.9.
+# With g = 2000 p would be 0.9 too.
 #
 # <details><summary>Help: my first steps are too long or too short</summary>
 #
@@ -249,14 +250,14 @@ plots.show(figures.paths({f"gradients of about {s:g}": [row[i] for row in path] 
 # %% [markdown] tags=["ex-4.5"]
 # ## 4.5 What checkpoints cost
 #
-# A run makes `steps` steps of `seconds_a_step` each. A checkpoint is saved after every `every_minutes` of training, and one after
-# the last step (if the two fall together, only one). Each save stops training for `save_seconds`. The machine crashes `crashes`
-# times. Each crash costs `restart_minutes`, and the training since the last checkpoint has to be done again: half an interval on
-# average.
+# A run makes `steps` steps of `seconds_a_step` each. A checkpoint is saved after every `every_minutes` of training, and one
+# after the last step (if the two fall together, only one). Each save stops training for `save_seconds`. The machine crashes
+# `crashes` times. Each crash costs `restart_minutes`, and the training since the last checkpoint has to be done again: half
+# an interval on average.
 #
-# `paid_hours` returns the hours you pay for, all of it included (the training done again brings no further saves). `best_minutes`
-# returns the interval in minutes at which saving and doing again cost least together; for that, take the number of saves as
-# training time / interval, without rounding.
+# `paid_hours` returns the hours you pay for, all of it included (the training done again brings no further saves).
+# `best_minutes` returns the interval in minutes at which saving and doing again cost least together; for that, take the
+# number of saves as training time / interval, without rounding.
 #
 # A tiny example: 3,600 steps of one second, a save every 25 minutes that takes 12 seconds: saves at 25, 50 and 60 minutes, 36
 # seconds, so 1.01 hours. With two crashes and 5 minutes for a restart, 2 · (12.5 + 5) = 35 minutes more: 1.593 hours.
@@ -268,11 +269,12 @@ plots.show(figures.paths({f"gradients of about {s:g}": [row[i] for row in path] 
 # </details>
 # <details><summary>Help: the best interval</summary>
 #
-# With an interval of x seconds, saving costs save_seconds · train / x, doing again costs crashes · x / 2. The sum of a / x and b x
-# is least where both are equal, at x = √(a / b). Mind the units: x is in seconds here, the answer in minutes.
+# With an interval of x seconds, saving costs save_seconds · train / x, doing again costs crashes · x / 2. The sum of a / x
+# and b x is least where both are equal, at x = √(a / b). Mind the units: x is in seconds here, the answer in minutes.
 # </details>
 #
-# The picture shows both costs against the interval, for a run of three hours with one crash. They cross where their sum is least.
+# The picture shows both costs against the interval, for a run of three hours with one crash. They cross where their sum is
+# least.
 
 # %% tags=["answer", "ex-4.5"]
 def paid_hours(steps, seconds_a_step, every_minutes, save_seconds, crashes, restart_minutes):

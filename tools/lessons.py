@@ -5,9 +5,12 @@
     python tools/lessons.py --check    # build nothing, only say which notebooks do not hold their source
 
 Cells get stable names, warnings and progress bars on stderr are dropped, and nothing of the machine stays in the file, so that a
-rebuilt notebook differs from the one before only where an output does.
+rebuilt notebook differs from the one before only where an output does. GLOSSARY.md (from glossary.yaml) and the table of the course in
+README.md (from course.yaml and the notebooks) are made as well.
 """
 
+import base64
+import re
 import sys
 import time
 from pathlib import Path
@@ -21,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from gpt2course.checks import LESSONS as TOPICS  # noqa: E402
 
-LESSONS = ROOT / "lessons"
+LESSONS, FIGURES = ROOT / "lessons", ROOT / "results" / "figures"
 LIMIT = 300  # seconds for a cell; a lesson takes about one minute
 
 
@@ -75,6 +78,40 @@ def glossary() -> str:
     return "\n".join(["# Glossary", "", "The words of the course, with the lesson that brings them in. Made from glossary.yaml by `python tools/lessons.py`.", "", *lines, ""])
 
 
+def pictures(book) -> list[tuple[str, bytes]]:
+    """(alt text, PNG) of every figure in a notebook, in order."""
+    found = []
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            for alt, data in re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]+)"', output.get("data", {}).get("text/html", "")):
+                found.append((alt, base64.b64decode(data)))
+    return found
+
+
+def table() -> tuple[str, dict[Path, bytes]]:
+    """The table of the course for README.md, and the picture files that it shows."""
+    lines, files = ["| | lesson | what you build | minutes | |", "|---|---|---|---|---|"], {}
+    for number, entry in yaml.safe_load((LESSONS / "course.yaml").read_text()).items():
+        name = f"{number}_{TOPICS.get(number)}"
+        if not (LESSONS / f"{name}.ipynb").exists():
+            lines.append(f"| {number} | {entry['title']} | {entry['builds']} | to come | |")
+            continue
+        book = nbformat.read(LESSONS / f"{name}.ipynb", as_version=4)
+        minutes = re.search(r"(\d+) minutes", book.cells[0].source)[1]
+        alt, data = pictures(book)[entry["picture"] - 1]
+        files[FIGURES / f"lesson_{number}.png"] = data
+        picture = f'<img src="results/figures/lesson_{number}.png" width="220" alt="{alt}">'
+        lines.append(f"| {number} | [{entry['title']}](lessons/{name}.ipynb) | {entry['builds']} | {minutes} | {picture} |")
+    return "\n".join(lines), files
+
+
+def with_table(text: str) -> str:
+    """README.md with the table of the course as it should be."""
+    before, _, rest = text.partition("<!-- course -->")
+    _, _, after = rest.partition("<!-- end of course -->")
+    return f"{before}<!-- course -->\n{table()[0]}\n<!-- end of course -->{after}"
+
+
 def main(names: list[str]) -> None:
     sources = sorted(LESSONS.glob("[0-9][0-9]_*.py"))
     wanted = [p for p in sources if (p.name[:2] in names if names and names != ["--check"] else not current(p))]
@@ -82,10 +119,15 @@ def main(names: list[str]) -> None:
     if names == ["--check"]:
         if not page.exists() or page.read_text() != glossary():
             raise SystemExit("GLOSSARY.md is not what glossary.yaml says; run: python tools/lessons.py")
+        if (ROOT / "README.md").read_text() != with_table((ROOT / "README.md").read_text()) or any(p.read_bytes() != data for p, data in table()[1].items()):
+            raise SystemExit("the table of the course in README.md or its pictures are not what the lessons say; run: python tools/lessons.py")
         raise SystemExit("\n".join(f"{p.stem}.ipynb does not hold its source; run: python tools/lessons.py {p.name[:2]}" for p in wanted) or 0)
     page.write_text(glossary())
     for path in wanted:
         build(path)
+    (ROOT / "README.md").write_text(with_table((ROOT / "README.md").read_text()))
+    for path, data in table()[1].items():
+        path.write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def merge_tree(word: str, steps: list[tuple[str, str]]) -> Figure:
                 parts[at : at + 2] = [node]
             at += 1
         _need(len(parts) < before, f"{left!r} and {right!r} are not neighbours when their turn comes")
-    fig = Figure(figsize=(WIDTH, 0.62 + 0.42 * (height + 1)), facecolor="white")
+    fig = Figure(figsize=(WIDTH, 0.62 + 0.33 * (height + 1)), facecolor="white")
     ax = fig.add_axes((0.01, 0.01, 0.98, 0.98))
     ax.set_axis_off()
     span = max(len(word), 10)
@@ -75,8 +75,8 @@ def savings(saved: list[float], paid: list[float] | None = None) -> Figure:
     if paid is not None:
         _need(len(paid) == len(saved), "one break-even number is needed for each merge")
         ax.plot(steps, paid, color=VERMILION, linewidth=1.8)
-        style = dict(textcoords="offset points", ha="right", va="top", fontsize=FONT, color=VERMILION)
-        ax.annotate("break-even", (len(saved), paid[-1]), (0, -6), **style)
+        style = dict(textcoords="offset points", ha="left", va="top", fontsize=FONT, color=VERMILION)
+        ax.annotate("break-even", (1, paid[0]), (0, -5), **style)
     ax.set_xscale("log")
     ax.set_yscale("log")
     for axis in (ax.xaxis, ax.yaxis):
@@ -120,7 +120,7 @@ def token_rows(rows: dict[str, list[str]]) -> Figure:
     """The same text cut in several ways, a row for each: its name, its tokens each on its own colour, and their number."""
     _need(rows and all(rows.values()), "a row has no tokens")
     longest = max(sum(map(len, pieces)) for pieces in rows.values())
-    left = max(len(name) for name in rows) * 0.83 + 1
+    left = max(len(name) for name in rows) * 0.95 + 1.5
     columns = left + longest + 5
     size = min(FONT, WIDTH * 0.98 * 72 / columns / 0.602)
     fig = Figure(figsize=(WIDTH, 0.1 + 0.34 * len(rows)), facecolor="white")
@@ -132,7 +132,7 @@ def token_rows(rows: dict[str, list[str]]) -> Figure:
         ax.text(0, row + 0.5, name, fontsize=max(size, FONT - 1), va="center_baseline")
         column = left
         for i, piece in enumerate(pieces):
-            ax.add_patch(Rectangle((column, row + 0.1), len(piece), 0.8, color=TINTS[i % len(TINTS)], linewidth=0))
+            ax.add_patch(Rectangle((column, row + 0.1), len(piece) - 0.1, 0.8, color=TINTS[i % len(TINTS)], linewidth=0))
             ax.text(column, row + 0.5, _shown(piece), family=MONO, fontsize=size, va="center_baseline", parse_math=False)
             column += len(piece)
         ax.text(column + 0.8, row + 0.5, f"{len(pieces)}", fontsize=max(size, FONT - 1), va="center_baseline", color=GREY)
