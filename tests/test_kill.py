@@ -68,6 +68,8 @@ def where(run):
     if list((run / "checkpoints").glob(".step_*")):
         return "save"
     metrics = read_metrics(run)
+    if not metrics:  # at once after a start without a checkpoint
+        return "between"
     evaluating = metrics[-1]["kind"] == "checkpoint" and metrics[-1]["step"] % EVERY == 0
     return "evaluation" if evaluating else "between"
 

@@ -152,7 +152,7 @@ def script(path: Path, text: str) -> None:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "PROFILE", "FAST", "PYTEST", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "PROFILE", "FAST", "PYTEST", "EX", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     environment["PATH"] = f"{folder / 'path'}:{os.environ['PATH']}"
     return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -208,6 +208,15 @@ def test_test_runs_all_the_tests_and_fast_leaves_the_slow_ones_out(copy):
         assert " ".join((copy / "asked").read_text().splitlines()[-1].split()) == expected
     script(copy / ".venv" / "bin" / "python", "exit 1")
     assert make(copy, "test").returncode != 0
+
+
+def test_start_and_grade_hand_the_lesson_on(copy):
+    for target, asked in (("start", "python -m gpt2course.exercises start"), ("grade", "python -m gpt2course.grade")):
+        for given in ("05", "5.2", ""):  # what is no lesson is for the command to refuse
+            assert make(copy, target, f"EX={given}").returncode == 0
+            assert (copy / "asked").read_text().splitlines()[-1] == f"{asked} {given}"
+    script(copy / ".venv" / "bin" / "python", "exit 1")
+    assert make(copy, "start", "EX=05").returncode != 0 and make(copy, "grade", "EX=05").returncode != 0
 
 
 def test_clean_leaves_what_a_person_made(copy):
