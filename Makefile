@@ -7,7 +7,7 @@ EXECUTED := work/speedrun/speedrun-$(PROFILE).ipynb
 MARK := $(if $(FAST),-m "not slow")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup speedrun test lab clean
+.PHONY: help setup speedrun test lab start grade clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,12 @@ test: setup ## everything that proves the project; FAST=1 leaves out what takes 
 
 lab: setup ## open JupyterLab
 	@$(RUN) -m jupyterlab $(LAB)
+
+start: setup ## put a lesson's exercises in work/ for you to do: make start EX=05
+	@$(RUN) -m gpt2course.exercises start "$(EX)"
+
+grade: setup ## grade your copy in work/: make grade EX=05
+	@$(RUN) -m gpt2course.grade "$(EX)"
 
 clean: ## delete .venv and caches; runs, results and work/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
