@@ -119,7 +119,7 @@ def test_a_number_in_a_document_is_the_codes(document, pattern, expected):
 
 
 # Of the README's numbers, those that nothing in this repository determines.
-WORLD = ["In 2019 OpenAI", "In January 2026", "GPT-2 in 2019", "| one GPU, 80 GB |", "| eight H100, 80 GB |", "numbered 00 to 14", "the 600x story", "CC BY 4.0"]
+WORLD = ["In 2019 OpenAI", "In January 2026", "GPT-2 in 2019", "| one GPU, 80 GB |", "| eight H100, 80 GB |", "CC BY 4.0", "The short path, an afternoon: 00, 03, 05, 10, 14."]
 # Checked by test_the_laptop_profile in test_speedrun.py, which measures them, against looser limits.
 MEASURED = r"two CPU cores, (?P<gb>\d+) GB of free memory .* about (?P<minutes>\d+) minutes \| English-looking text; about (?P<fewer>\d+) % fewer bits than `xz -9e`"
 
@@ -129,6 +129,7 @@ def test_every_number_of_the_readme_is_checked_or_a_fact_of_the_world():
     text = read("README.md")
     covered = [m.span() for d, p, _ in CLAIMS if d == "README.md" for m in re.finditer(p, text)]
     covered += [m.span() for words in WORLD for m in re.finditer(re.escape(words), text)]
+    covered += [m.span() for m in re.finditer(r"<!-- course -->.*?<!-- end of course -->", text, re.S)]  # made from the lessons, and compared in test_lessons.py
     covered += [m.span() for p in (MEASURED, r"```.*?```", r"`[^`\n]*`", r"\]\([^)]*\)", r"(?m)^\| `\w+` \|.*\| \d\d \|$") for m in re.finditer(p, text, re.S if "```" in p else 0)]
     loose = [m for m in re.finditer(r"(?<![\w-])\d[\d,.]*", text) if not any(a <= m.start() < b for a, b in covered)]
     assert not loose, [text[max(0, m.start() - 30) : m.end() + 20] for m in loose]

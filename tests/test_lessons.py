@@ -120,14 +120,21 @@ def test_first_cells_are_the_same():
     assert len(first) == 1 and "git clone" in first.pop()
 
 
+def test_the_table_of_the_course_in_the_readme():
+    lessons, text = tool(), (ROOT / "README.md").read_text()
+    assert lessons.with_table(text) == text, "run: python tools/lessons.py"
+    files = lessons.table()[1]
+    assert len(files) == len(NAMES) and all(path.read_bytes() == data for path, data in files.items())
+
+
 def test_glossary():
     """One source; every word is used in the lesson that brings it in, and comes once."""
     lessons = tool()
     assert (ROOT / "lessons" / "GLOSSARY.md").read_text() == lessons.glossary(), "run: python tools/lessons.py"
     entries = yaml.safe_load((ROOT / "lessons" / "glossary.yaml").read_text())
     words = [w for found in entries.values() for w in found]
-    assert len(words) == len(set(words)) and set(entries) == set(TOPICS)
-    for number, found in entries.items():
+    assert len(words) == len(set(words)) and set(entries) >= set(TOPICS)
+    for number, found in ((n, entries[n]) for n in TOPICS):
         book = nbformat.read(ROOT / "lessons" / f"{number}_{TOPICS[number]}.ipynb", as_version=4)
         text = "\n".join(c.source for c in book.cells).lower()
         for word in found:

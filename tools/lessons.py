@@ -73,7 +73,7 @@ def build(path: Path) -> None:
 def glossary() -> str:
     """GLOSSARY.md: the words of glossary.yaml in alphabetical order, each with a link to its lesson."""
     lessons = yaml.safe_load((LESSONS / "glossary.yaml").read_text())
-    words = sorted(((word, text, lesson) for lesson, words in lessons.items() for word, text in words.items()), key=lambda entry: entry[0].lower())
+    words = sorted(((word, text, lesson) for lesson, words in lessons.items() if lesson in TOPICS for word, text in words.items()), key=lambda entry: entry[0].lower())
     lines = [f"- **{word}** ([{lesson}]({lesson}_{TOPICS[lesson]}.ipynb)): {text}" for word, text, lesson in words]
     return "\n".join(["# Glossary", "", "The words of the course, with the lesson that brings them in. Made from glossary.yaml by `python tools/lessons.py`.", "", *lines, ""])
 
@@ -100,7 +100,7 @@ def table() -> tuple[str, dict[Path, bytes]]:
         minutes = re.search(r"(\d+) minutes", book.cells[0].source)[1]
         alt, data = pictures(book)[entry["picture"] - 1]
         files[FIGURES / f"lesson_{number}.png"] = data
-        picture = f'<img src="results/figures/lesson_{number}.png" width="220" alt="{alt}">'
+        picture = f'<img src="results/figures/lesson_{number}.png" width="220" alt="{alt.split(". ")[0].split(": ")[0]}">'
         lines.append(f"| {number} | [{entry['title']}](lessons/{name}.ipynb) | {entry['builds']} | {minutes} | {picture} |")
     return "\n".join(lines), files
 
