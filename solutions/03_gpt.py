@@ -235,7 +235,7 @@ from gpt2course.checks import check
 check("3.4", next_token_loss)
 
 # %% [markdown] tags=["ex-3.5"]
-# ## 3.5 Cost: parameters and FLOPs from the sizes
+# ## 3.5 Cost: parameters and FLOPs
 #
 # Before you train a model you want to know how large it is and what a token costs. `config` is a `GPTConfig` of the rung
 # `modern`, of which you need `n_layer`, `n_embd` (C), `vocab_size` (V) and `sequence_len` (T). Count, without building the

@@ -151,7 +151,14 @@ def with_a_tensor(lengths, space):
 # -- 2.3
 
 
-def rows_by(choice=None, places=lambda T: T + 1, cut=lambda row, T: (row[:-1], row[1:]), crop=lambda d, space: d[:space], rest=None, leave=lambda w: w):
+def rows_by(
+    choice=None,
+    places=lambda T: T + 1,
+    cut=lambda row, T: (row[:-1], row[1:]),
+    crop=lambda d, space: d[:space],
+    rest=None,
+    leave=lambda w: w,
+):
     """A function for exercise 2.3 with its parts to be replaced."""
 
     def f(buffer, T):
@@ -252,7 +259,13 @@ def by_slices(streams, rank, world, n):
 # -- 2.5
 
 
-def bill(read=lambda c: 1 / (1 - c), whole=math.ceil, val=1, disk=lambda shards, gb: 0.1 * shards, speed=lambda tok, read, chars: tok * read * chars / 1e6):
+def bill(
+    read=lambda c: 1 / (1 - c),
+    whole=math.ceil,
+    val=1,
+    disk=lambda shards, gb: 0.1 * shards,
+    speed=lambda tok, read, chars: tok * read * chars / 1e6,
+):
     """A function for exercise 2.5 with its parts to be replaced."""
 
     def f(tokens, cropped, chars, tokens_per_second):
@@ -274,7 +287,7 @@ WRONG = {
     ("2.1", "kept"): (measured(lambda r, le, t: 1 - lost(r, le), empty), "share that is kept"),
     ("2.1", "filled"): (measured(lost, lambda r, le, t: 1 - empty(r, le, t)), "share that is filled"),
     ("2.1", "padding over tokens"): (measured(lost, lambda r, le, t: (len(r) * t - kept(r)) / kept(r)), "divide by the places"),
-    ("2.1", "rows with padding"): (measured(lost, lambda r, le, t: np.mean([sum(n for _, n in row) < t for row in r])), "not rows"),
+    ("2.1", "rows with padding"): (measured(lost, lambda r, le, t: np.mean([sum(n for _, n in row) < t for row in r])), "rows with a gap"),
     ("2.1", "rows as wide as the fullest"): (measured(lost, widest), "even if no row is full"),
     ("2.1", "rows of T"): (measured(lost, lambda r, le, t: empty(r, le, t - 1)), "came out, expected"),
     ("2.1", "per cent"): (measured(lambda *a: 100 * lost(*a), lambda *a: 100 * empty(*a)), "per cent"),
