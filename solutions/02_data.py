@@ -92,12 +92,13 @@ def pack(choose, lengths, row_tokens, n):
 # %% [markdown] tags=["ex-2.1"]
 # ## 2.1 Measure a packing
 #
-# You get rows, and say what they cost. `rows` is a list of rows; a row is a list of pairs (document, tokens of it that lie in this
-# row). `lengths[document]` is the number of tokens that a document has. A row has room for `row_tokens` tokens. Return two
-# shares, numbers from 0 to 1.
+# You get rows, and say what they cost. `rows` is a list of rows; a row is a list of pairs (document, tokens of it that lie in
+# this row). `lengths[document]` is the number of tokens that a document has. A row has room for `row_tokens` tokens. Return
+# two shares, numbers from 0 to 1.
 #
-# *Cropped*: the tokens that were cut off the documents in these rows, as a share of all tokens of these documents. A
-# document may be continued in a later row; then all its pieces count as kept. A document in no row is still waiting, and does not count.
+# *Cropped*: the tokens that were cut off the documents in these rows, as a share of all tokens of these documents. A document
+# may be continued in a later row; then all its pieces count as kept. A document in no row is still waiting, and does not
+# count.
 #
 # *Padding*: the places in the rows that hold no token, as a share of all places.
 #
@@ -153,8 +154,8 @@ plots.show(figures.rows_raster(panels, 512))
 # ## 2.2 The best fit
 #
 # Documents of the given lengths wait, in order of arrival, and the row has `space` places left. Return the place in the list
-# (0, 1, 2, ...) of the document that goes next: the longest of those that fit. Where none fits, the shortest of all, which will then
-# be cropped. Among equals the first.
+# (0, 1, 2, ...) of the document that goes next: the longest of those that fit. Where none fits, the shortest of all, which
+# will then be cropped. Among equals the first.
 #
 # A tiny example: `[3, 5, 8, 2]` with 6 places left. 3, 5 and 2 fit, and 5 is the longest, so the answer is 1.
 #
@@ -171,8 +172,8 @@ plots.show(figures.rows_raster(panels, 512))
 # `lengths.index(n)` is the first place of the length n. Don't sort `lengths`: the places would be others.
 # </details>
 #
-# The picture shows 10 rows of 257 tokens filled with your choice. Most rows end in a document that is cropped, and no row is left
-# with a gap.
+# The picture shows 10 rows of 257 tokens filled with your choice. Most rows end in a document that is cropped, and no row is
+# left with a gap.
 
 
 # %% tags=["answer", "ex-2.2"]
@@ -198,12 +199,12 @@ plots.show(figures.rows_raster({"rows of 257, filled by your choice": pack(f, LE
 # %% [markdown] tags=["ex-2.3"]
 # ## 2.3 A whole row, as inputs and targets
 #
-# `buffer` is a list of documents, each a list of ids that begins with BOS. Fill one row by the rule of 2.2: again and again, the
-# longest that fits, else the shortest, cropped to what is left; the rest of a cropped document is dropped. For T inputs
+# `buffer` is a list of documents, each a list of ids that begins with BOS. Fill one row by the rule of 2.2: again and again,
+# the longest that fits, else the shortest, cropped to what is left; the rest of a cropped document is dropped. For T inputs
 # and T targets a row needs T + 1 tokens: the target of a position is the token after it.
 #
-# Return three things: the inputs (T ids), the targets (T ids), and the documents that still wait, in their order. Leave `buffer` itself
-# as it is. There are always enough documents.
+# Return three things: the inputs (T ids), the targets (T ids), and the documents that still wait, in their order. Leave
+# `buffer` itself as it is. There are always enough documents.
 #
 # A tiny example with T = 7, and 0 for BOS: `[[0, 1, 1], [0, 2, 2, 2, 2], [0, 3]]`. The row is 0 2 2 2 2 0 1 1. The inputs are
 # `[0, 2, 2, 2, 2, 0, 1]`, the targets `[2, 2, 2, 2, 0, 1, 1]`, and `[[0, 3]]` waits.
@@ -251,10 +252,10 @@ plots.show(plots.coloured_tokens([tok.decode([int(i)]) for i in inputs], [int(i)
 # %% [markdown] tags=["ex-2.4"]
 # ## 2.4 Deal the rows to ranks
 #
-# `streams` is a list of S streams, each a list of the rows that it has packed, in order. Together they make one global order of
-# rows that has nothing to do with the number of ranks: global row j is from stream j mod S, and each stream gives its rows one
-# after the other. With `world` ranks, rank r gets the global rows r, r + world, r + 2 · world, and so on. Return the first n rows
-# of one rank, in order.
+# `streams` is a list of S streams, each a list of the rows that it has packed, in order. Together they make one global order
+# of rows that has nothing to do with the number of ranks: global row j is from stream j mod S, and each stream gives its rows
+# one after the other. With `world` ranks, rank r gets the global rows r, r + world, r + 2 · world, and so on. Return the first
+# n rows of one rank, in order.
 #
 # A tiny example: four streams with the rows a0 a1 ..., b0 b1 ..., c0 c1 ... and d0 d1 .... The global order is a0 b0 c0 d0 a1
 # b1 .... With two ranks, rank 0 gets a0 c0 a1 c1 ....
@@ -269,8 +270,8 @@ plots.show(plots.coloured_tokens([tok.decode([int(i)]) for i in inputs], [int(i)
 # number of rows in a batch.
 # </details>
 #
-# The picture shows, for 1, 2, 4 and 8 ranks, which rank gets each of the first 16 global rows. Each line holds each rank equally
-# often, and numbers run from left to right.
+# The picture shows, for 1, 2, 4 and 8 ranks, which rank gets each of the first 16 global rows. Each line holds each rank
+# equally often, and numbers run from left to right.
 
 
 # %% tags=["answer", "ex-2.4"]
@@ -303,13 +304,13 @@ plots.show(figures.dealing(dealt))
 #
 # A run trains on `tokens` tokens in rows packed by best fit, and a share `cropped` of all tokens that are read is lost. The
 # text has `chars_per_token` characters a token. A shard holds 250 million characters and takes 0.1 GB on disk, where it is
-# compressed. Nothing is read twice. Return three numbers: the whole shards to fetch, with one more for validation; the gigabytes
-# of all these shards on disk; and the megabytes of text, at one byte a character, that must be read each second so that
-# `tokens_per_second` tokens can be trained on.
+# compressed. Nothing is read twice. Return three numbers: the whole shards to fetch, with one more for validation; the
+# gigabytes of all these shards on disk; and the megabytes of text, at one byte a character, that must be read each second so
+# that `tokens_per_second` tokens can be trained on.
 #
 # A tiny example: 1 billion tokens, half of them cropped, 4 characters a token. 2 billion tokens must be read, 8 billion
-# characters, 32 shards. With the validation shard that makes 33 shards and 3.3 GB. Training on 1,000,000 tokens a second needs 8 MB
-# a second.
+# characters, 32 shards. With the validation shard that makes 33 shards and 3.3 GB. Training on 1,000,000 tokens a second needs
+# 8 MB a second.
 #
 # <details><summary>Help: a third is cropped, so I read a third more?</summary>
 #
@@ -320,8 +321,8 @@ plots.show(figures.dealing(dealt))
 # Shards are fetched whole, so round up: `math.ceil`.
 # </details>
 #
-# The picture shows the shards that the recipe `jan29` needs at each depth. The line bends upwards: a deeper model is wider too, and
-# each of its scaling parameters gets 12 tokens.
+# The picture shows the shards that the recipe `jan29` needs at each depth. The line bends upwards: a deeper model is wider
+# too, and each of its scaling parameters gets 12 tokens.
 
 
 # %% tags=["answer", "ex-2.5"]

@@ -78,8 +78,13 @@ def with_counter(rows, lengths, row_tokens):
         for document, n in row:
             places[document] += n
     missing = {document: lengths[document] - n for document, n in places.items()}
-    return torch.tensor([sum(missing.values()) / (sum(missing.values()) + places.total()),
-                         sum(row_tokens - sum(n for _, n in row) for row in rows) / (len(rows) * row_tokens)], dtype=torch.float64)  # fmt: skip
+    return torch.tensor(
+        [
+            sum(missing.values()) / (sum(missing.values()) + places.total()),
+            sum(row_tokens - sum(n for _, n in row) for row in rows) / (len(rows) * row_tokens),
+        ],
+        dtype=torch.float64,
+    )
 
 
 def with_numpy(rows, lengths, row_tokens):
@@ -279,15 +284,23 @@ def bill(
 WRONG = {
     ("2.1", "over the tokens left"): (measured(lambda r, le, t: had(r, le) / kept(r) - 1, empty), "divisor"),
     ("2.1", "over the places"): (measured(lambda r, le, t: (had(r, le) - kept(r)) / len(r) / t, empty), "divisor"),
-    ("2.1", "documents, not tokens"): (measured(lambda r, le, t: np.mean([n < le[d] for d, n in pieces(r)]), empty), "not documents"),
+    ("2.1", "documents, not tokens"): (
+        measured(lambda r, le, t: np.mean([n < le[d] for d, n in pieces(r)]), empty),
+        "not documents",
+    ),
     ("2.1", "piece by piece"): (measured(lost_by_piece, empty), "two rows"),
     ("2.1", "lengths of pieces added, all of them kept"): (
-        measured(lambda r, le, t: 1 - kept(r) / sum(le[d] for d, _ in pieces(r)), empty), "two rows"),
+        measured(lambda r, le, t: 1 - kept(r) / sum(le[d] for d, _ in pieces(r)), empty),
+        "two rows",
+    ),
     ("2.1", "waiting documents"): (measured(lambda r, le, t: 1 - kept(r) / sum(le), empty), "in no row"),
     ("2.1", "kept"): (measured(lambda r, le, t: 1 - lost(r, le), empty), "share that is kept"),
     ("2.1", "filled"): (measured(lost, lambda r, le, t: 1 - empty(r, le, t)), "share that is filled"),
     ("2.1", "padding over tokens"): (measured(lost, lambda r, le, t: (len(r) * t - kept(r)) / kept(r)), "divide by the places"),
-    ("2.1", "rows with padding"): (measured(lost, lambda r, le, t: np.mean([sum(n for _, n in row) < t for row in r])), "rows with a gap"),
+    ("2.1", "rows with padding"): (
+        measured(lost, lambda r, le, t: np.mean([sum(n for _, n in row) < t for row in r])),
+        "rows with a gap",
+    ),
     ("2.1", "rows as wide as the fullest"): (measured(lost, widest), "even if no row is full"),
     ("2.1", "rows of T"): (measured(lost, lambda r, le, t: empty(r, le, t - 1)), "came out, expected"),
     ("2.1", "per cent"): (measured(lambda *a: 100 * lost(*a), lambda *a: 100 * empty(*a)), "per cent"),
@@ -308,11 +321,17 @@ WRONG = {
     ("2.2", "the closest"): (closest, "came out, expected"),
     ("2.2", "the length"): (lambda lengths, space: lengths[SOLVED["choose"](lengths, space)], "not a length"),
     ("2.2", "-1 if none fits"): (lambda le, space: SOLVED["choose"](le, space) if min(le) <= space else -1, "return a place"),
-    ("2.2", "nothing if none fits"): (lambda le, space: SOLVED["choose"](le, space) if min(le) <= space else None, "return missing"),
+    ("2.2", "nothing if none fits"): (
+        lambda le, space: SOLVED["choose"](le, space) if min(le) <= space else None,
+        "return missing",
+    ),
     ("2.2", "sorted in place"): (sorts_in_place, "changed the lengths"),
     ("2.2", "place and length"): (lambda lengths, space: (1, 5), "expected a number"),
     ("2.3", "rows of T, uncut"): (rows_by(places=lambda T: T), "T + 1 tokens"),
-    ("2.3", "rows of T, targets one round"): (rows_by(places=lambda T: T, cut=lambda r, T: (r, r[1:] + r[:1])), "T + 1 = 8 places"),
+    ("2.3", "rows of T, targets one round"): (
+        rows_by(places=lambda T: T, cut=lambda r, T: (r, r[1:] + r[:1])),
+        "T + 1 = 8 places",
+    ),
     ("2.3", "the last target one round"): (rows_by(cut=lambda r, T: (r[:-1], r[1:-1] + r[:1])), "the last target"),
     ("2.3", "not shifted"): (rows_by(cut=lambda r, T: (r[:T], r[:T])), "they are the inputs"),
     ("2.3", "shifted the wrong way"): (rows_by(cut=lambda r, T: (r[:T], [0] + r[: T - 1])), "wrong way"),
@@ -338,7 +357,9 @@ WRONG = {
     ("2.4", "no rank"): (dealt(lambda k, rank, world, n: k), "came out"),
     ("2.4", "the rank left out"): (dealt(lambda k, rank, world, n: k * world), "stream and row"),
     ("2.4", "row k of its stream"): (
-        lambda streams, rank, world, n: [streams[(k * world + rank) % len(streams)][k % len(streams[0])] for k in range(n)], "came out"),
+        lambda streams, rank, world, n: [streams[(k * world + rank) % len(streams)][k % len(streams[0])] for k in range(n)],
+        "came out",
+    ),
     ("2.4", "rows shared"): (dealt(lambda k, rank, world, n: k + rank), "a block"),
     ("2.4", "world and rank mixed up"): (dealt(lambda k, rank, world, n: k + rank * world), "a block"),
     ("2.4", "too many"): (lambda streams, rank, world, n: SOLVED["rank_rows"](streams, rank, world, n + 1), "expected n"),
@@ -360,7 +381,7 @@ WRONG = {
     ("2.5", "speed in bytes"): (bill(speed=lambda tok, read, chars: tok * read * chars), "in megabytes"),
     ("2.5", "one number"): (lambda *a: 33, "expected three numbers"),
     ("2.5", "no return"): (lambda *a: None, "return missing"),
-}  # fmt: skip
+}
 
 RIGHT = {
     ("2.1", "sums"): measured(lost, empty),
@@ -380,7 +401,7 @@ RIGHT = {
     ("2.5", "parts"): bill(),
     ("2.5", "minus, floor, minus"): bill(whole=lambda x: -int(-x // 1)),
     ("2.5", "a tensor"): lambda *a: torch.tensor(bill()(*a), dtype=torch.float64),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("key", WRONG, ids=lambda k: f"{k[0]} {k[1]}")
@@ -413,15 +434,27 @@ def test_every_exercise_is_tried():
 
 ROWS = [[(0, 5, 0, 0), (1, 3, 0, 4)], [(1, 4, 3, 0)]]
 FIGURES = {
-    "lengths": (lambda: figures.lengths_histogram([3, 30, 40, 90], (40,)), ["4 documents", "median 40", "25% are longer than 40"]),
+    "lengths": (
+        lambda: figures.lengths_histogram([3, 30, 40, 90], (40,)),
+        ["4 documents", "median 40", "25% are longer than 40"],
+    ),
     "lengths, no marks": (lambda: figures.lengths_histogram([5]), ["longest 5"]),
-    "rows": (lambda: figures.rows_raster({"a": ROWS, "b": [[(0, 8, 0, 1)]]}, 8), ["a: 2 rows, 1 begin inside", "4 places empty, 4 tokens lost", "b: 1 rows"]),
+    "rows": (
+        lambda: figures.rows_raster({"a": ROWS, "b": [[(0, 8, 0, 1)]]}, 8),
+        ["a: 2 rows, 1 begin inside", "4 places empty, 4 tokens lost", "b: 1 rows"],
+    ),
     "rows with letters": (lambda: figures.rows_raster({"a": ROWS}, 8, "AB"), ["2 rows"]),
-    "cropping": (lambda: figures.cropping({"x": [0.1, 0.25], "y": [0.3, 0.3]}, 100, 0.05, [0.2, 0.9]), ["x 10.0% at first and 25.0%", "20% to 90%", "5.0%"]),
+    "cropping": (
+        lambda: figures.cropping({"x": [0.1, 0.25], "y": [0.3, 0.3]}, 100, 0.05, [0.2, 0.9]),
+        ["x 10.0% at first and 25.0%", "20% to 90%", "5.0%"],
+    ),
     "dealing": (lambda: figures.dealing({1: [0, 0], 2: [0, 1]}), ["1 ranks: 0 0; 2 ranks: 0 1"]),
-    "speeds": (lambda: figures.speeds({"packing": {"scan": [1e6, 2e6, 3e6], "sorted": [7e6]}}), ["packing, scan 2M", "sorted 7M"]),
+    "speeds": (
+        lambda: figures.speeds({"packing": {"scan": [1e6, 2e6, 3e6], "sorted": [7e6]}}),
+        ["packing, scan 2M", "sorted 7M"],
+    ),
     "shards": (lambda: figures.shards_by_depth({12: 41.0, 24: 260.0}), ["41 at depth 12", "260 at depth 24"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -432,11 +465,20 @@ def test_figures_draw_and_say_their_numbers(name):
     assert [w for w in words if w not in fig.alt] == [], fig.alt
 
 
-@pytest.mark.parametrize("draw", [
-    lambda: figures.lengths_histogram([]), lambda: figures.rows_raster({}, 8), lambda: figures.rows_raster({"a": []}, 8),
-    lambda: figures.rows_raster({"a": [[]]}, 8), lambda: figures.cropping({}, 1, 0.0, []), lambda: figures.dealing({}),
-    lambda: figures.speeds({}), lambda: figures.speeds({"a": {"scan": []}}), lambda: figures.shards_by_depth({}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.lengths_histogram([]),
+        lambda: figures.rows_raster({}, 8),
+        lambda: figures.rows_raster({"a": []}, 8),
+        lambda: figures.rows_raster({"a": [[]]}, 8),
+        lambda: figures.cropping({}, 1, 0.0, []),
+        lambda: figures.dealing({}),
+        lambda: figures.speeds({}),
+        lambda: figures.speeds({"a": {"scan": []}}),
+        lambda: figures.shards_by_depth({}),
+    ],
+)
 def test_figures_refuse_what_cannot_be_drawn(draw):
     with pytest.raises(UserError, match="nothing to draw"):
         draw()

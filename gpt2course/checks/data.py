@@ -96,27 +96,64 @@ def shares(f) -> None:
 
     over = "the divisor is the tokens that the documents had, not those that are left, nor the places in the rows"
     ask(
-        [[(0, 5)], [(1, 3)], [(2, 8)]], [5, 3, 9], 8, (1 / 17, 8 / 24), "the tiny example",
-        ({1 / 16: over, 1 / 24: over, 1 / 3: "one document of three is cropped, but the share is of tokens, not documents",
-          16 / 17: "that is the share that is kept; cropped is the rest"},
-         {8 / 16: "divide by the places, not by the tokens", 8 / 17: "divide by the places in the rows, not by the documents' tokens",
-          16 / 24: "that is the share that is filled, or of rows with a gap; padding is the empty places",
-          1 / 3 - 1 / 24: "cropped tokens are not in the rows: count the empty places alone"}),
-    )  # fmt: skip
+        [[(0, 5)], [(1, 3)], [(2, 8)]],
+        [5, 3, 9],
+        8,
+        (1 / 17, 8 / 24),
+        "the tiny example",
+        (
+            {
+                1 / 16: over,
+                1 / 24: over,
+                1 / 3: "one document of three is cropped, but the share is of tokens, not documents",
+                16 / 17: "that is the share that is kept; cropped is the rest",
+            },
+            {
+                8 / 16: "divide by the places, not by the tokens",
+                8 / 17: "divide by the places in the rows, not by the documents' tokens",
+                16 / 24: "that is the share that is filled, or of rows with a gap; padding is the empty places",
+                1 / 3 - 1 / 24: "cropped tokens are not in the rows: count the empty places alone",
+            },
+        ),
+    )
     ask(
-        [[(0, 4)], [(1, 2)]], [4, 2], 8, (0.0, 10 / 16), "two rows of 8, with 4 and 2 tokens",
-        ({}, {2 / 8: "a row has row_tokens places, even if no row is full", 8 / 14: "a row has row_tokens places, not one fewer",
-              0.5: "count all rows, not only the first"}),
-    )  # fmt: skip
+        [[(0, 4)], [(1, 2)]],
+        [4, 2],
+        8,
+        (0.0, 10 / 16),
+        "two rows of 8, with 4 and 2 tokens",
+        (
+            {},
+            {
+                2 / 8: "a row has row_tokens places, even if no row is full",
+                8 / 14: "a row has row_tokens places, not one fewer",
+                0.5: "count all rows, not only the first",
+            },
+        ),
+    )
     twice = "document 2 lies in two rows: add up its pieces before you look for what is missing"
     ask(
-        [[(0, 5), (1, 3)], [(2, 8)], [(2, 1)]], [5, 3, 9], 8, (0.0, 7 / 24), "a document of 9 that goes on in the next row",
+        [[(0, 5), (1, 3)], [(2, 8)], [(2, 1)]],
+        [5, 3, 9],
+        8,
+        (0.0, 7 / 24),
+        "a document of 9 that goes on in the next row",
         ({9 / 17: twice, 9 / 26: twice, 1 / 17: twice, 8 / 17: twice, 8 / 26: twice, 1 / 26: twice, 1 - 17 / 26: twice}, {}),
-    )  # fmt: skip
+    )
     ask(
-        [[(2, 8)], [(0, 5), (1, 3)]], [5, 3, 10, 100], 8, (2 / 18, 0.0), "a document that is in no row",
-        ({102 / 118: "document 3 is in no row; it waits and is not lost", 2 / 118: "document 3 is in no row; it does not count"}, {}),
-    )  # fmt: skip
+        [[(2, 8)], [(0, 5), (1, 3)]],
+        [5, 3, 10, 100],
+        8,
+        (2 / 18, 0.0),
+        "a document that is in no row",
+        (
+            {
+                102 / 118: "document 3 is in no row; it waits and is not lost",
+                2 / 118: "document 3 is in no row; it does not count",
+            },
+            {},
+        ),
+    )
     draw = random.Random(1)
     for T in (15, 40):
         lengths = [draw.randint(2, 60) for _ in range(400)]
@@ -148,9 +185,17 @@ def choose(f) -> None:
             need(got != wrong, f"{line}: {hint}")
         need(got == wanted, f"{line}: {otherwise}")
 
-    ask([3, 5, 8, 2], 6, 1,
-        {0: "that is the first that fits, take the longest that fits", 2: "that one does not fit", 3: "that is the shortest that fits, take the longest"},
-        "the longest that fits")  # fmt: skip
+    ask(
+        [3, 5, 8, 2],
+        6,
+        1,
+        {
+            0: "that is the first that fits, take the longest that fits",
+            2: "that one does not fit",
+            3: "that is the shortest that fits, take the longest",
+        },
+        "the longest that fits",
+    )
     ask(
         [4, 6, 9],
         6,
@@ -159,9 +204,17 @@ def choose(f) -> None:
         "6 tokens fit into 6 places",
     )
     ask([2, 5, 5, 5], 5, 1, {3: "among equals the first in the list, not the last"}, "among equals the first in the list")
-    ask([9, 7, 8, 12], 6, 1,
-        {0: "none fits; crop the shortest, not the first in the list", 2: "none fits; crop the shortest, not the last but one",
-         3: "none fits; crop the shortest, not the longest or the last: its end is lost"}, "none fits, so crop the shortest")  # fmt: skip
+    ask(
+        [9, 7, 8, 12],
+        6,
+        1,
+        {
+            0: "none fits; crop the shortest, not the first in the list",
+            2: "none fits; crop the shortest, not the last but one",
+            3: "none fits; crop the shortest, not the longest or the last: its end is lost",
+        },
+        "none fits, so crop the shortest",
+    )
     ask([9, 7, 7, 8], 6, 1, {2: "among equals the first in the list, also where none fits"}, "the first of the shortest")
     ask([4], 9, 0, {}, "there is only one")
     draw = random.Random(2)
@@ -187,7 +240,8 @@ def next_row(f) -> None:
             need(len(ids) == T, f"{case}: {len(ids)} {name} came out, expected T = {T}: {hint}")
         need(
             inputs[0] == 0,
-            f"{case}: the inputs {inputs} came out, expected {row[:-1]}: a row begins with BOS, here 0; keep it at the front of each document",
+            f"{case}: the inputs {inputs} came out, expected {row[:-1]}: "
+            "a row begins with BOS, here 0; keep it at the front of each document",
         )
         line = f"{case}: the targets {targets} came out for the inputs {inputs}"
         need(targets != inputs, f"{line}: they are the inputs; a target is the token after its input")
@@ -209,18 +263,34 @@ def next_row(f) -> None:
 
     a, b, c = [0, 1, 1], [0, 2, 2, 2, 2], [0, 3]
     ask(
-        [a, b, c], 7, b + a, [c], "the tiny example",
-        [(a + b, "in order of arrival; the longest that fits goes first"), (c + a, "the shortest first; the longest that fits goes first"),
-         (a + c + b, "in order of arrival; the longest that fits goes first"), (c + a + b, "the shortest first; the longest that fits goes first"),
-         (b + c, "3 places are left after 5 tokens, and 0 1 1 fits: a row has T + 1 = 8 places, not T")],
-    )  # fmt: skip
+        [a, b, c],
+        7,
+        b + a,
+        [c],
+        "the tiny example",
+        [
+            (a + b, "in order of arrival; the longest that fits goes first"),
+            (c + a, "the shortest first; the longest that fits goes first"),
+            (a + c + b, "in order of arrival; the longest that fits goes first"),
+            (c + a + b, "the shortest first; the longest that fits goes first"),
+            (b + c, "3 places are left after 5 tokens, and 0 1 1 fits: a row has T + 1 = 8 places, not T"),
+        ],
+    )
     a, b, c = [0, 1, 1, 1, 1, 1], [0] + [2] * 9, [0] + [3] * 8
     ask(
-        [a, b, c], 7, a + [0, 3], [b], "documents of 6, 10 and 9 tokens, rows of 8",
-        [(a + [0, 2], "2 places are left and none fits; crop the shortest, not the first or the longest"),
-         (a + [3, 3], "crop the end of a document, its beginning with BOS stays"), (a + [1, 1], "each document is placed once"),
-         (c[:8], "a document fits, so nothing is cropped yet"), (b[:8], "a document fits, so nothing is cropped yet")],
-    )  # fmt: skip
+        [a, b, c],
+        7,
+        a + [0, 3],
+        [b],
+        "documents of 6, 10 and 9 tokens, rows of 8",
+        [
+            (a + [0, 2], "2 places are left and none fits; crop the shortest, not the first or the longest"),
+            (a + [3, 3], "crop the end of a document, its beginning with BOS stays"),
+            (a + [1, 1], "each document is placed once"),
+            (c[:8], "a document fits, so nothing is cropped yet"),
+            (b[:8], "a document fits, so nothing is cropped yet"),
+        ],
+    )
     ask(
         [b, c, [0] + [4] * 8],
         7,
@@ -275,14 +345,34 @@ def rank_rows(f) -> None:
     )
     for rank in (0, 1):
         ask(
-            streams, rank, 2, 4, one[rank::2][:4], f"4 streams, rank {rank} of 2",
-            [(one[rank * 4 : rank * 4 + 4], f"a block of neighbours, global rows {rank * 4} to {rank * 4 + 3}, came out; deal them in turn, j = k * world + rank"),
-             (one[rank * 2 : rank * 2 + 2] + one[4 + rank * 2 : 6 + rank * 2], "a block of neighbouring streams came out; rank r serves streams r, r + world, ..."),
-             (streams[rank][:4], f"only stream {rank} came out; with 2 ranks and 4 streams a rank serves two of them"),
-             (one[:4], "all ranks got the same rows; where is the rank?"),
-             ([streams[(k * 2 + rank) % 4][k] for k in range(4)], "rows were left out; a stream gives its rows one after the other, j // S of them before row j"),
-             ([streams[(k + rank) % 4][(k + rank) // 4] for k in range(4)], "ranks share rows; row k of a rank is global row k * world + rank")],
-        )  # fmt: skip
+            streams,
+            rank,
+            2,
+            4,
+            one[rank::2][:4],
+            f"4 streams, rank {rank} of 2",
+            [
+                (
+                    one[rank * 4 : rank * 4 + 4],
+                    f"a block of neighbours, global rows {rank * 4} to {rank * 4 + 3}, came out; "
+                    "deal them in turn, j = k * world + rank",
+                ),
+                (
+                    one[rank * 2 : rank * 2 + 2] + one[4 + rank * 2 : 6 + rank * 2],
+                    "a block of neighbouring streams came out; rank r serves streams r, r + world, ...",
+                ),
+                (streams[rank][:4], f"only stream {rank} came out; with 2 ranks and 4 streams a rank serves two of them"),
+                (one[:4], "all ranks got the same rows; where is the rank?"),
+                (
+                    [streams[(k * 2 + rank) % 4][k] for k in range(4)],
+                    "rows were left out; a stream gives its rows one after the other, j // S of them before row j",
+                ),
+                (
+                    [streams[(k + rank) % 4][(k + rank) // 4] for k in range(4)],
+                    "ranks share rows; row k of a rank is global row k * world + rank",
+                ),
+            ],
+        )
     for world in (1, 2, 4, 8):
         wide = [[[s, m] for m in range(6)] for s in range(8)]
         for rank in range(world):
@@ -313,17 +403,44 @@ def data_bill(f) -> None:
     val, less = "one more shard is needed for validation", "half is lost, so twice as much must be read, not half as much again"
     unread = "cropped tokens are read too: divide by 1 - cropped"
     ask(
-        (1e9, 0.5, 4.0, 1e6), (33, 3.3, 8.0), "the tiny example",
-        ({32: val, 25: less, 24: less, 17: unread, 16: unread, 9: "the cropped share is lost, not what is left: divide by 1 - cropped",
-          8: "the cropped share is lost: divide by 1 - cropped", 34: "32 shards are just enough; round up only a part of one"},
-         {3.2: "the validation shard lies on the disk too", 8.0: "that is the text unpacked; a shard takes 0.1 GB", 3300.0: "in gigabytes, please: a shard takes 0.1"},
-         {4.0: unread, 6.0: less, 8e6: "in megabytes, please", 2.0: "the model reads tokens, the disk characters: times chars_per_token",
-          1.0: "the model reads tokens, the disk characters, and half are lost"}),
-    )  # fmt: skip
+        (1e9, 0.5, 4.0, 1e6),
+        (33, 3.3, 8.0),
+        "the tiny example",
+        (
+            {
+                32: val,
+                25: less,
+                24: less,
+                17: unread,
+                16: unread,
+                9: "the cropped share is lost, not what is left: divide by 1 - cropped",
+                8: "the cropped share is lost: divide by 1 - cropped",
+                34: "32 shards are just enough; round up only a part of one",
+            },
+            {
+                3.2: "the validation shard lies on the disk too",
+                8.0: "that is the text unpacked; a shard takes 0.1 GB",
+                3300.0: "in gigabytes, please: a shard takes 0.1",
+            },
+            {
+                4.0: unread,
+                6.0: less,
+                8e6: "in megabytes, please",
+                2.0: "the model reads tokens, the disk characters: times chars_per_token",
+                1.0: "the model reads tokens, the disk characters, and half are lost",
+            },
+        ),
+    )
     ask(
-        (1.1e9, 0.0, 1.0, 1e6), (6, 0.6, 1.0), "4.4 shards of text, nothing cropped",
-        ({5: "4.4 shards are 5 whole ones, and one more for validation: round up", 5.4: "shards are fetched whole: round up"}, {0.54: "whole shards lie on the disk"}, {}),
-    )  # fmt: skip
+        (1.1e9, 0.0, 1.0, 1e6),
+        (6, 0.6, 1.0),
+        "4.4 shards of text, nothing cropped",
+        (
+            {5: "4.4 shards are 5 whole ones, and one more for validation: round up", 5.4: "shards are fetched whole: round up"},
+            {0.54: "whole shards lie on the disk"},
+            {},
+        ),
+    )
     draw = random.Random(5)
     for _ in range(20):
         tokens, cropped, chars, speed = draw.uniform(1e8, 1e11), draw.uniform(0, 0.6), draw.uniform(2, 6), draw.uniform(1e5, 2e6)
