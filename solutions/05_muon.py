@@ -26,7 +26,7 @@ import statistics
 
 import torch
 
-from gpt2course import lab, optim, plots
+from gpt2course import optim, plots
 from gpt2course.checks import best
 from gpt2course.figures import muon as figures
 from gpt2course.optim import POLAR_EXPRESS
@@ -48,7 +48,8 @@ def package_orthogonal(G, coefficients, safety):
 #
 # Return G and the new buffer, in this order. You may change `buffer` in place, but not `grad`.
 #
-# A tiny example: buffer 2, grad 1 and momentum 0.9 give the new buffer 0.9 · 2 + 0.1 · 1 = 1.9 and G = 0.9 · 1.9 + 0.1 · 1 = 1.81.
+# A tiny example: buffer 2, grad 1 and momentum 0.9 give the new buffer 0.9 · 2 + 0.1 · 1 = 1.9, and then
+# G = 0.9 · 1.9 + 0.1 · 1 = 1.81.
 #
 # <details><summary>Help: G came out as 1.9</summary>
 #
@@ -104,8 +105,8 @@ check("5.1", nesterov)
 # With A = X Xᵀ, the iteration is a X + (b A + c A²) X. A² is the product of A with itself, not the square of each number.
 # </details>
 #
-# The picture shows the singular values of a matrix before and after each iteration: the cubic iteration moves the small ones
-# slowly, the five polynomials of Polar Express bring nearly all into the shaded band.
+# The picture shows the singular values of a matrix before and after each iteration of Polar Express. The five polynomials lift
+# the small ones round by round, until nearly all are in the shaded band.
 
 # %% tags=["answer", "ex-5.2"]
 def orthogonal(G, coefficients, safety):
@@ -206,8 +207,6 @@ check("5.3", finish)
 #
 # With more seeds the best of them gets better by luck alone. The mean does not.
 # </details>
-#
-# The picture shows real runs with their seeds. The gap that the lesson computes from them should come to mind.
 
 # %% tags=["answer", "ex-5.4"]
 def gap_in_spreads(rows, a, b):
@@ -229,11 +228,6 @@ from gpt2course.checks import check
 
 check("5.4", gap_in_spreads)
 
-# %% tags=["picture", "ex-5.4"]
-rows = lab.recorded("ladder-laptop")
-swept = {name: [(r["rate"], r["val_bpb"]) for r in rows if r["recipe"] == name and r["role"] == "sweep"] for name in ("modern", "muon")}
-plots.show(figures.rates(swept, {name: lab.ladder("muon")[name] for name in swept}))
-
 # %% [markdown] tags=["ex-5.5"]
 # ## 5.5 What the iteration costs
 #
@@ -245,7 +239,8 @@ plots.show(figures.rates(swept, {name: lab.ladder("muon")[name] for name in swep
 # the longer side l needs three products in each iteration: the Gram matrix (k, l) · (l, k), its square (k, k) · (k, k), and
 # the product of the result with X, (k, k) · (k, l). There are `steps` iterations.
 #
-# A tiny example: one matrix of 4 x 2 and one iteration cost 2 · 2 · 4 · 2 + 2 · 2 · 2 · 2 + 2 · 2 · 2 · 4 = 32 + 16 + 32 = 80 FLOPs.
+# A tiny example: one matrix of 4 x 2 and one iteration cost 2 · 2 · 4 · 2 + 2 · 2 · 2 · 2 + 2 · 2 · 2 · 4, which is
+# 32 + 16 + 32 = 80 FLOPs.
 #
 # <details><summary>Help: far too large for a model with a large vocabulary</summary>
 #
