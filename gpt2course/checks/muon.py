@@ -189,7 +189,7 @@ def orthogonal(f) -> None:
         "divide by safety times the norm",
     )
     got, wanted = diagonal([(1.0, 10.0, 100.0)], 1.0), through([0.6, 0.8], [(1, 10, 100)])
-    line = f"one iteration with a, b, c = 1, 10, 100 gave {got[0]:.4g} and {got[1]:.4g}, expected {wanted[0]:.4g} and {wanted[1]:.4g}"
+    line = f"one iteration with 1, 10, 100 gave {got[0]:.4g} and {got[1]:.4g}, expected {wanted[0]:.4g} and {wanted[1]:.4g}"
     tell(
         got,
         wanted,
@@ -206,7 +206,7 @@ def orthogonal(f) -> None:
     )
     two = [(2.0, -1.0, 0.5), (1.0, 0.25, 0.0)]
     got, wanted = diagonal(two, 1.0), through([0.6, 0.8], two)
-    line = f"two iterations with different coefficients gave {got[0]:.4g} and {got[1]:.4g}, expected {wanted[0]:.4g} and {wanted[1]:.4g}"
+    line = f"two different iterations gave {got[0]:.4g} and {got[1]:.4g}, expected {wanted[0]:.4g} and {wanted[1]:.4g}"
     tell(
         got,
         wanted,
@@ -245,7 +245,7 @@ def orthogonal(f) -> None:
         kind = "tall" if m > n else "wide" if m < n else "square"
         need(
             torch.allclose(got, wanted, atol=1e-3),
-            f"the rows of a {kind} matrix ({m}, {n}) came out at norm {seen:.2g}, expected {norms:.2g}: look at what is done for {kind} ones",
+            f"the rows of a {kind} matrix ({m}, {n}) came out at norm {seen:.2g}, expected {norms:.2g}: are {kind} ones right?",
         )
     got = at(torch.zeros(3, 3), POLAR_EXPRESS, 1.02, "zeros")
     need(torch.isfinite(got).all() and got.abs().max() == 0, "a gradient of zeros gave nan: add 1e-6 to what you divide by")
@@ -255,7 +255,7 @@ def orthogonal(f) -> None:
         kind, line = ("tall", "X Xᵀ") if m > n else ("wide", "Xᵀ X")
         need(
             watch.size < 96 * 96,
-            f"a {kind} matrix (96 by 6) made a product of 96 x 96 on the way, from {line}: transpose, or use the smaller Gram matrix",
+            f"a {kind} matrix ({m}, {n}) made a product of 96 x 96 on the way, {line}: transpose, or use the smaller Gram matrix",
         )
 
 

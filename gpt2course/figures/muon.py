@@ -155,7 +155,8 @@ def iterations(methods: dict[str, list[list[float]]], band: float | None = None)
         first, last = states[0], states[-1]
         near = f", {sum(abs(v - 1) <= band + 1e-3 for v in last)} of {len(last)} within {band:.3f} of 1" if band else ""
         said.append(
-            f"{name}: {min(first):.2g} to {max(first):.2g} before, {min(last):.2g} to {max(last):.2g} after {len(states) - 1}{near}"
+            f"{name}: {min(first):.2g} to {max(first):.2g} before, "
+            f"{min(last):.2g} to {max(last):.2g} after {len(states) - 1}{near}"
         )
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(
