@@ -75,7 +75,7 @@ def pick(logits: torch.Tensor, temperature: float, top_k: int | None, generator:
 
 
 def prompt_generator(seed: int, ids: list[int], number: int = 0) -> torch.Generator:
-    """The random numbers of one continuation: they depend on the seed, on the prompt's tokens and on the how-manieth
+    """The random numbers of one continuation: they depend on the seed, on the prompt's tokens and on which
     continuation of this prompt it is, and on nothing else. On the CPU, so that every device draws the same ones."""
     digest = hashlib.sha256(repr((seed, number, ids)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
