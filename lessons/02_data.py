@@ -27,8 +27,8 @@
 import importlib.util
 
 if importlib.util.find_spec("gpt2course") is None:  # a hosted notebook: fetch and install the course first
-    # !git clone -q https://github.com/gpt2course/gpt2course && pip install -q -e "gpt2course[course]"
-    import sys; sys.path.insert(0, "gpt2course")
+    # !git clone -q https://github.com/gpt2course/gpt2course course && pip install -q -e "course[course]"
+    import sys; sys.path.insert(0, "course")  # not gpt2course: Python would take that folder for the package
 
 # %% [markdown]
 # ## Where we are

@@ -7,7 +7,9 @@ import re
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -118,6 +120,28 @@ def test_links_lead_somewhere(lesson):
 def test_first_cells_are_the_same():
     first = {nbformat.read(ROOT / "lessons" / f"{n}.ipynb", as_version=4).cells[1].source for n in NAMES}
     assert len(first) == 1 and "git clone" in first.pop()
+
+
+@pytest.mark.slow
+def test_the_first_cell_installs_the_course_where_it_is_missing(tmp_path):
+    """As a hosted notebook runs it: without the package, twice in one process, then in a new one. The public address leads to this checkout."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")  # all packages but this one, whose own .pth is not read from there
+    python = tmp_path / "venv" / "bin" / "python"
+    (tmp_path / "pip").write_text(f'#!/bin/sh\nexec {python} -m pip "$@" --no-deps --no-build-isolation --disable-pip-version-check\n')
+    (tmp_path / "pip").chmod(0o755)
+    cell = nbformat.read(ROOT / "lessons" / f"{NAMES[0]}.ipynb", as_version=4).cells[1].source
+    code, shell_lines = re.subn(r"(?m)^( *)!(.*)$", r"\1import os; assert os.system(r'''\2''') == 0", cell)
+    assert shell_lines == 1
+    code += "\nimport gpt2course, os\nprint(os.path.dirname(gpt2course.__file__))\n"
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+           "GIT_CONFIG_VALUE_0": "https://github.com/gpt2course/gpt2course", "GIT_CONFIG_KEY_1": "safe.directory", "GIT_CONFIG_VALUE_1": "*"}  # fmt: skip
+    (tmp_path / "content").mkdir()
+    for script in (code + code, code):  # the second process is the kernel, restarted
+        done = subprocess.run([python, "-c", script], cwd=tmp_path / "content", env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert {Path(line).resolve() for line in done.stdout.split()} == {tmp_path.resolve() / "content" / "course" / "gpt2course"}
 
 
 def test_the_table_of_the_course_in_the_readme():
