@@ -7,6 +7,7 @@ effect is at full size, only the recorded runs in results/ can say.
 import json
 import random
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def experiment(variants: dict[str, dict], seeds=(1, 2), **settings) -> dict[str,
     """
     plans = {name: resolve((settings | v).get("recipe", "modern"), **({k: x for k, x in (TOY | settings | v).items() if k != "recipe"})) for name, v in variants.items()}
     found = {name: [] for name in variants}
-    with tqdm(total=len(seeds) * sum(p.steps for p in plans.values()), unit="step", mininterval=1, leave=False) as bar:
+    with tqdm(total=len(seeds) * sum(p.steps for p in plans.values()), unit="step", mininterval=1, leave=False, file=sys.stdout) as bar:
         for seed in seeds:
             for name, variant in variants.items():
                 bar.set_description(f"{name}, seed {seed}")

@@ -97,7 +97,7 @@ for e in official:
 # %% [markdown]
 # Now each record's bill, at 3 dollars for an hour of one H100. Two hollow points lie between 2019 and 2026.
 # [llm.c](https://github.com/karpathy/llm.c/discussions/677) trained the model of 2019 on new data for 24 hours, and
-# [modded-nanogpt](https://github.com/KellerJordan/modded-nanogpt) named $576 for that run and $233 for its own. Both were
+# [modded-nanogpt](https://github.com/KellerJordan/modded-nanogpt) named \$576 for that run and \$233 for its own. Both were
 # judged by one test alone (HellaSwag), so compare them with care.
 
 # %%

@@ -88,6 +88,14 @@ def test_parts(lesson):
     assert "lab.experiment(" in "\n".join(c.source for c in code) or "seed" in prose
 
 
+def test_two_prices_are_not_taken_for_a_formula(lesson):
+    r"""Jupyter sets what stands between two dollar signs as mathematics; a price in prose is written \\$3."""
+    for cell in lesson[1].cells:
+        if cell.cell_type == "markdown":
+            formulas = re.findall(r"(?<!\\)\$([^$]*)(?<!\\)\$", re.sub(r"`[^`]*`", "", cell.source))
+            assert not [f for f in formulas if re.match(r"\d[\d,.]* [a-z]", f)], formulas
+
+
 def test_what_is_built_by_hand_equals_the_package(lesson):
     name, book, code, prose = lesson
     compared = re.findall(r"exact: (True|False) \| approximate: (True|False) \| maxdiff: \S+", outputs(code))
