@@ -15,7 +15,7 @@ from gpt2course.recipes import resolve
 from gpt2course.train import Train, read_metrics, train
 
 HERE = Path(__file__).parent
-SIZE = {"depth": 4, "width": 128, "head_dim": 64, "sequence_len": 256, "batch_tokens": 2048, "matrix_adamw_lr": 3e-3}
+SIZE = {"depth": 4, "width": 128, "head_dim": 64, "sequence_len": 256, "batch_tokens": 2048, "matrix_adamw_lr": 1.5e-3}
 VOCABULARIES = (512, 1024, 2048, 4096, 8192)
 SEEDS = (1, 2)
 
