@@ -71,6 +71,7 @@ class Ranks:
 
     def leave(self) -> None:
         """End this process without a word: rank 0 says why."""
+        part()
         sys.exit(2)
 
 
@@ -93,6 +94,7 @@ def join(device_type: str) -> Ranks:
 
 
 def part() -> None:
-    """Leave the group of processes."""
+    """Leave the group of processes, as all must do before they end: its threads, still at work when Python goes, would abort the
+    process (github.com/pytorch/pytorch/issues/190489)."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

@@ -523,6 +523,10 @@ def main(args: Train) -> None:
     except KeyboardInterrupt:
         print("stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+    except UserError:
+        ranks.part()
+        raise
+    ranks.part()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Several ranks (processes on the CPU, gloo) against one: the same parameters and state, the same batches, one log, and no hang."""
 
+import contextlib
 import functools
 import json
 import os
@@ -17,7 +18,7 @@ from gpt2course import ranks
 from gpt2course.files import UserError
 from gpt2course.model import GPT
 from gpt2course.recipes import make_optimizer, resolve
-from gpt2course.train import read_metrics
+from gpt2course.train import Train, main, read_metrics
 
 STEPS, ROWS, T = 50, 8, 16
 # 5 layers of width 24: stacks of 20 and 5 matrices and an odd vocabulary, so that neither 2 nor 4 ranks divide all of it evenly
@@ -265,3 +266,18 @@ def test_sigterm_saves_on_all_ranks_and_a_diverged_run_is_told_once(tmp_path, co
     assert code != 0 and len(told) == 1 and told[0].startswith("error: ") and "the training documents in question are" in told[0], out
     (written,) = (tmp_path / "runs" / "wild").glob("non_finite_step_*.json")
     assert len(json.loads(written.read_text())["row_losses"]) == 8  # of all ranks
+
+
+@pytest.mark.parametrize("mistake", [None, UserError("a mistake")])
+def test_the_group_is_left_before_the_process_ends(monkeypatch, tmp_path, mistake):
+    """With its threads at work when Python ends, a process aborts now and then, and torchrun calls the run failed."""
+
+    def train(args):
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+        if mistake:
+            raise mistake
+
+    monkeypatch.setattr("gpt2course.train.train", train)
+    with pytest.raises(UserError, match="a mistake") if mistake else contextlib.nullcontext():
+        main(Train())
+    assert not dist.is_initialized()
