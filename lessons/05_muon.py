@@ -509,8 +509,8 @@ print({title[k]: f"{v:,.0f} tokens/s" for k, v in speed.items()})
 # and the gain was washed out in a whole run.
 # - **torch.optim.Muon** of PyTorch 2.13 makes a good first test. It has no Polar Express, no NorMuon and no cautious decay,
 # takes matrices one at a time in a Python loop, and cannot divide them among GPUs.
-# - **A trap**: gradient clipping placed *after* the iteration cuts the orthogonal update itself ([DeepSpeed
-# #8439](https://github.com/deepspeedai/DeepSpeed/issues/8439): to between a 4th and an 86th). Clip before, or not at all.
+# - **A trap**: gradient clipping placed *after* the iteration cuts the orthogonal update itself
+# ([DeepSpeed #8439](https://github.com/deepspeedai/DeepSpeed/issues/8439): to between a 4th and an 86th). Clip before, or not at all.
 #
 # We know of no published run at full size in which Muon alone is exchanged for an AdamW tuned as well.
 #

@@ -88,6 +88,11 @@ def test_parts(lesson):
     assert "lab.experiment(" in "\n".join(c.source for c in code) or "seed" in prose
 
 
+def test_no_line_turns_into_a_heading(lesson):
+    """Jupyter begins a heading, and ends the link around it, at a line like "#8439"."""
+    assert not re.search(r"(?m)^\s*#+\d", lesson[3])
+
+
 def test_two_prices_are_not_taken_for_a_formula(lesson):
     r"""Jupyter sets what stands between two dollar signs as mathematics; a price in prose is written \\$3."""
     for cell in lesson[1].cells:
