@@ -145,4 +145,5 @@ def provenance(rows: list[dict]) -> str:
     def each(name):
         return ", ".join(sorted({str(r[name]) for r in rows if r.get(name) is not None}))
 
-    return f"{len(rows)} runs on {each('device')}, torch {each('torch')}, commit {each('commit')}, seeds {each('seed')}; command: {each('command')}"
+    made = f"{len(rows)} runs on {each('device')}, torch {each('torch')}, commit {each('commit')}, seeds {each('seed')}"
+    return made + (f"; command: {each('command')}" if each("command") else "")

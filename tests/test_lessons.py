@@ -94,7 +94,7 @@ def test_no_line_turns_into_a_heading(lesson):
 
 
 def test_two_prices_are_not_taken_for_a_formula(lesson):
-    r"""Jupyter sets what stands between two dollar signs as mathematics; a price in prose is written \\$3."""
+    r"""Jupyter sets what stands between two dollar signs as mathematics; a price in prose is written \$3."""
     for cell in lesson[1].cells:
         if cell.cell_type == "markdown":
             formulas = re.findall(r"(?<!\\)\$([^$]*)(?<!\\)\$", re.sub(r"`[^`]*`", "", cell.source))
