@@ -1,9 +1,9 @@
 """Corpora by name: documents in a fixed order, with a pinned validation split. Lesson 02 builds on it.
 
 `embedded` is 17 MB of real English that arrives with the ordinary set-up, as data inside two packages. `climbmix` and
-`fineweb-edu` are shards on disk with a pinned validation shard. Any local folder or file of parquet, jsonl or txt is read by
-the same loader. A corpus is two splits; a split is a sequence of documents read in blocks, so that a shard of any size costs
-the memory of one block.
+`fineweb-edu` are shards with a pinned validation shard, on disk or on their way (shards.py gets them). Any local folder or file
+of parquet, jsonl or txt is read by the same loader. A corpus is two splits; a split is a sequence of documents read in blocks,
+so that a shard of any size costs the memory of one block.
 
 What is wrong is treated in one of two ways. A bad file is an error: mended or fetched again, it leaves every document with its
 number, so that a stopped run can go on. jsonl and txt files are read through when the corpus is opened, so there a bad line
@@ -23,8 +23,10 @@ from pathlib import Path
 
 import tyro
 
-from gpt2course.documents import READERS, Split, from_list, listed, pieces, read_files, slice_split, texts_digest
+from gpt2course import shards
+from gpt2course.documents import READERS, Late, Split, file_footer, from_list, listed, pieces, read_files, slice_split, texts_digest
 from gpt2course.files import UserError, command, home, sha256
+from gpt2course.shards import SHARD_CORPORA
 
 VAL_SHARE = 0.05  # of the documents, where one file must serve as both splits
 VAL_LEADS, VAL_ADDRESSES = 500, 6
@@ -41,25 +43,8 @@ EMBEDDED_LICENCES = (
 )
 
 
-@dataclass(frozen=True)
-class Shards:
-    """A published data set of parquet shards shard_00000 to shard_<last>; the last one is validation (nanochat's layout)."""
-
-    repository: str  # on huggingface.co/datasets
-    last: int
-    licence: str
-
-    @property
-    def val(self) -> str:
-        return f"shard_{self.last:05d}"
-
-
-# Last shards: nanochat's dataset.py at 030de3a (fineweb-edu) and 324e69c (climbmix). Licences: the cards of the data sets that were shuffled.
-SHARD_CORPORA = {
-    "climbmix": Shards("karpathy/climbmix-400b-shuffle", 6542, "ClimbMix: NVIDIA, CC BY-NC 4.0, for research (huggingface.co/datasets/nvidia/Nemotron-ClimbMix)"),
-    "fineweb-edu": Shards("karpathy/fineweb-edu-100b-shuffle", 1822, "FineWeb-Edu: Hugging Face, ODC-By 1.0 (huggingface.co/datasets/HuggingFaceFW/fineweb-edu)"),
-}
 NAMES = ", ".join(f"`{name}`" for name in ["embedded", *SHARD_CORPORA])
+
 
 @dataclass
 class Corpus:
@@ -229,40 +214,59 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs[:8]) + (", ..." if len(runs) > 8 else "")
 
 
-def sharded(name: str) -> Corpus:
+# what `shards get` keeps beside the shards, and those still on their way
+_KEPT = re.compile(r"plan\.json|shard_[0-9]{5}\.parquet\.(sha256|part|part\.json)")
+
+
+def sharded(corpus: str) -> Corpus:
     """A published data set (SHARD_CORPORA) from `home()/data/<name>/`, which may be a link to another disk.
 
     Validation is the pinned shard and no other: whatever is last on disk would change with what was fetched, and bits per byte
-    with it (nanochat issue 541). Training is every other shard there, by number.
+    with it (nanochat issue 541). Training is every shard of the plan that `shards get` has made, in order, whether it is there
+    already or on its way; without a plan it is every other shard on disk, by number. "climbmix:30" is shards 0 to 29 and no more.
     """
+    name, count = shards.parse(corpus)
     known, folder = SHARD_CORPORA[name], home() / "data" / name
     below = _walk(folder) if os.path.isdir(folder) else []
-    shards = {int(p.stem[6:]): p for p in below if p.parent == folder and re.fullmatch(r"shard_[0-9]{5}\.parquet", p.name) and _readable(p)}
-    shards = {n: p for n, p in sorted(shards.items()) if n <= known.last}
-    numbers = [n for n in shards if n != known.last]
-    if known.last not in shards or not numbers:
+    found = {int(p.stem[6:]): p for p in below if p.parent == folder and re.fullmatch(r"shard_[0-9]{5}\.parquet", p.name) and _readable(p)}
+    found, late = {n: p for n, p in sorted(found.items()) if n <= known.last}, {}
+    if plan := shards.read_plan(name):
+        for n, entry in [*enumerate(plan["shards"]), (known.last, plan["val"])]:
+            path = folder / f"{entry['name']}.parquet"
+            if not shards.there(name, entry):
+                late[path] = Late(entry["groups"], lambda entry=entry: shards.wait(name, [entry["name"]], every=None))
+            elif [list(group) for group in file_footer(path)] != entry["groups"]:
+                raise UserError(f"{path} is not the shard of the plan; mend it with: python -m gpt2course.shards get {name} --shards {len(plan['shards'])}")
+            found[n] = path
+    numbers = [n for n in sorted(found) if n != known.last and (not plan or n < len(plan["shards"])) and (count is None or n < count)]
+    if known.last not in found or not numbers or count not in (None, len(numbers)):
         there = "holds no shards" if os.path.isdir(folder) else "is no folder that can be read" if os.path.lexists(folder) else "does not exist"
-        there = f"holds only {_ranges(list(shards))}" if shards else there
+        there = f"holds only {_ranges(sorted(found))}" if found else there
         address = f"https://huggingface.co/datasets/{known.repository}"
+        some = f"shard_00000 to shard_{count - 1:05d}" if count else f"at least one of shard_00000 to shard_{known.last - 1:05d}"
+        first = known.last if known.last not in found else next(n for n in range(known.last) if n not in numbers)
         raise UserError(
-            f"corpus {name!r} needs its validation shard {known.val}.parquet and at least one of shard_00000 to shard_{known.last - 1:05d}, to train on, in {folder}, which {there}; "
-            f"fetch them from {address} (for example with: wget -P {folder} {address}/resolve/main/{known.val if known.last not in shards else 'shard_00000'}.parquet)"
+            f"corpus {corpus!r} needs its validation shard {known.val}.parquet and {some}, to train on, in {folder}, which {there}; "
+            f"fetch them from {address} with: python -m gpt2course.shards get {name} --shards {count or 8} (the first is {address}/resolve/main/shard_{first:05d}.parquet)"
         )
-    gaps = [n for n in range(numbers[-1]) if n not in shards]
+    gaps = [n for n in range(numbers[-1]) if n not in numbers]
+    files, val = [found[n] for n in numbers], found[known.last]
     notes = [f"training on {len(numbers):,} of {known.last:,} shards: {_ranges(numbers)}"]
     notes += [f"{len(gaps):,} shard{'s are' if len(gaps) > 1 else ' is'} missing in between: {_ranges(gaps)}"] if gaps else []
-    notes += _unread([p for p in below if p not in set(shards.values())])
+    coming = sum(path in late for path in [*files, val])
+    notes += [f"{coming:,} shard{'s were' if coming > 1 else ' was'} still on the way when the corpus was opened"] if coming else []
+    notes += _unread([p for p in below if p not in found.values() and not _KEPT.fullmatch(p.name)])
     licence = f"{known.licence}, as huggingface.co/datasets/{known.repository}"
-    corpus = Corpus(name, read_files([shards[n] for n in numbers]), read_files([shards[known.last]]), (licence,), f"{name}/{known.val}", tuple(notes))
-    return _with_text(corpus, folder)
+    opened = Corpus(name, read_files(files, late=late), read_files([val], late=late), (licence,), f"{name}/{known.val}", tuple(notes))
+    return opened if coming else _with_text(opened, folder)  # which reads from both splits, so it would wait
 
 
 def corpus_path(name: str) -> Path | None:
     """The file or folder that a corpus name reads; None for `embedded`. It need not exist. UserError if it cannot be a path."""
     if name == "embedded":
         return None
-    if name in SHARD_CORPORA:
-        return home() / "data" / name
+    if name.partition(":")[0] in SHARD_CORPORA:
+        return home() / "data" / shards.parse(name)[0]
     try:
         path = Path(name).expanduser()
         path.stat()
@@ -283,7 +287,7 @@ def load_corpus(name: str) -> Corpus:
         if corpus.val_sha256 != EMBEDDED_VAL_SHA256:
             raise UserError(f"the embedded validation text has sha256 {corpus.val_sha256[:12]}, expected {EMBEDDED_VAL_SHA256[:12]}; reinstall with `make clean setup`")
         return corpus
-    if name in SHARD_CORPORA:
+    if name.partition(":")[0] in SHARD_CORPORA:
         return sharded(name)
     if path.is_symlink() and not path.exists():
         raise UserError(f"corpus {name!r} is a link to {os.readlink(path)}, which is not there; mend the link")

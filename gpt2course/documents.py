@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -223,36 +225,70 @@ def _string_column(path: Path, file: pq.ParquetFile) -> int:
     return [file.schema.column(i).path for i in range(len(file.schema))].index("text")
 
 
-def _parquet(paths: list[Path]) -> Split:
+def footer(path: Path, f, size: int) -> list[tuple[int, int]]:
+    """(documents, bytes of text before compression) of each row group of a parquet file of `size` bytes, from `f`, which holds the file or its end.
+
+    UserError for anything but a whole parquet file with a string column `text`.
+    """
+    try:
+        file = pq.ParquetFile(f)
+        column, groups = _string_column(path, file), []
+        f.seek(-8, os.SEEK_END)
+        end = size - 8 - int.from_bytes(f.read(4), "little")  # where the footer begins
+        for g in range(file.num_row_groups):
+            row_group = file.metadata.row_group(g)
+            chunk = row_group.column(column)
+            start = min(at for at in (chunk.data_page_offset, chunk.dictionary_page_offset) if at)
+            if start + chunk.total_compressed_size > end:
+                raise pa.ArrowInvalid(f"bytes are missing in row group {g}")
+            groups.append((row_group.num_rows, chunk.total_uncompressed_size))
+        return groups
+    except (pa.ArrowException, OSError, ValueError) as e:
+        if isinstance(e, OSError) and e.errno:  # of the system, not of parquet
+            raise
+        raise UserError(f"{path} is not a whole parquet file ({_damaged(e)}); fetch it again or delete it") from None
+
+
+def file_footer(path: Path) -> list[tuple[int, int]]:
+    """`footer` of a file on disk."""
+    with _open(path) as f:
+        return footer(path, f, _stamp(f)[0])
+
+
+@dataclass(frozen=True)
+class Late:
+    """A parquet file that is on its way: what its footer says, known before it, and a function that returns when it has come."""
+
+    groups: list[tuple[int, int]]
+    wait: Callable[[], None]
+
+
+def _parquet(paths: list[Path], late: dict[Path, Late] | None = None) -> Split:
     """Row groups of parquet files with a string column `text`; only the footers are read now, and no file stays open (a data set
-    has thousands of shards, a process about a thousand open files). Page checksums are verified where a file has them."""
+    has thousands of shards, a process about a thousand open files). Page checksums are verified where a file has them.
+    The files of `late` may still be missing; whoever reads from one waits for it. The order of the documents does not change."""
     groups, about, large = [], 0, 0  # groups: (path, stamp, number of the row group, documents)
+    late, stamps = late or {}, {}  # stamps: of the late ones, once they have come
     for path in paths:
-        with _open(path) as f:
-            seen = _stamp(f)
-            try:
-                file = pq.ParquetFile(f)
-                column = _string_column(path, file)
-                f.seek(-8, os.SEEK_END)
-                end = seen[0] - 8 - int.from_bytes(f.read(4), "little")  # where the footer begins
-                for g in range(file.num_row_groups):
-                    row_group = file.metadata.row_group(g)
-                    chunk = row_group.column(column)
-                    start = min(at for at in (chunk.data_page_offset, chunk.dictionary_page_offset) if at)
-                    if start + chunk.total_compressed_size > end:
-                        raise pa.ArrowInvalid(f"bytes are missing in row group {g}")
-                    about += chunk.total_uncompressed_size
-                    large += chunk.total_uncompressed_size > LARGE
-                    if row_group.num_rows > 0:
-                        groups.append((path, seen, g, row_group.num_rows))
-            except (pa.ArrowException, OSError, ValueError) as e:
-                if isinstance(e, OSError) and e.errno:  # of the system, not of parquet
-                    raise
-                raise UserError(f"{path} is not a whole parquet file ({_damaged(e)}); fetch it again or delete it") from None
+        seen = None
+        if path in late:
+            found = late[path].groups
+        else:
+            with _open(path) as f:
+                seen = _stamp(f)
+                found = footer(path, f, seen[0])
+        groups += [(path, seen, g, documents) for g, (documents, _) in enumerate(found) if documents]
+        about += sum(size for _, size in found)
+        large += sum(size > LARGE for _, size in found)
 
     def read(b):
         path, seen, g, documents = groups[b]
+        if path in late:
+            if path not in stamps:
+                late[path].wait()
+            seen = stamps.get(path)
         with _open(path, seen) as f:
+            stamps.setdefault(path, _stamp(f))
             try:
                 column = pq.ParquetFile(f, page_checksum_verification=True).read_row_group(g, columns=["text"], use_threads=False).column("text")
                 if len(column) != documents:
@@ -366,6 +402,6 @@ def _txt(paths: list[Path]) -> Split:
 READERS = {".parquet": _parquet, ".jsonl": _jsonl, ".txt": _txt}
 
 
-def read_files(paths: list[Path]) -> Split:
-    """The split of files of one kind."""
-    return READERS[paths[0].suffix.lower()](paths) if paths else from_list([])
+def read_files(paths: list[Path], **late) -> Split:
+    """The split of files of one kind; `late` as `_parquet`, of parquet files alone."""
+    return READERS[paths[0].suffix.lower()](paths, **late) if paths else from_list([])

@@ -7,6 +7,8 @@ since ("If-Range" with the server's ETag or date; RFC 9110, sections 13 and 14).
 Where no hash is known beforehand, that of the first download is kept beside the file, as `sha256sum -c` reads it
 (`path.sha256`), and every later look at the file, or later download of it, must agree with it.
 
+`piece` gives some bytes of a file alone, with what the server says of the whole: the footer of a parquet shard, for example.
+
 `GPT2COURSE_MIRROR=https://mirror.example/some/prefix` stands in for the scheme and host of every address.
 """
 
@@ -46,11 +48,11 @@ Progress = Callable[[int, int | None, float, float | None], None]  # bytes done,
 
 
 class Again(Exception):
-    """An attempt failed in a way that may pass; `wait` is what the server asks for, in seconds, or None."""
+    """An attempt failed in a way that may pass; `wait` is what the server asks for, in seconds, or None; `code` is HTTP's."""
 
-    def __init__(self, reason: str, wait: float | None = None):
+    def __init__(self, reason: str, wait: float | None = None, code: int | None = None):
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.code = wait, code
 
 
 def mirrored(url: str, mirror: str = MIRROR) -> str:
@@ -80,9 +82,14 @@ def progress_line(name: str) -> Progress:
 
 
 class SameHost(urllib.request.HTTPRedirectHandler):
-    """Redirects are followed, but a token goes only to the host it was meant for."""
+    """Redirects are followed, but a token goes only to the host it was meant for. `linked` keeps the headers of the first answer
+    that tells of the file behind it (X-Linked-Size, X-Linked-ETag: Hugging Face, whose ETag of a large file is its sha256)."""
+
+    linked: dict = {}
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if "X-Linked-Size" in headers and not self.linked:
+            self.linked = headers
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
         if new and urllib.parse.urlsplit(newurl)[:2] != urllib.parse.urlsplit(req.full_url)[:2]:
             new.remove_header("Authorization")
@@ -141,6 +148,29 @@ def held(part: Path):
         f.close()
 
 
+def ask(url: str, headers: dict, token: str | None, mend: str):
+    """(the answer to one request for plain bytes, what a redirect said of the file); Again or UserError for any but a success."""
+    headers = {"User-Agent": "gpt2course", "Accept-Encoding": "identity"} | headers
+    headers |= {"Authorization": f"Bearer {token}"} if token else {}
+    redirects = SameHost()
+    try:
+        response = urllib.request.build_opener(redirects).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as e:
+        e.close()
+        answer = f"HTTP {e.code} {' '.join(str(e.reason).split())}"
+        if e.code in (408, 416, 425, 429) or e.code >= 500:
+            raise Again(answer, retry_after(e.headers), e.code) from None
+        rights = "; it may need a token with the right to read it" if e.code in (401, 403) else ""
+        raise UserError(f"{url} answers {answer}{rights}; {mend}") from None
+    wrong = f"answers HTTP {response.status} {response.reason}" if response.status not in (200, 206) else None
+    if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
+        wrong = f"sends {coding}-compressed bytes, must send plain ones"
+    if wrong:
+        response.close()
+        raise UserError(f"{url} {wrong}; {mend}")
+    return response, redirects.linked
+
+
 def attempt(url: str, f, memory: Path, size: int | None, token: str | None, mend: str, report) -> bool:
     """One request: append to `f` what it still lacks. Returns whether earlier bytes were kept. Raises Again or UserError."""
     have = os.fstat(f.fileno()).st_size
@@ -151,21 +181,13 @@ def attempt(url: str, f, memory: Path, size: int | None, token: str | None, mend
         f.truncate(have := 0)  # nothing says that the bytes belong to this file
     elif have == known.get("total"):
         return True
-    headers = {"User-Agent": "gpt2course", "Accept-Encoding": "identity"}
-    headers |= {"Range": f"bytes={have}-", "If-Range": known["validator"]} if have else {}
-    headers |= {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        response = urllib.request.build_opener(SameHost).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
-    except urllib.error.HTTPError as e:
-        e.close()
-        answer = f"HTTP {e.code} {' '.join(str(e.reason).split())}"
-        if e.code == 416:
-            f.truncate(0)
-            raise Again("the file at the server is shorter than what is here; from the start") from None
-        if e.code in (408, 425, 429) or e.code >= 500:
-            raise Again(answer, retry_after(e.headers)) from None
-        rights = "; it may need a token with the right to read it" if e.code in (401, 403) else ""
-        raise UserError(f"{url} answers {answer}{rights}; {mend}") from None
+        response, _ = ask(url, {"Range": f"bytes={have}-", "If-Range": known["validator"]} if have else {}, token, mend)
+    except Again as e:
+        if e.code != 416:
+            raise
+        f.truncate(0)
+        raise Again("the file at the server is shorter than what is here; from the start") from None
     with response:
         stated, total = response.headers.get("Content-Length"), None
         if response.status == 206:
@@ -174,13 +196,9 @@ def attempt(url: str, f, memory: Path, size: int | None, token: str | None, mend
             if not m or int(m[1]) != have or total != known.get("total") or validator(response.headers) != known.get("validator"):
                 f.truncate(0)
                 raise Again("the file at the server has changed; from the start")
-        elif response.status != 200:
-            raise UserError(f"{url} answers HTTP {response.status} {response.reason}; {mend}")
         else:
             f.truncate(have := 0)  # changed, or a server that always sends all
             total = int(stated) if stated and stated.isdigit() else size
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise UserError(f"{url} sends {response.headers['Content-Encoding']}-compressed bytes, must send plain ones; {mend}")
         if size is not None and total != size:
             f.truncate(0)
             raise UserError(f"{url} has {total:,} bytes, must have {size:,}; {mend}")
@@ -232,6 +250,69 @@ def accept(file: Path, path: Path, sha256: str | None, size: int | None, check) 
     return None
 
 
+def address(url: str, path, mirror: str, token: str | None) -> tuple[str, str | None, str]:
+    """(the address to ask for `url`, the token to send along, what mends a failure for the file meant for `path`)."""
+    secret, asked = os.environ.get(token, "").strip() if token else None, mirrored(url, mirror)
+    if not re.match(r"https?://[^/]", asked):
+        raise UserError(f"address {url!r} is not allowed; it must begin with http:// or https://")
+    if asked != url:
+        return asked, None, f"mend or unset {mirror}, or put the file at {path}"
+    return asked, secret, f"set {mirror} to a mirror, or put the file at {path}"
+
+
+def passing(e: Exception, url: str, mend: str) -> Again:
+    """A failed attempt as one that may pass. UserError, or the error itself, where trying again is no use."""
+    if isinstance(e, Again):
+        return e
+    reason = getattr(e, "reason", e)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        raise UserError(f"{url}: its certificate is not accepted ({reason.verify_message}); {mend}") from None
+    if getattr(e, "filename", None) is not None:  # of a file, not of the connection
+        raise e
+    return Again(f"no connection, or a broken one ({reason if isinstance(e, OSError) else repr(e)})")
+
+
+def pause(name: str, url: str, problem: Again, failed: int, mend: str, sleep) -> None:
+    """Wait before the next attempt, after `failed` in a row; UserError if there is to be none."""
+    if failed == TRIES:
+        raise UserError(f"{url}: {problem}; given up after {TRIES} attempts, what has arrived is kept: run the same again later, or {mend}")
+    wait = problem.wait if problem.wait is not None else min(60.0, 2.0 ** (failed - 1)) * random.uniform(0.5, 1.0)
+    if wait > LONGEST_WAIT:
+        raise UserError(f"{url}: {problem} and asks to wait {duration(wait)}: run the same again then, or {mend}")
+    print(f"{name}: {problem}; attempt {failed + 1} of {TRIES} in {wait:.1f} s", flush=True)
+    sleep(wait)
+
+
+def piece(url: str, path, first: int, last: int, *, mirror: str = MIRROR, token: str | None = None, sleep=time.sleep) -> tuple[bytes, int, str | None] | None:
+    """(bytes `first` to `last` of the file of `url`, its size, its sha256 where the server says so); None from a server that sends
+    no pieces. `path` is where the file is to be, for messages. Tries again and fails as `fetch` does."""
+    asked, secret, mend = address(url, path, mirror, token)
+    failed = 0
+    while True:
+        try:
+            response, linked = ask(asked, {"Range": f"bytes={first}-{last}"}, secret, mend)
+            with response:
+                if response.status == 200:
+                    return None
+                said = response.headers.get("Content-Range", "")
+                m = re.fullmatch(rf"bytes {first}-{last}/(\d+)", said)
+                if not m or int(m[1]) <= last:
+                    raise UserError(f"{asked} sends {said!r} for bytes {first:,} to {last:,} of the file; {mend}")
+                if (stated := linked.get("X-Linked-Size", m[1])) != m[1]:
+                    raise UserError(f"{asked} has {int(m[1]):,} bytes, must have {stated} as it says itself; {mend}")
+                data = response.read(last + 1 - first)
+            if len(data) == last + 1 - first:
+                found = re.fullmatch('"([0-9a-f]{64})"', linked.get("X-Linked-ETag", ""))
+                return data, int(m[1]), found and found[1]
+            problem = Again(f"the connection ended at {len(data):,} of {last + 1 - first:,} bytes")
+        except (Again, OSError, http.client.HTTPException) as e:
+            if getattr(e, "code", None) == 416:
+                raise UserError(f"{asked} is empty, or shorter than it was a moment ago; {mend}") from None
+            problem = passing(e, asked, mend)
+        failed += 1
+        pause(Path(path).name, asked, problem, failed, mend, sleep)
+
+
 def fetch(
     url: str, path, *, sha256: str | None = None, size: int | None = None, check: Callable[[Path], None] | None = None,
     mirror: str = MIRROR, token: str | None = None, progress: Progress | None = None, sleep: Callable[[float], None] = time.sleep,
@@ -246,12 +327,8 @@ def fetch(
     Errors: UserError for any other answer, for wrong bytes (which are deleted), for no room (what has arrived is kept).
     """
     path, part = Path(path), Path(f"{path}.part")
-    memory, secret = Path(f"{part}.json"), os.environ.get(token, "").strip() if token else None
-    asked, mend = mirrored(url, mirror), f"set {mirror} to a mirror, or put the file at {path}"
-    if asked != url:
-        secret, mend = None, f"mend or unset {mirror}, or put the file at {path}"
-    if not re.match(r"https?://[^/]", asked):
-        raise UserError(f"address {url!r} is not allowed; it must begin with http:// or https://")
+    memory = Path(f"{part}.json")
+    asked, secret, mend = address(url, path, mirror, token)
     if path.exists() and accept(path, path, sha256, size, check) is None:
         return path
     progress = progress or progress_line(path.name)
@@ -286,28 +363,12 @@ def fetch(
                 if not kept:
                     raise UserError(f"what {asked} sends {wrong}; it was deleted: {mend}")
                 problem = Again(f"the pieces together make a file that {wrong}; from the start")
-            except Again as e:
-                problem = e
-            except OSError as e:  # URLError and timeouts too
-                reason = getattr(e, "reason", e)
-                if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            except (Again, OSError, http.client.HTTPException) as e:  # URLError and timeouts too
+                if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
                     kept = f"what has arrived is kept in {part.name}: make room and run the same again"
                     raise UserError(f"no room for {path} ({e.strerror}); {kept}") from None
-                if isinstance(reason, ssl.SSLCertVerificationError):
-                    raise UserError(f"{asked}: its certificate is not accepted ({reason.verify_message}); {mend}") from None
-                if e.filename is not None:  # of a file, not of the connection
-                    raise
-                problem = Again(f"no connection, or a broken one ({reason})")
-            except http.client.HTTPException as e:
-                problem = Again(f"no connection, or a broken one ({e!r})")
+                problem = passing(e, asked, mend)
             have = os.fstat(f.fileno()).st_size
             failed = 1 if have >= furthest + FURTHER else failed + 1
             furthest = max(furthest, have)
-            if failed == TRIES:
-                kept = "what has arrived is kept: run the same again later"
-                raise UserError(f"{asked}: {problem}; given up after {TRIES} attempts, {kept}, or {mend}")
-            wait = problem.wait if problem.wait is not None else min(60.0, 2.0 ** (failed - 1)) * random.uniform(0.5, 1.0)
-            if wait > LONGEST_WAIT:
-                raise UserError(f"{asked}: {problem} and asks to wait {duration(wait)}: run the same again then, or {mend}")
-            print(f"{path.name}: {problem}; attempt {failed + 1} of {TRIES} in {wait:.1f} s", flush=True)
-            sleep(wait)
+            pause(path.name, asked, problem, failed, mend, sleep)
