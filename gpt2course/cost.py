@@ -32,6 +32,7 @@ PEAKS = (
     ("a10", 125e12, "NVIDIA A10 data sheet: 125 TFLOP/s"),
     ("rtx pro 6000", 503.8e12, "NVIDIA RTX PRO Blackwell specifications, 600 W editions: 503.8 TFLOP/s"),
     ("rtx 5090", 209.5e12, "NVIDIA RTX Blackwell architecture paper: 209.5 TFLOP/s"),
+    ("rtx 5080", 112.6e12, "NVIDIA RTX Blackwell architecture paper: 112.6 TFLOP/s"),
     ("rtx 4090", 165.2e12, "NVIDIA Ada architecture paper: 165.2 TFLOP/s"),
     ("rtx 3090", 71e12, "NVIDIA GA102 architecture paper: 71 TFLOP/s"),
     ("mi300x", 1307.4e12, "AMD Instinct MI300X data sheet: 1,307.4 TFLOP/s"),
@@ -40,19 +41,19 @@ PEAKS = (
 OTHER_CHIPS = {"laptop", "max", "mig", "ti", "d"}
 
 
-def peak_flops(device_name: str) -> float | None:
-    """Peak dense bfloat16 FLOP/s of one device by the name its driver gives, None where it is unknown (every CPU).
+def chip(device_name: str) -> tuple[str, float, str] | None:
+    """The entry of PEAKS that a device's name fits, None where there is none (every CPU).
 
     Whole words are compared, so "NVIDIA A10" is not an A100; versions with another peak under the same name are unknown.
-    Sources stand in PEAKS.
     """
     words = set(re.findall(r"[a-z0-9]+", device_name.lower()))
-    if words & OTHER_CHIPS:
-        return None
-    for name, peak, _ in PEAKS:
-        if set(name.split()) <= words:
-            return peak
-    return None
+    return None if words & OTHER_CHIPS else next((entry for entry in PEAKS if set(entry[0].split()) <= words), None)
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Peak dense bfloat16 FLOP/s of one device by the name its driver gives, None where it is unknown. Sources stand in PEAKS."""
+    found = chip(device_name)
+    return found and found[1]
 
 
 def _positive(**values) -> None:

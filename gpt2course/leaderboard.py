@@ -7,9 +7,12 @@ Bits per byte compare only where `val_data` is the same text.
 
 import csv
 import dataclasses
+import functools
+import itertools
 import json
 import math
 import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from datetime import date
@@ -18,7 +21,7 @@ from pathlib import Path
 import tyro
 
 from gpt2course.cost import peak_flops
-from gpt2course.files import UserError, atomic_dir, atomic_file, command, home, read_json, write_json
+from gpt2course.files import UserError, atomic_dir, atomic_file, command, home, read_json, sha256, write_json
 
 GPT2_CORE = 0.256525  # CORE of GPT-2 XL on DCLM's version-1 baselines (dev/LEADERBOARD.md of karpathy/nanochat)
 CSV = Path(__file__).parent.parent / "results" / "leaderboard.csv"
@@ -53,6 +56,8 @@ class Entry:
     depth: int | None = None
     ratio: float | None = None  # training tokens for each scaling parameter
     config: str = ""
+    command: str = ""  # its recipe, depth and flags: what follows `-m gpt2course.train`; see plan_of
+    missing: str = ""  # what the command does not say, because this course has no such switch, or other data were used
     steps: int | None = None
     tokens: float | None = None
     flops: float | None = None
@@ -82,6 +87,7 @@ class Entry:
             elif value is not None:
                 need(math.isfinite(value), field.name, "a finite number")
                 need(value > 0 or field.name == "core", field.name, "it must be greater than 0")
+        need(not self.command or re.match(r"[a-z]\w* --profile \w+( |$)", self.command), "command", "a recipe and --profile come first, for example jan29 --profile 8xh100")
         need(self.core is None or -1 < self.core < 1, "core", "CORE lies between -1 and 1")
         need(self.core is not None or self.core_runs is None, "core_runs", "without CORE there are no runs behind it")
         need(self.val_bpb is None or self.val_data, "val_data", "an entry with val_bpb must name the validation data")
@@ -116,6 +122,21 @@ def _parse(row: dict, where: str) -> Entry:
     if values["hours"] is None:
         raise UserError(f"{where}: hours is empty; an entry of the leaderboard needs a time")
     return Entry(**values)
+
+
+def plan_of(entry: Entry):
+    """The resolved Plan (recipes.py) of an entry's command, None for an entry without one. Loads torch."""
+    return _plan(entry.command) if entry.command else None
+
+
+@functools.cache
+def _plan(command: str):
+    from gpt2course.recipes import PROFILES, resolve, settings_from_text
+
+    recipe, _, profile, *rest = shlex.split(command)
+    sizes = {k: v for k, v in PROFILES[profile].items() if k not in ("corpus", "device_batch")}
+    settings = itertools.takewhile(lambda word: not word.startswith("--"), rest[rest.index("--set") + 1 :])
+    return resolve(recipe, **(sizes | settings_from_text(tuple(settings))))
 
 
 def check(entries: list[Entry], folder: Path) -> None:
@@ -291,7 +312,8 @@ def entry_from_run(run, evidence: str | None = None) -> Entry:
 
 
 def record(run, folder) -> None:
-    """Make the recorded result of a run: `folder` with record.json and the raw metrics.jsonl (see results/README.md)."""
+    """Make the recorded result of a run: `folder` with record.json, the raw metrics.jsonl, config.json, core.json where there is one, and
+    SHA256SUMS over them (see results/README.md). record.json has the hashes of the last checkpoint, the tokenizer and the validation text too."""
     entry, (source, config, lines) = entry_from_run(run, Path(folder).name), _read_run(run)
     if Path(folder).exists():
         raise UserError(f"evidence {folder} exists already; a recorded result is never overwritten: name another with --evidence")
@@ -302,8 +324,15 @@ def record(run, folder) -> None:
         result = {name: getattr(entry, name) for name in names}
         result["hardware_flops"] = None if peak is None else entry.seconds * (machine.get("devices") or 1) * peak
         core = _core_result(source, lines)
-        write_json(tmp / "record.json", {"run": entry.run, "date": entry.date, "result": result, "core": core, "made": config})
-        shutil.copyfile(source / "metrics.jsonl", tmp / "metrics.jsonl")
+        state = source / "checkpoints" / f"step_{entry.steps:08d}" / "state.json"
+        weights = read_json(state, "checkpoint state")["sha256"]["model.safetensors"] if state.is_file() else None
+        hashes = {"weights": weights, "tokenizer": config.get("tokenizer_sha256"), "validation": config.get("val_sha256")}
+        write_json(tmp / "record.json", {"run": entry.run, "date": entry.date, "result": result, "core": core, "hashes": hashes, "made": config})
+        for name in ("metrics.jsonl", "config.json"):
+            shutil.copyfile(source / name, tmp / name)
+        if core is not None:
+            write_json(tmp / "core.json", core)
+        (tmp / "SHA256SUMS").write_text("".join(f"{sha256(p)}  {p.name}\n" for p in sorted(tmp.iterdir())), encoding="utf-8")
 
 
 def table(entries: list[Entry]) -> str:
@@ -349,6 +378,23 @@ class Add:
     csv: Path = CSV  # the leaderboard file
 
 
+@dataclass
+class Commands:
+    """Print the command that repeats each entry with this course, official entries first, and what it cannot repeat."""
+
+    csv: Path = CSV  # the leaderboard file
+
+
+def commands(entries: list[Entry]) -> str:
+    """Each published or unmerged entry's command as text, in the order of its date, and what is missing in it."""
+    lines = []
+    for e in sorted((e for e in entries if e.who != "ours"), key=lambda e: (e.who, e.date, e.id)):
+        lines += ["", f"{e.id}: {e.name}, {e.hours:.2f} h"]
+        lines += [f"  torchrun --standalone --nproc_per_node=8 -m gpt2course.train {e.command}"] * bool(e.command)
+        lines += [f"  {'differs' if e.command else 'cannot be repeated'}: {e.missing}"] * bool(e.missing)
+    return "\n".join(lines[1:])
+
+
 def show(args: Show) -> None:
     entries = read(args.csv)
     print(table([*entries, entry_from_run(args.run)] if args.run else entries))
@@ -367,12 +413,15 @@ def add(args: Add) -> None:
     print(f"added {entry.id} to {args.csv}")
 
 
-def main(args: Show | Add) -> None:
+def main(args: Show | Add | Commands) -> None:
     """The leaderboard of time to GPT-2: published records, unmerged claims and our own runs.
 
     python -m gpt2course.leaderboard show
     """
-    show(args) if isinstance(args, Show) else add(args)
+    if isinstance(args, Commands):
+        print(commands(read(args.csv)))
+    else:
+        show(args) if isinstance(args, Show) else add(args)
 
 
 if __name__ == "__main__":

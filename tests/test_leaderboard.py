@@ -4,10 +4,12 @@ import csv
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
+import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,13 +23,16 @@ from gpt2course.leaderboard import (
     Entry,
     append,
     by_hours,
+    commands,
     entry_from_run,
+    plan_of,
     read,
     real_core,
     record,
     table,
     write,
 )
+from gpt2course.recipes import PROFILES, resolve, settings_from_text
 
 PUBLIC = [e for e in read() if e.who != "ours"]  # our own rows come and go, and need their evidence beside the table
 ENTRIES = {e.id: e for e in PUBLIC}
@@ -93,6 +98,72 @@ def test_sorted_and_written_back_byte_for_byte(tmp_path):
     assert (tmp_path / "a.csv").read_bytes().decode() == "".join(line for line in lines if ",ours," not in line)
 
 
+# ---- the entries as commands
+
+PUBLISHED = {  # karpathy/nanochat, dev/LEADERBOARD.md; FLOPs and tokens to three figures: depth, ratio, batch, steps, tokens, FLOPs, fp8
+    "nanochat-1": (24, 12, 2**19, 16704, 8.76e9, 4.330784131228946e19, False), "nanochat-2": (26, 8.5, 2**19, 14889, 7.81e9, 4.83e19, True),
+    "nanochat-3": (26, 8.25, 2**20, 7226, 7.58e9, 4.69e19, True), "nanochat-4": (24, 9.5, 2**20, 6612, 6.93e9, 3.43e19, True),
+    "nanochat-5": (24, 8.7, 2**20, 6055, 6.35e9, 3.09e19, True), "nanochat-6": (24, 8, 2**20, 5568, 5.84e9, 2.79e19, True),
+}  # fmt: skip
+COMMANDS = [e for e in PUBLIC if e.command]
+
+
+@pytest.mark.parametrize("id", PUBLISHED)
+def test_official_entries_resolve_to_the_published_numbers(id):
+    e, (depth, ratio, batch, steps, tokens, flops, eight) = ENTRIES[id], PUBLISHED[id]
+    plan = plan_of(e)
+    assert (plan.recipe.depth, plan.recipe.ratio, plan.batch_tokens, plan.steps) == (depth, ratio, batch, steps) and (e.depth, e.ratio) == (depth, ratio)
+    assert plan.tokens == pytest.approx(tokens, rel=1e-3) and plan.flops == pytest.approx(flops, rel=2e-3)
+    assert ("--fp8" in e.command.split()) == eight == ("fp8" in e.config)
+    if e.steps:
+        assert (plan.steps, plan.tokens) == (e.steps, e.tokens)
+    if e.flops:
+        assert plan.flops == pytest.approx(e.flops, rel=1e-12)
+
+
+def test_the_settings_of_each_record():
+    """Peak rates, windows and decay as nanochat's commits compute them at these depths (348fbb3, a67eba3, 2c062aa, 324e69c, 6ed7d1d, a825e63)."""
+    plans = [plan_of(ENTRIES[f"nanochat-{i}"]) for i in range(1, 7)]
+    root = [1, 1, 2**0.5, 2**0.5, 2**0.5, 2**0.5]  # of the batch over 2^19
+    assert [p.groups["matrices"]["lr"] for p in plans] == pytest.approx([0.02 * r for r in root])
+    assert [p.groups["matrices"]["weight_decay"] for p in plans] == pytest.approx([0.05, 0.2 * (12 / 26) ** 2, 0.2 * (12 / 26) ** 2, 0.04267, 0.05974, 0.05974], rel=1e-3)
+    width = [(p.model.n_embd / 768) ** -0.5 for p in plans]
+    assert [p.groups["lm_head"]["lr"] for p in plans] == pytest.approx([h * w * r for h, w, r in zip([0.004] * 4 + [0.008] * 2, width, root)])
+    assert [p.model.short_window for p in plans] == [1024, 1024, 1024, 1024, 768, 512]
+    assert [p.model.softcap for p in plans] == [15, 15, 15, 20, 15, 15] and [p.model.qk_gain for p in plans] == [1, 1, 1, 1, 1.15, 1.2]
+    assert [p.model.smear for p in plans] == [False] * 5 + [True] and [p.model.backout for p in plans] == [None] * 5 + [0.2]
+    assert [p.model.c_fc_scale for p in plans] == [1, 1, 1, 1, 0.5, 0.4] and [p.model.resid_lambda for p in plans] == [(1, 1)] * 5 + [(1.15, 1.05)]
+    assert [p.muon_momentum(p.steps) for p in plans] == pytest.approx([0.95] * 4 + [0.97, 0.90])
+    assert not any(p.recipe.muon_row_norm or p.recipe.muon_renorm for p in plans)  # came after record 6
+    assert [p.lr(0) for p in plans] == pytest.approx([1] * 4 + [1 / 40] * 2) and [p.lr(p.steps) for p in plans] == pytest.approx([0] * 4 + [0.05] * 2)
+
+
+@pytest.mark.parametrize("e", COMMANDS, ids=lambda e: e.id)
+def test_every_command_is_one_that_train_takes(e):
+    from gpt2course.train import Train
+
+    args = tyro.cli(Train, args=shlex.split(e.command))
+    plan = plan_of(e)
+    profile = {k: v for k, v in PROFILES[args.profile].items() if k not in ("corpus", "device_batch")}
+    assert resolve(args.recipe, **(profile | settings_from_text(args.set))) == plan  # the plan that train makes of it
+    rows = plan.batch_tokens // plan.model.sequence_len
+    assert rows % (8 * (args.device_batch or PROFILES[args.profile]["device_batch"])) == 0  # whole micro-batches on 8 GPUs
+    assert plan.recipe.depth == e.depth and (e.ratio is None or plan.recipe.ratio == e.ratio)
+    if e.steps:
+        assert (plan.steps, plan.tokens) == (e.steps, e.tokens)
+    assert args.fp8 == ("fp8" in e.config)
+
+
+def test_unmerged_claims_say_what_is_missing():
+    assert all(e.missing for e in PUBLIC if not e.command or e.who == "unmerged")
+    assert [e.id for e in PUBLIC if not e.command] == ["pr-733-followup", "pr-807", "pr-638", "gpt2-2019"]
+    assert plan_of(ENTRIES["pr-830"]).flops == pytest.approx(2.17e19, rel=2e-3)  # its FLOPs by nanochat's count
+    assert plan_of(ENTRIES["pr-807"]) is None
+    text = commands(read())
+    assert text.count("torchrun --standalone --nproc_per_node=8 -m gpt2course.train") == len(COMMANDS) and text.count("cannot be repeated: ") == 4
+    assert text.index("nanochat-1:") < text.index("nanochat-6:") < text.index("pr-492:") < text.index("pr-854:")
+
+
 # ---- the schema
 
 GOOD = dict(id="x-1", who="published", name="a run", date="2026-01-01", hours=2.0, source="https://example.org")
@@ -103,7 +174,7 @@ OURS = dict(id="ours-1", who="ours", name="a run", date="2026-01-01", hours=2.0,
     ("id", "Has Capitals"), ("id", ""), ("who", "me"), ("name", ""), ("name", "two\nlines"), ("name", " space"),
     ("date", "29 Jan 2026"), ("date", "2026-02-30"), ("date", "20260129"), ("hours", 0), ("hours", -1.0), ("hours", float("nan")),
     ("hours", float("inf")), ("seconds", 7300.0), ("core", 1.5), ("core_runs", 3), ("val_bpb", 0.7), ("val_bpb", -0.7),
-    ("source", ""), ("source", "a friend"), ("depth", 0),
+    ("source", ""), ("source", "a friend"), ("depth", 0), ("command", "record"), ("command", "rm -rf /"), ("command", "--profile 8xh100 jan29"),
 ])  # fmt: skip
 def test_wrong_entries_are_refused_and_named(field, value):
     Entry(**GOOD)
@@ -131,7 +202,7 @@ def test_damaged_tables_are_refused_with_file_and_line(tmp_path):
     for change, message in [
         (lambda x: x[1:], "first line"), (lambda x: [x[0].replace("core,", "score,"), *x[1:]], "first line"),
         (lambda x: [], "first line"),
-        (lambda x: [x[0], x[1] + ",more", *x[2:]], "line 2: 25 columns"), (lambda x: [*x, x[1]], "exists already"),
+        (lambda x: [x[0], x[1] + ",more", *x[2:]], "line 2: 27 columns"), (lambda x: [*x, x[1]], "exists already"),
         (lambda x: [x[0], x[1].replace(",1.3639,", ",quick,"), *x[2:]], "line 2: hours = 'quick'"),
         (lambda x: [x[0], x[1].replace(",1.3639,", ",,"), *x[2:]], "hours is empty"),
         (lambda x: [x[0], x[1].replace(",1.3639,", ",1.4639,"), *x[2:]], "4910.1 seconds"),
