@@ -5,8 +5,18 @@ to a piece of logits needs only that piece, the forward pass computes it at once
 gradients with respect to the hidden states and to the head's weight.
 """
 
+import importlib.util
+
 import torch
 import torch.nn.functional as F
+
+from gpt2course.files import UserError
+
+# Bytes of the logits that exist at a time. On a CPU they should stay in its cache; on a GPU a product of thousands of rows keeps
+# it busy, and each piece costs one more pass over the gradient of the weight.
+PIECE_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
+BLOCK = {"cpu": 1 << 18}  # values of float32 scratch for each thread: 1 MB, about a core's own cache; elsewhere 1 << 25
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def softcap(logits: torch.Tensor, cap: float) -> torch.Tensor:
@@ -25,52 +35,125 @@ def cross_entropy_plain(x, weight, targets, cap: float = 0.0, reduction: str = "
     return F.cross_entropy(logits, targets, ignore_index=-1, reduction=reduction)
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum over rows of the cross-entropy, gradients computed piece by piece in the forward pass."""
+def loss_backend(device_type: str, dtype: torch.dtype, name: str = "auto") -> str:
+    """What computes the loss between the matrix products, "triton" or "torch"; UserError for a name that cannot be had.
+
+    auto: our Triton kernel on CUDA where Triton is installed (torch brings it on Linux), torch's own operations elsewhere.
+    """
+    if name not in ("auto", "triton", "torch"):
+        raise UserError(f"loss backend {name!r} does not exist; there are auto, triton and torch")
+    if name == "triton" and not HAS_TRITON:
+        raise UserError("loss backend 'triton' needs Triton, which is not installed; choose torch, or: pip install triton==3.7.1")
+    fits = device_type == "cuda" and dtype != torch.float64 and HAS_TRITON
+    return name if name != "auto" else "triton" if fits else "torch"
+
+
+def losses_and_gradient_(z: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor, share: torch.Tensor, cap: float, gradient: bool) -> None:
+    """Fill losses (n,), and where `gradient` is asked for replace the logits z (n, V) by the gradient of share * the losses' sum; share is 0-d.
+
+    The softcap is cap * tanh(z / cap) = 2 * cap * sigmoid(2 * z / cap) - cap, whose last term no softmax sees, and sigmoid is
+    several times faster than tanh on a CPU. Rows are taken a few at a time, so that what one pass writes the next finds in the cache.
+    """
+    (n, V), dtype = z.shape, losses.dtype
+    block = BLOCK["cpu"] * torch.get_num_threads() if z.device.type == "cpu" else 1 << 25
+    rows = min(n, max(1, block // V))
+    scratch = [torch.empty((rows, V), dtype=dtype, device=z.device) for _ in range(2 + (z.dtype != dtype))]
+    for start in range(0, n, rows):
+        part = slice(start, start + rows)
+        y, t = z[part], targets[part, None]  # (r, V), (r, 1)
+        f, p, *wide = (s[: len(y)] for s in scratch)
+        if wide:  # from bfloat16
+            y = wide[0].copy_(y)
+        f = torch.mul(y.mul_(2 / cap).sigmoid_(), 2 * cap, out=f) if cap else y
+        torch.softmax(f, dim=-1, out=p)
+        valid, column = t >= 0, t.clamp_min(0)
+        # log sum exp f = max f - log max p: the largest probability is never 0, so this holds for any logits
+        loss = f.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log_() - f.gather(1, column)
+        losses[part] = loss.masked_fill_(~valid, 0.0)[:, 0]
+        if gradient:
+            p.scatter_(1, column, p.gather(1, column) - 1)  # the gradient by f: probabilities minus one-hot
+            p.mul_(valid * (share * 4 if cap else share))  # ... and by the logit: times 1 - tanh^2 = 4 * sigmoid * (1 - sigmoid)
+            if cap:
+                torch.ops.aten.sigmoid_backward.grad_input(p, y, grad_input=z[part])
+            else:
+                z[part] = p
+
+
+@torch.library.custom_op("gpt2course::cross_entropy", mutates_args=())
+def _cross_entropy(
+    x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, share: torch.Tensor, cap: float, chunk: int, need_dx: bool, need_dw: bool, backend: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Losses (N,) and the gradients of share * their sum by x and by weight, each empty where it is not needed.
+
+    One opaque node for torch.compile: its trace would unroll the loop over pieces into thousands of nodes, and there is
+    nothing around it to fuse with.
+    """
+    if backend == "triton":
+        from gpt2course.triton_losses import losses_and_gradient_ as step
+    else:
+        step = losses_and_gradient_
+    N, w = x.size(0), weight.to(x.dtype)
+    losses, dx, dw = _outputs(x, weight, need_dx, need_dw)
+    dw.zero_()
+    buffer = x.new_empty(min(chunk, N), w.size(0))
+    for start in range(0, N, chunk):
+        part = slice(start, start + chunk)
+        piece = x[part]  # (n, D)
+        z = buffer[: len(piece)]  # (n, V)
+        torch.mm(piece, w.t(), out=z)
+        step(z, targets[part], losses[part], share, cap, need_dx or need_dw)
+        if need_dx:
+            torch.mm(z, w, out=dx[part])
+        if need_dw and dw.dtype == x.dtype:
+            dw.addmm_(z.t(), piece)
+        elif need_dw:
+            dw.add_(z.t() @ piece)  # float32 sums of bfloat16 products
+    return losses, dx, dw.to(weight.dtype)
+
+
+def _outputs(x, weight, need_dx, need_dw):
+    wide = [torch.promote_types(t.dtype, torch.float32) for t in (x, weight)]
+    dw = torch.empty(weight.shape if need_dw else 0, dtype=wide[1], device=x.device)
+    return torch.empty(x.size(0), dtype=wide[0], device=x.device), torch.empty(x.shape if need_dx else 0, dtype=x.dtype, device=x.device), dw
+
+
+@_cross_entropy.register_fake
+def _(x, weight, targets, share, cap, chunk, need_dx, need_dw, backend):
+    losses, dx, dw = _outputs(x, weight, need_dx, need_dw)
+    return losses, dx, dw.to(weight.dtype)
+
+
+class _Loss(torch.autograd.Function):
+    """share * the sum of all losses; its gradients are there when the forward pass is done."""
 
     @staticmethod
-    def forward(ctx, x, weight, targets, cap, chunk):
-        w = weight.to(x.dtype)
-        total = torch.zeros((), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-        dx = torch.empty_like(x)
-        dw = torch.zeros(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32), device=x.device)
-        for start in range(0, x.size(0), chunk):
-            piece, t = x[start : start + chunk], targets[start : start + chunk]
-            valid = t >= 0
-            rows, column = torch.arange(t.numel(), device=t.device), t.clamp_min(0)
-            z = at_least_float32(F.linear(piece, w))  # (n, V)
-            if cap:
-                z = z.div_(cap).tanh_()
-                slope = 1 - z.square()  # derivative of the softcap
-                z = z.mul_(cap)
-            lse = z.logsumexp(dim=-1)  # (n,)
-            total += torch.where(valid, lse - z[rows, column], 0.0).sum()
-            dz = z.sub_(lse[:, None]).exp_()  # (n, V) probabilities
-            dz[rows, column] -= 1  # ... minus one-hot is the gradient of the loss by the capped logits
-            if cap:
-                dz.mul_(slope)
-            dz.mul_(valid[:, None])
-            dz = dz.to(x.dtype)
-            dx[start : start + chunk] = dz @ w
-            dw += (dz.t() @ piece).to(dw.dtype)
-        ctx.save_for_backward(dx, dw.to(weight.dtype))
-        return total
+    def forward(ctx, x, weight, targets, share, cap, chunk, backend):
+        losses, dx, dw = _cross_entropy(x, weight, targets, share, cap, chunk, ctx.needs_input_grad[0], ctx.needs_input_grad[1], backend)
+        ctx.save_for_backward(dx, dw)
+        return losses.sum() * share
 
     @staticmethod
     def backward(ctx, grad):
-        dx, dw = ctx.saved_tensors
-        return (dx * grad).to(dx.dtype), (dw * grad).to(dw.dtype), None, None, None
+        scaled = [(d * grad).to(d.dtype) if needed else None for d, needed in zip(ctx.saved_tensors, ctx.needs_input_grad)]
+        return *scaled, None, None, None, None, None
 
 
-def cross_entropy(x, weight, targets, cap: float = 0.0, reduction: str = "mean", chunk: int = 1024):
+def cross_entropy(x, weight, targets, cap: float = 0.0, reduction: str = "mean", chunk: int | None = None, backend: str = "auto"):
     """Cross-entropy in nats of softcap(x weight^T) against targets, equal to `cross_entropy_plain`, with little memory.
 
-    Shapes: x (N, D) hidden states, weight (V, D), targets (N,) int64 with -1 ignored. reduction "mean" (over the targets
-    that count), "sum", or "none" (N,), the last without gradients. At most `chunk` rows of logits exist at a time.
+    Shapes: x (N, D) hidden states, weight (V, D), targets (N,) int64 with -1 ignored. reduction "mean" (over the targets that
+    count; 0 where none does), "sum", or "none" (N,), the last without gradients. At most `chunk` rows of logits exist at a
+    time, in the dtype of x; by default as many as fit in PIECE_BYTES. backend: see `loss_backend`.
     """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction {reduction!r} does not exist; there are mean, sum and none")
+    backend = loss_backend(x.device.type, x.dtype, backend)
+    chunk = chunk or max(1, PIECE_BYTES.get(x.device.type, PIECE_BYTES["cuda"]) // (weight.size(0) * x.element_size()))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    # The mean's 1 / n goes into the gradient before it is rounded to the dtype of x, not after
+    share = 1 / (targets >= 0).sum().clamp_min(1).to(dtype) if reduction == "mean" else torch.ones((), dtype=dtype, device=x.device)
     if reduction == "none":
-        with torch.no_grad():
-            pieces = range(0, x.size(0), chunk)
-            return torch.cat([cross_entropy_plain(x[i : i + chunk], weight, targets[i : i + chunk], cap, "none") for i in pieces])
-    total = _ChunkedCrossEntropy.apply(x, weight, targets, cap, chunk)
-    return total / (targets >= 0).sum().clamp_min(1) if reduction == "mean" else total
+        return _cross_entropy(x.detach(), weight.detach(), targets, share, float(cap), chunk, False, False, backend)[0]
+    if not torch.is_grad_enabled():
+        x, weight = x.detach(), weight.detach()
+    return _Loss.apply(x, weight, targets, share, float(cap), chunk, backend)
