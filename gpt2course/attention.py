@@ -1,8 +1,8 @@
 """Causal attention with sliding windows, behind one function, and a cache of keys and values. Lessons 06 and 13 build them.
 
-`attention(q, k, v, window)` is all that the model knows in training, and `Cache` in sampling. This file owns the choice of
-kernel; here it is torch's own scaled dot-product attention (SDPA), which runs everywhere and is the reference for every faster
-kernel.
+`attention(q, k, v, window)` is all that the model knows in training, and `Cache` in sampling. torch's own scaled dot-product
+attention with a mask (`sdpa`) runs everywhere and is the reference for every faster kernel; `choose` takes one of those of
+kernels.py, once, where a program begins.
 """
 
 import functools
@@ -26,21 +26,12 @@ def window_mask(T_q: int, T_k: int, left: int, device) -> torch.Tensor:
     return visible if left < 0 else visible & (j >= i - left)
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[int, int] = FULL, pad=None) -> torch.Tensor:
-    """Causal attention softmax(q k^T / sqrt(D)) v inside a sliding window.
+def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, left: int, pad: torch.Tensor | None = None) -> torch.Tensor:
+    """The reference, torch's own attention with a mask; arguments as in `attention`, left < 0 for the whole past.
 
-    Shapes: q (B, T, H, D); k and v (B, T_k, Hkv, D) with H a multiple of Hkv (grouped queries) and T <= T_k, the
-    queries being the last T positions; returns (B, T, H, D) in q's dtype.
-    window: (W, 0) lets a query see W previous tokens and itself, so W + 1 keys, which is FlashAttention's convention
-    (github.com/Dao-AILab/flash-attention, `window_size`); (-1, 0) sees the whole past.
-    pad: (B,) how many of a row's first keys are filler, which no query sees but a filler's own; None: none.
+    A mask hides what was computed: a window costs as much as the whole past does, or more.
     """
-    left, right = window
-    if right != 0:
-        raise ValueError(f"attention is causal: window must be (W, 0), got {window}")
     T, T_k = q.size(1), k.size(1)
-    if left >= T_k - 1:
-        left = -1  # so wide that it hides nothing
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D), (B, Hkv, T_k, D)
     gqa = q.size(1) != k.size(1)
     if pad is None and left < 0 and T in (1, T_k):  # a single query is the last position, and sees all
@@ -53,6 +44,45 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[i
             mask = (mask & text[:, None] | itself)[:, None]  # (B, 1, T, T_k)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
     return y.transpose(1, 2)  # (B, T, H, D)
+
+
+_chosen = {}  # device type: the kernel (q, k, v, left) -> y that `choose` took for it; sdpa where none was chosen
+
+
+def choose(name: str = "auto", device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 128) -> tuple[str, str]:
+    """Take the kernel that `attention` uses on this kind of device from now on; returns its name and the reason, to be printed.
+
+    name: auto takes the fastest that is installed and can do this; sdpa, blocked, varlen, flex, fa2, fa3 and fa4 are taken as
+    told, and UserError says why one cannot be and how to install it. The choice changes rounding and speed, nothing else.
+    """
+    from gpt2course import kernels  # here, since it imports this file
+
+    device = torch.device(device)
+    name, reason, _chosen[device.type] = kernels.choose(name, device, dtype, head_dim)
+    return name, reason
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: tuple[int, int] = FULL, pad=None) -> torch.Tensor:
+    """Causal attention softmax(q k^T / sqrt(D)) v inside a sliding window.
+
+    Shapes: q (B, T, H, D); k and v (B, T_k, Hkv, D) with H a multiple of Hkv (grouped queries) and T <= T_k, the
+    queries being the last T positions; returns (B, T, H, D) in q's dtype.
+    window: (W, 0) lets a query see W previous tokens and itself, so W + 1 keys, which is FlashAttention's convention
+    (github.com/Dao-AILab/flash-attention, `window_size`); (-1, 0) sees the whole past.
+    pad: (B,) how many of a row's first keys are filler, which no query sees but a filler's own; None: none.
+
+    The kernel that was chosen gets whole sequences. Reading after a cache (T < T_k, or pad) is always `sdpa`'s, by design: it is
+    short, its shapes change at every call, and `Cache` has cut the keys to the window already.
+    """
+    left, right = window
+    if right != 0:
+        raise ValueError(f"attention is causal: window must be (W, 0), got {window}")
+    T, T_k = q.size(1), k.size(1)
+    if left >= T_k - 1:
+        left = -1  # so wide that it hides nothing
+    if T != T_k or pad is not None:
+        return sdpa(q, k, v, left, pad)
+    return _chosen.get(q.device.type, sdpa)(q, k, v, left)
 
 
 class Cache:

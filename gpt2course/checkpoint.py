@@ -15,9 +15,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from gpt2course.attention import choose
 from gpt2course.files import UserError, atomic_dir, home, read_json, sha256, write_json
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+EXPORT = "gpt2course export"  # what the config.json of an exported folder has as its format; see export.py
 
 
 def _digest(state: dict) -> str:
@@ -144,7 +146,8 @@ def run_dir(name_or_path: str) -> Path:
     found = next((p for p in (path, home() / "runs" / name_or_path) if (p / "config.json").is_file()), None)
     if found is None:
         have = sorted(p.parent.name for p in (home() / "runs").glob("*/config.json"))
-        raise UserError(f"there is no run {name_or_path!r}; runs in {home() / 'runs'}: {', '.join(have) or 'none yet'}. `python -m gpt2course.train` makes one")
+        empty = f"folder {path} has no config.json, so it is neither a run nor an exported model" if path.is_dir() else ""
+        raise UserError(f"{empty or f'there is no run {name_or_path!r}'}; runs in {home() / 'runs'}: {', '.join(have) or 'none yet'}. `python -m gpt2course.train` makes one")
     return found
 
 
@@ -153,10 +156,22 @@ def run_config(name_or_path: str) -> dict:
     return read_json(run_dir(name_or_path) / "config.json", "run configuration")
 
 
-def load_model(name_or_path: str, device: str = "auto"):
-    """(model, tokenizer, plan) of a run's newest good checkpoint, or of the checkpoint folder given; for evaluation.
+def good_checkpoint(name_or_path: str) -> tuple[Path, Path]:
+    """(run folder, checkpoint folder): the newest good checkpoint of a run, or the checkpoint folder given, verified."""
+    run = run_dir(name_or_path)
+    if (Path(name_or_path) / STATE).is_file():
+        verify(name_or_path)
+        return run, Path(name_or_path).resolve()
+    found = newest(run)
+    if found is None:
+        raise UserError(f"run {run} has no good checkpoint yet; `python -m gpt2course.train --name {run.name}` goes on with it")
+    return run, found[0]
 
-    A folder with released GPT-2 weights (model.safetensors, vocab.json, merges.txt) is read too, and with
+
+def load_model(name_or_path: str, device: str = "auto"):
+    """(model, tokenizer, plan) of a run's newest good checkpoint, of the checkpoint folder given, or of an exported folder (export.py).
+
+    The attention kernel is chosen with it (attention.choose). A folder with released GPT-2 weights (model.safetensors, vocab.json, merges.txt) is read too, and with
     `transformers` installed the folder of any other causal language model; their plan is None.
     """
     from gpt2course.gpt2 import load_released, load_tokenizer
@@ -164,7 +179,16 @@ def load_model(name_or_path: str, device: str = "auto"):
     from gpt2course.tokenizer import Tokenizer
 
     about = Path(name_or_path) / "config.json"
-    kind = read_json(about).get("model_type") if about.is_file() else "gpt2"  # a run's own config.json has no model_type
+    said = read_json(about) if about.is_file() else {"model_type": "gpt2"}
+    if not isinstance(said, dict) or about.is_file() and not {"plan", "model_type", "format"} & said.keys():
+        raise UserError(
+            f"{about} is neither the configuration of a run of gpt2course nor of a model: it has no plan, no model_type and no format; give the name of a run, or another folder"
+        )
+    if said.get("format") == EXPORT:
+        from gpt2course import export
+
+        return _with_kernel(*export.load(name_or_path, device))
+    kind = said.get("model_type")  # a run's own config.json has none
     if kind == "gpt2" and (about.parent / "vocab.json").is_file():
         where = pick_device(device)
         model, tokenizer = load_released(name_or_path, compute_dtypes(where)[0]).to(where).eval(), load_tokenizer(name_or_path)
@@ -176,18 +200,15 @@ def load_model(name_or_path: str, device: str = "auto"):
 
         where = pick_device(device)
         return *hf.load(name_or_path, where, compute_dtypes(where)[0]), None
-    run = run_dir(name_or_path)
+    run, folder = good_checkpoint(name_or_path)
     plan = Plan.from_json(run_config(str(run))["plan"])
-    if (Path(name_or_path) / STATE).is_file():
-        folder = Path(name_or_path)
-        verify(folder)
-    else:
-        found = newest(run)
-        if found is None:
-            raise UserError(f"run {run} has no good checkpoint yet; `python -m gpt2course.train --name {run.name}` goes on with it")
-        folder = found[0]
     where = pick_device(device)
     compute, embed = compute_dtypes(where)
     model = make_model(plan, where, compute, embed)
     load(folder, model)
-    return model.eval(), Tokenizer.load(run / "tokenizer"), plan
+    return _with_kernel(model.eval(), Tokenizer.load(run / "tokenizer"), plan)
+
+
+def _with_kernel(model, tokenizer, plan):
+    choose("auto", next(model.parameters()).device, model.compute_dtype, plan.model.head_dim)
+    return model, tokenizer, plan

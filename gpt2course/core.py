@@ -261,18 +261,22 @@ class Core:
     keep: bool = True  # keep finished tasks in $GPT2COURSE_HOME/eval, so that an interrupted evaluation goes on
     out: str | None = None  # write the result to this file as JSON
     device: str = "auto"  # auto, cpu, cuda or mps
+    attention: str = "auto"  # kernel, as in python -m gpt2course.train --help
 
 
 def main(args: Core) -> None:
     from tqdm import tqdm
 
     from gpt2course import core_fast, core_report
+    from gpt2course.attention import choose
     from gpt2course.checkpoint import load_model
 
     path = args.bundle or default_bundle()
     bundle = read_bundle(path, args.tasks, args.baselines)  # before the model: a damaged bundle is told at once
-    model, tokenizer, _ = load_model(args.run, args.device)
+    model, tokenizer, plan = load_model(args.run, args.device)
     device, began = next(model.parameters()).device, time.perf_counter()
+    if plan:
+        print("attention by {}: {}".format(*choose(args.attention, device, model.compute_dtype, plan.model.head_dim)))
     shape = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, left {remaining}"
     with tqdm(bar_format=shape, mininterval=0.2 if sys.stderr.isatty() else 15, leave=False) as bar:
 
