@@ -61,3 +61,37 @@ def test_ladder_laptop():
     for before, after in (("gpt2", "modern"), ("modern", "muon")):
         spread = max(max(ladder[name]) - min(ladder[name]) for name in (before, after))
         assert min(ladder[before]) - max(ladder[after]) > spread, "the difference is above the seed spread"
+
+
+def test_core_fast():
+    """The fast CORE evaluator against the plain one on the real bundle: every example once, and 200 a task for a trained and a random model; and its speed."""
+    folder = RESULTS / "2026-11-23_core-fast"
+    rows = [json.loads(line) for line in (folder / "compare.jsonl").read_text().splitlines()]
+    assert all(r["commit"] and not r["commit"].endswith("+") and r["torch"] and r["device"] and r["weights"] and r["bundle_sha256"] for r in rows)
+    assert len({(r["model"], r["task"], r["first"]) for r in rows}) == len(rows) and len({r["bundle_sha256"] for r in rows}) == 1
+    examples = {}
+    for r in rows:
+        examples.setdefault(r["model"], {}).setdefault(r["task"], 0)
+        examples[r["model"]][r["task"]] += r["n"]
+    assert sum(examples["narrow"].values()) == 91_037 and all(len(tasks) == 22 for tasks in examples.values())
+    for model in ("lap", "lap (random)"):  # trained, and not
+        assert all(n == min(200, examples["narrow"][task]) for task, n in examples[model].items())
+    assert not [(r["task"], pair) for r in rows for pair in r["different"] if pair[1] >= 1e-5], "a decision differs although the plain evaluator's margin is clear"
+    assert {r["model"]: (r["depth"], r["width"], r["vocab_size"]) for r in rows} == {"lap": (4, 128, 4096), "lap (random)": (4, 128, 4096), "narrow": (1, 32, 1024)}
+
+    speed = [json.loads(line) for line in (folder / "speed.jsonl").read_text().splitlines()]
+    assert {r["task"] for r in speed} == {"hellaswag", "arc_easy", "boolq", "bigbench_language_identification", "squad", "lambada_openai", "winograd"}
+    assert len({r["n"] for r in speed}) == 1 and all(r["depth"] == 4 and r["vocab_size"] == 4096 and r["cpu_threads"] == 2 for r in speed)
+    assert sum(sum(r["plain_s"]) for r in speed) >= 4 * sum(sum(r["fast_s"]) for r in speed)
+    assert max(r["peak_memory_bytes"] for r in speed) < 1.5e9
+
+
+def test_vocabulary():
+    """The sweep that lesson 01 shows: only the vocabulary changes, FLOPs are equal, two seeds; what the lesson says of the order holds."""
+    rows = [json.loads(line) for line in (RESULTS / "2026-11-23_vocabulary" / "runs.jsonl").read_text().splitlines()]
+    assert all(r["val_sha256"] == EMBEDDED_VAL_SHA256 and r["val_bytes"] > 500_000 and r["commit"] and not r["commit"].endswith("+") and r["torch"] and r["device"] for r in rows)
+    assert sorted((r["vocab_size"], r["seed"]) for r in rows) == [(V, seed) for V in (512, 1024, 2048, 4096, 8192) for seed in (1, 2)]
+    assert max(r["flops"] for r in rows) < 1.003 * min(r["flops"] for r in rows)  # whole steps
+    bpb = {V: sorted(r["val_bpb"] for r in rows if r["vocab_size"] == V) for V in (512, 1024, 2048, 4096, 8192)}
+    gains = [statistics.mean(bpb[a]) - statistics.mean(bpb[b]) for a, b in ((512, 1024), (1024, 2048), (2048, 4096), (4096, 8192))]
+    assert all(gain > 0 for gain in gains) and gains[-1] < min(gains[:-1])
