@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.optim.adamw import adamw as fused_adamw
 
 from gpt2course.losses import at_least_float32
 
@@ -28,13 +29,18 @@ def polar_express(G: torch.Tensor, steps: int = 5, safety: float = 1.02) -> torc
 
     safety: G is divided by `safety` times its Frobenius norm first, so that rounding cannot lift a singular value above 1.
     """
-    X = G / (G.norm(dim=(-2, -1), keepdim=True) * safety + 1e-6)
+    X = (G / (G.norm(dim=(-2, -1), keepdim=True) * safety + 1e-6)).reshape(-1, *G.shape[-2:])  # (K, m, n)
     tall = X.size(-2) > X.size(-1)
     for a, b, c in POLAR_EXPRESS[:steps]:
         A = X.mT @ X if tall else X @ X.mT  # the smaller of the two Gram matrices
-        B = b * A + c * (A @ A)
-        X = a * X + (X @ B if tall else B @ X)
-    return X
+        B = torch.baddbmm(A, A, A, beta=b, alpha=c)  # b A + c A A, the sum made inside the product
+        X = torch.baddbmm(X, X, B, beta=a) if tall else torch.baddbmm(X, B, X, beta=a)  # a X + B X
+    return X.reshape(G.shape)
+
+
+def norm(x: torch.Tensor, dim) -> torch.Tensor:
+    """Euclidean norms over `dim`, which stays with size 1, summed in float32 or better and without a tensor of squares."""
+    return torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def variance_reduction(G: torch.Tensor, second: torch.Tensor, beta2) -> torch.Tensor:
@@ -60,17 +66,21 @@ def muon_update(p, grad, momentum_buffer, second, lr, momentum, beta2, weight_de
     momentum_buffer.lerp_(grad, 1 - momentum)
     G = grad.lerp(momentum_buffer, momentum).to(ns_dtype)  # Nesterov
     if row_norm:
-        target = at_least_float32(G).norm(dim=(-2, -1), keepdim=True) / G.size(-2) ** 0.5
-        G = G * (target / at_least_float32(G).norm(dim=-1, keepdim=True).clamp_min(1e-6)).to(G.dtype)
+        rows = norm(G, -1)  # (K, m, 1)
+        G = G * (rows.square().mean(dim=-2, keepdim=True).sqrt() / rows.clamp_min(1e-6)).to(G.dtype)
     U = polar_express(G, ns_steps, safety)
     if renorm:
-        U = U * (min(U.shape[-2:]) ** 0.5 / at_least_float32(U).norm(dim=(-2, -1), keepdim=True).clamp_min(1e-6)).to(U.dtype)
+        U = U * (min(U.shape[-2:]) ** 0.5 / norm(U, (-2, -1)).clamp_min(1e-6)).to(U.dtype)
     U = variance_reduction(U, second, beta2).to(p.dtype)
-    p.sub_(lr * U + lr * weight_decay * p * (U * p >= 0))
+    decay = (U * p).ge_(0).mul_(p)  # p where the update shrinks it, 0 elsewhere; in place, since the tensors are large
+    p.sub_(decay.mul_(weight_decay).add_(U).mul_(lr))
 
 
 def adamw_update(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    """One AdamW step, in place; m and v are the running means of grad and of its square, step counts from 1."""
+    """One AdamW step, in place; m and v are the running means of grad and of its square, step counts from 1.
+
+    This is the definition. MuonAdamW lets torch's fused kernel compute the same in one pass over memory instead of ten.
+    """
     m.lerp_(grad, 1 - beta1)
     v.lerp_(grad.square(), 1 - beta2)
     if weight_decay:
@@ -107,7 +117,7 @@ SMALL = 1024  # numbers: an AdamW parameter of up to this many is updated by eve
 
 @dataclass
 class Part:
-    """What is updated in one go: one AdamW parameter, or the Muon matrices of one shape, stacked.
+    """What is updated in one go: one AdamW parameter, or the Muon matrices of one shape, stacked (on a CPU without ranks: one of them).
 
     As one tensor it is (L, ...): (K, m, n) for K matrices; for AdamW the parameter itself, flat where ranks divide it. Of the L
     places, filled up with zeros to a multiple of the ranks, this rank owns those from `first` on; its `state` is for these alone.
@@ -123,8 +133,18 @@ class Part:
 
     def joined(self, tensors: list[torch.Tensor], length: int) -> torch.Tensor:
         """One tensor (length, ...) of the parameters or of what has their shapes; a view where that can be."""
-        x = torch.stack(tensors) if self.group.kind == "muon" else tensors[0].reshape(-1) if self.divided else tensors[0]
+        if self.group.kind == "muon":
+            x = tensors[0][None] if len(tensors) == 1 else torch.stack(tensors) if tensors else self.state["momentum"][:0]
+        else:
+            x = tensors[0].reshape(-1) if self.divided else tensors[0]
         return x if len(x) == length or not self.divided else torch.cat([x, x.new_zeros(length - len(x), *x.shape[1:])])
+
+    def owned(self, get) -> torch.Tensor:
+        """The same of what this rank owns; get(name) gives the tensor of a parameter, and is not asked for other ranks' matrices."""
+        k = len(next(iter(self.state.values())))
+        if not self.divided or self.group.kind == "muon":
+            return self.joined([get(name) for name in (self.names[self.first : self.first + k] if self.divided else self.names)], k)
+        return self.joined([get(self.names[0]).reshape(-1)[self.first : self.first + k]], k)
 
 
 class MuonAdamW:
@@ -147,7 +167,6 @@ class MuonAdamW:
         self.groups, self.ns_dtype, self.steps, self.grad_clip = groups, ns_dtype, 0, grad_clip
         self.rank, self.world = ranks
         self.muon_update = torch.compile(muon_update, dynamic=False) if compile else muon_update
-        self.adamw_update = torch.compile(adamw_update, dynamic=False) if compile else adamw_update
         self.parts = []
         for group in groups:
             if group.kind == "adamw":
@@ -158,9 +177,12 @@ class MuonAdamW:
                 continue
             for shape in sorted({p.shape for p in group.params.values()}):
                 names = [name for name, p in group.params.items() if p.shape == shape]
-                (m, n), k, p = shape, -(-len(names) // self.world), group.params[names[0]]
-                state = {"momentum": p.new_zeros((k, m, n)), "second": p.new_zeros((k, m, 1) if m >= n else (k, 1, n))}
-                self.parts.append(Part(group, names, self.world > 1, self.rank * k, state))
+                (m, n), p = shape, group.params[names[0]]
+                apart = self.world == 1 and p.device.type == "cpu"  # a stack keeps a GPU busy; on a CPU one matrix fits the cache
+                for some in [[name] for name in names] if apart else [names]:
+                    k = -(-len(some) // self.world)
+                    state = {"momentum": p.new_zeros((k, m, n)), "second": p.new_zeros((k, m, 1) if m >= n else (k, 1, n))}
+                    self.parts.append(Part(group, some, self.world > 1, self.rank * k, state))
 
     @torch.no_grad()
     def step(self, lr: float = 1.0, momentum: float = 0.95, weight_decay: float = 1.0) -> None:
@@ -176,7 +198,7 @@ class MuonAdamW:
             part.grad = None
             if part.divided:
                 gathered.append((part, self._gather(part, own)))
-            elif part.group.kind == "muon":
+            elif len(part.names) > 1:  # one alone was updated in place
                 torch._foreach_copy_([part.group.params[name] for name in part.names], list(own.unbind(0)))
         for part, whole in gathered:
             self._wait(part)
@@ -214,14 +236,13 @@ class MuonAdamW:
 
     def _update(self, part: Part, lr: float, momentum: float, weight_decay: float) -> torch.Tensor:
         """One step of what this rank owns of a part; returns its new values."""
-        group, k = part.group, len(part.grad)
+        group = part.group
         scalar = torch.tensor if self.muon_update is not muon_update else float  # 0-d tensors: a new value must not recompile
-        own = part.joined([group.params[name] for name in part.names], k * self.world)
-        if part.divided:
-            own = own[part.first : part.first + k].clone()
+        own = part.owned(group.params.__getitem__)
         if group.kind == "adamw":
-            rate, step = scalar(group.lr * lr), scalar(float(self.steps))
-            self.adamw_update(own, part.grad, part.state["m"], part.state["v"], step, rate, group.beta1, group.beta2, group.eps, group.weight_decay)
+            before = torch.tensor(self.steps - 1.0, device=own.device)  # the kernel counts on
+            fused_adamw([own], [part.grad], [part.state["m"]], [part.state["v"]], [], [before], fused=True, amsgrad=False, maximize=False,
+                        lr=group.lr * lr, beta1=group.beta1, beta2=group.beta2, eps=group.eps, weight_decay=group.weight_decay)  # fmt: skip
         else:
             m, n = own.shape[-2:]
             rate = scalar(group.lr * max(1.0, m / n) ** 0.5 * lr)
@@ -273,5 +294,7 @@ class MuonAdamW:
         self.steps = int(get("steps"))
         for part in self.parts:
             for kind, own in part.state.items():
-                whole = part.joined([get(f"{kind}.{name}") for name in part.names], len(own) * self.world)
-                own.copy_(whole[part.first : part.first + len(own)] if part.divided else whole)
+                if part.group.kind == "muon" and part.first >= len(part.names):
+                    own.zero_()  # more ranks than matrices: this one owns nothing but filling
+                else:
+                    own.copy_(part.owned(lambda name, kind=kind: get(f"{kind}.{name}")))

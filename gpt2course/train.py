@@ -9,6 +9,7 @@ number of ranks, and so are checkpoints: what 8 ranks saved, 4 or 1 can go on wi
 
 import contextlib
 import errno
+import gc
 import json
 import math
 import os
@@ -28,15 +29,18 @@ import tyro
 from safetensors import SafetensorError
 
 import gpt2course
-from gpt2course import checkpoint, ranks
+from gpt2course import checkpoint, fp8, ranks
+from gpt2course.attention import choose
 from gpt2course.batches import Batches, Prefetch, merge_states, statistics
 from gpt2course.cost import mfu, peak_flops
 from gpt2course.data import describe, load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.files import RUN_NAME, RUN_NAME_ALLOWED, UserError, atomic_dir, atomic_file, command, home, read_json, shown, write_json
+from gpt2course.model import cast_once
 from gpt2course.recipes import PROFILES, make_model, make_optimizer, resolve, settings_from_text
 from gpt2course.tokenizer import train_or_load
 
+COLLECT_EVERY = 1000  # steps between collections of Python's garbage; in between none interrupts a step
 SPEED_FROM = 11  # the first steps warm caches up: the leaderboard's clock leaves them out (nanochat 348fbb3)
 
 
@@ -56,6 +60,8 @@ class Train:
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: str = "auto"  # of activations and embeddings: auto, float32 or bfloat16
     compile: bool | None = None  # torch.compile; default: on CUDA only
+    attention: str = "auto"  # kernel: auto takes the fastest that the machine has; or sdpa, blocked, varlen, flex, fa2, fa3, fa4
+    fp8: bool = False  # matrix products of the blocks in 8 bits, on an H100 and newer; evaluation stays in bfloat16
     device_batch: int | None = None  # rows of T tokens in one forward pass; default: the profile's, lowered to fit the batch
     streams: int = 8  # streams the documents are dealt to; part of what fixes the data order
     eval_every: int | None = None  # steps between evaluations of bpb; default: 8 in a run; the last step is always evaluated
@@ -225,7 +231,7 @@ def prepare(args: Train, world: int = 1):
     fixed = {  # what a resumed run must not change
         "plan": json.loads(json.dumps(plan.to_json())), "corpus": corpus_name, "documents": len(corpus.train), "val_name": corpus.val_name, "val_sha256": corpus.val_sha256,
         "tokenizer_sha256": tokenizer.sha256, "seed": args.seed, "streams": args.streams,
-        "dtype": str(checkpoint.compute_dtypes(device, args.dtype)[0]).removeprefix("torch."), "device_batch": device_batch,
+        "dtype": str(checkpoint.compute_dtypes(device, args.dtype)[0]).removeprefix("torch."), "device_batch": device_batch, "fp8": args.fp8,
     }  # fmt: skip
     command_line = ["python", "-m", "gpt2course.train", *sys.argv[1:]]
     config = fixed | {"corpus_notes": list(corpus.notes), "machine": describe_machine(device) | {"devices": world}, "commit": git_commit(), "command": command_line}
@@ -233,7 +239,7 @@ def prepare(args: Train, world: int = 1):
         old = read_json(run / "config.json", "run configuration")
         if old.get("machine", {}).get("devices", 1) != world:
             del fixed["device_batch"]  # the rows of a rank are others, so is what fits
-        different = [k for k in fixed if old.get(k) != fixed[k]]
+        different = [k for k in fixed if old.get(k, False if k == "fp8" else None) != fixed[k]]
         if different:
             raise UserError(f"run {run.name!r} was begun with other settings ({', '.join(different)}); use another --name, or --fresh to start it anew")
     else:
@@ -303,6 +309,11 @@ def diverged(run: Path, step: int, loss: float | None, model, rows, documents, a
                      "Look at the texts; if they are sound, start a new run with lower rates, for example --name calmer --set matrix_lr=0.01")  # fmt: skip
 
 
+def graphs() -> int:
+    """How many graphs torch.compile has made in this process; one more after the first step is a recompilation."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
 def duration(seconds: float) -> str:
     """3725 -> "1:02:05"."""
     s = max(0, round(seconds))
@@ -335,6 +346,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     model = make_model(plan, device, compute, embed).init_weights(args.seed)
     compiled = args.compile if args.compile is not None else on_gpu
     optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled, ranks=team.pair)
+    kernel, why = choose(args.attention, device, compute, plan.model.head_dim)
     T, rows = plan.model.sequence_len, plan.batch_tokens // plan.model.sequence_len // team.world  # of this rank
     device_batch = config["device_batch"]
     loader = Batches(corpus.train, tokenizer, T, streams=args.streams, rank=team.rank, world=team.world)
@@ -352,6 +364,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     if team.first:
         checkpoint.tidy(run, step, log.say)
     log.rewind(step)
+    eight = fp8.convert(model) if args.fp8 else None  # after the weights are there: it casts them
     forward = torch.compile(model, dynamic=False) if compiled else model
 
     peak = peak_flops(config["machine"]["device"]) if on_gpu else None
@@ -364,7 +377,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
             f"{n['total']:,} parameters, {n['scaling']:,} of them scaling")  # fmt: skip
     each = f" on each of {team.world} ranks" if team.world > 1 else ""
     log.say(f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens, {plan.flops:.3g} FLOPs; {rows // device_batch} micro-batches a step{each}; "
-            f"{config['machine']['device']}, {config['dtype']}, attention: torch SDPA")  # fmt: skip
+            f"{config['machine']['device']}, {config['dtype']}{f', fp8 in {len(eight.linears)} layers' if eight else ''}")  # fmt: skip
+    log.say(f"attention by {kernel}: {why}")
 
     stop_signal = []
 
@@ -419,7 +433,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
                 raise Stopped
 
         began = time.perf_counter()
-        bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)), check, team)
+        with eight.off() if eight else contextlib.nullcontext():
+            bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)), check, team)
         log.write(kind="eval", **progress(), val_bpb=bpb, val_bytes=size, final=final, took=round(time.perf_counter() - began, 3))
         log.say(f"step {step}/{plan.steps}  val bpb {bpb:.4f} on {size:,} bytes{' (all of it)' if len(documents) == len(corpus.val) else ''}")
         if team.first:
@@ -432,6 +447,10 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     loader_state = loader.state_dict()  # from here on what comes with each batch: the thread runs ahead
     feed = Prefetch(loader, rows, device)
     cleanup.callback(feed.close)
+    cleanup.callback(gc.unfreeze)
+    if gc.isenabled():
+        cleanup.callback(gc.enable)
+    done_here, compilations = 0, graphs()  # steps of this process
     window = {"loss": [], "data": 0.0, "forward_backward": 0.0, "optimizer": 0.0, "seconds": 0.0}
     last_print = last_save = time.perf_counter()
     log_every = max(1, plan.steps // 500) if not on_gpu else max(1, plan.steps // 2000)
@@ -448,19 +467,31 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
             batch, loader_state, documents = feed.next()  # (rows, T + 1)
             t1 = time.perf_counter()
             loss = 0.0
-            for piece in batch.split(device_batch):
-                part = forward(piece[:, :-1].contiguous(), piece[:, 1:].contiguous()) / (rows // device_batch * team.world)
-                part.backward()
-                loss = loss + part.detach()
+            with cast_once(model, compute):
+                for piece in batch.split(device_batch):
+                    part = forward(piece[:, :-1].contiguous(), piece[:, 1:].contiguous()) / (rows // device_batch * team.world)
+                    part.backward()
+                    loss = loss + part.detach()
             (loss,) = team.reduce(loss.item())  # waits for the device, and for the other ranks
             t2 = time.perf_counter()
             if not math.isfinite(loss):  # before the weights take it in
                 raise diverged(run, step + 1, loss, model, batch, documents, before, corpus.train, good[0].name if good else "none", team)
             optimizer.step(lr, momentum, decay)
             optimizer.zero_grad()
+            if eight:
+                eight.refresh()
             sync()
             t3 = time.perf_counter()
             step += 1
+            done_here += 1
+            if done_here == 1 or done_here % COLLECT_EVERY == 0:  # what is alive now stays, and need not be looked through again
+                gc.collect()
+                gc.freeze()
+                gc.disable()
+            if compiled and (now := graphs()) != compilations:
+                log.say(f"torch.compile: {now - compilations} graphs in step {step}, which took {duration(t3 - t0)}"
+                        + ("" if done_here == 1 else "; shapes should not change after the first step"))  # fmt: skip
+                compilations = now
             clock += t3 - t0
             late_clock += t3 - t0 if step > SPEED_FROM else 0.0
             window["loss"].append(loss)

@@ -1,5 +1,6 @@
 """The model against an independent implementation, its switches against the identity, its counts against the published run."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from gpt2course import attention as attention_module
 from gpt2course.attention import Cache, attention, window_mask
 from gpt2course.losses import cross_entropy, cross_entropy_plain
-from gpt2course.model import GPT, GPTConfig
+from gpt2course.model import GPT, GPTConfig, Linear, cast_once
 from gpt2course.recipes import LADDER, resolve
 
 
@@ -378,3 +379,59 @@ def test_causal_flops_count_every_visible_key():
 def test_impossible_configurations_are_refused(bad, text):
     with pytest.raises(ValueError, match=text):
         GPTConfig(**bad)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_micro_batches_share_one_cast_of_each_weight(compiled):
+    """Inside cast_once the gradients of two micro-batches are those without it, to the bit, and the matrices are cast once instead of twice."""
+    plan = resolve("record", depth=2, width=48, head_dim=12, sequence_len=24, vocab_size=300, batch_tokens=240, steps=10)
+    idx = torch.randint(0, 300, (2, 2, 25), generator=torch.Generator().manual_seed(0))
+    matrices = {p.shape for p in tiny("record", depth=2).blocks.parameters()}
+
+    class Casts(torch.utils._python_dispatch.TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._to_copy.default and args[0].dtype == torch.float32 and args[0].shape in matrices:
+                self.count += 1
+            return func(*args, **(kwargs or {}))
+
+    def gradients(context):
+        model = GPT(plan.model, torch.bfloat16, torch.bfloat16).init_weights(0)
+        torch.manual_seed(1)
+        for p in model.parameters():
+            torch.nn.init.normal_(p, 0, 0.2)
+        forward = torch.compile(model, dynamic=False) if compiled else model
+        with contextlib.nullcontext() if compiled else Casts() as casts, context(model):
+            for rows in idx:
+                forward(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()).backward()
+        assert all(m.copy is None for m in model.modules() if isinstance(m, Linear))
+        return [p.grad for p in model.parameters()], casts and casts.count
+
+    torch._dynamo.reset()
+    plain, twice = gradients(lambda model: contextlib.nullcontext())
+    shared, once = gradients(lambda model: cast_once(model, torch.bfloat16))
+    assert all(torch.equal(a, b) for a, b in zip(plain, shared)) and all(g.isfinite().all() and g.abs().max() > 0 for g in shared)
+    n = sum(1 for _ in GPT(plan.model).blocks.parameters())
+    assert compiled or (once, twice) == (n, 2 * n)
+
+
+@pytest.mark.slow
+def test_steps_after_the_first_compile_nothing():
+    """Weights that change and copies that are made anew at each step keep one graph for the forward pass."""
+    from gpt2course.train import graphs
+
+    model = tiny("record", depth=2)
+    model.compute_dtype = torch.bfloat16
+    forward, counts = torch.compile(model, dynamic=False), []
+    for step in range(4):
+        idx = torch.randint(0, 300, (2, 25), generator=torch.Generator().manual_seed(step))
+        with cast_once(model, torch.bfloat16):
+            for _ in range(2):
+                forward(idx[:, :-1].contiguous(), idx[:, 1:].contiguous()).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.sub_(p.grad, alpha=0.01)
+                p.grad = None
+        counts.append(graphs())
+    assert counts[0] == counts[-1]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gpt2course.model import GPT
-from gpt2course.optim import POLAR_EXPRESS, Group, MuonAdamW, polar_express
+from gpt2course.optim import POLAR_EXPRESS, Group, MuonAdamW, adamw_update, muon_update, polar_express
 from gpt2course.recipes import LADDER, make_model, make_optimizer, resolve
 
 
@@ -26,6 +26,35 @@ def test_adamw_equals_torch():
         optimizer.step(lr=rate)
         reference.step()
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_fused_kernel_computes_adamw_update(dtype):
+    """What the lesson reads is what the optimizer does, to the rounding of the dtype; odd lengths, and a parameter of one number."""
+    for shape in ((7, 5), (1,), (1, 1031)):
+        p, m, v = random(*shape).to(dtype), torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+        ours = torch.nn.Parameter(p.clone())
+        optimizer = MuonAdamW([Group("g", "adamw", {"p": ours}, lr=0.03, weight_decay=0.1, beta1=0.8, beta2=0.95, eps=1e-10)])
+        for step in range(1, 12):
+            ours.grad = (random(*shape, seed=step) * 3.0 ** (step % 5 - 2)).to(dtype)
+            adamw_update(p, ours.grad, m, v, float(step), 0.03 / step, 0.8, 0.95, 1e-10, 0.1)
+            optimizer.step(lr=1 / step)
+        close = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.06}[dtype]
+        torch.testing.assert_close(ours.data, p, atol=close, rtol=close)
+        torch.testing.assert_close(optimizer.parts[0].state["v"], v, atol=close, rtol=close)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 5), (5, 12)])
+def test_a_stack_of_matrices_is_updated_as_each_alone(shape):
+    """On a GPU and among ranks matrices of one shape are stacked, on a CPU they are not."""
+    stacked = [random(3, *shape, seed=i) for i in range(3)] + [torch.rand(3, shape[0], 1) if shape[0] >= shape[1] else torch.rand(3, 1, shape[1])]
+    alone = [[x[i].clone() for x in stacked] for i in range(3)]
+    settings = 0.02, 0.9, 0.9, 0.1, 5, 1.01, True, True, torch.float32
+    muon_update(*stacked, *settings)
+    for i, tensors in enumerate(alone):
+        muon_update(*tensors, *settings)
+        for x, y in zip(stacked, tensors):
+            torch.testing.assert_close(x[i], y, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["gpt2", "muon"])
