@@ -281,18 +281,21 @@ def train_or_load(corpus, vocab_size: int, folder=None, max_chars: int = MAX_CHA
     """The tokenizer of a corpus (a data.Corpus): loaded if `folder` holds just that one, otherwise trained, saved there and
     returned.
 
-    "Just that one" compares what stands in its provenance: corpus name, number of training documents, hash of the validation
-    data, vocab_size, max_chars, doc_cap and pattern. A tokenizer of another corpus or size in `folder` is replaced.
+    "Just that one" compares what stands in its provenance: corpus name, number of training documents (if all were read), hash of the
+    validation data, vocab_size, max_chars, doc_cap and pattern. A tokenizer of another corpus or size in `folder` is replaced.
     """
     folder = Path(folder) if folder else default_folder(corpus.name, vocab_size)
     wanted = {**_source(corpus), "max_chars": max_chars, "doc_cap": DOC_CAP}
+    documents = wanted.pop("train_documents")
     if (folder / "tokenizer.json").exists():
         try:
             tokenizer = Tokenizer.load(folder)
         except UserError as e:
             print(f"{e}: making it again")
         else:
-            same = all(tokenizer.provenance.get(key) == value for key, value in wanted.items())
+            about = tokenizer.provenance
+            whole = about.get("chars", 0) >= max_chars and about.get("documents", documents + 1) <= documents  # more shards would not be read
+            same = all(about.get(key) == value for key, value in wanted.items()) and (whole or about.get("train_documents") == documents)
             if same and tokenizer.vocab_size == vocab_size and tokenizer.pattern == SPLIT_PATTERN:
                 return tokenizer
     tokenizer = _train_on(corpus, vocab_size, max_chars)

@@ -29,15 +29,18 @@ import tyro
 from safetensors import SafetensorError
 
 import gpt2course
-from gpt2course import checkpoint, fp8, ranks
+from gpt2course import checkpoint, fp8, ranks, shards
 from gpt2course.attention import choose
 from gpt2course.batches import Batches, Prefetch, merge_states, statistics
 from gpt2course.cost import mfu, peak_flops
 from gpt2course.data import describe, load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.files import RUN_NAME, RUN_NAME_ALLOWED, UserError, atomic_dir, atomic_file, command, home, read_json, shown, write_json
+from gpt2course.losses import loss_backend
 from gpt2course.model import cast_once
+from gpt2course.power import Meter
 from gpt2course.recipes import PROFILES, make_model, make_optimizer, resolve, settings_from_text
+from gpt2course.shards import SHARD_CORPORA
 from gpt2course.tokenizer import train_or_load
 
 COLLECT_EVERY = 1000  # steps between collections of Python's garbage; in between none interrupts a step
@@ -217,6 +220,8 @@ def prepare(args: Train, world: int = 1):
         raise UserError(f"device_batch = {args.device_batch} is not allowed; it must divide the {rows} rows of a batch{' on each rank' if world > 1 else ''}: {fitting}")
     device_batch = args.device_batch or max(b for b in range(1, min(device_batch, rows) + 1) if rows % b == 0)
     corpus = load_corpus(corpus_name)
+    if corpus_name in SHARD_CORPORA:  # "climbmix:30", by number, is a choice
+        shards.enough(corpus, plan.tokens)
     run = home() / "runs" / (args.name if args.name is not None else f"{args.recipe}-d{plan.model.n_layer}")
     if not re.fullmatch(RUN_NAME, run.name) or run.parent != home() / "runs":
         raise UserError(f"run name {shown(args.name)} is not allowed; it must be {RUN_NAME_ALLOWED}")
@@ -346,7 +351,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     model = make_model(plan, device, compute, embed).init_weights(args.seed)
     compiled = args.compile if args.compile is not None else on_gpu
     optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled, ranks=team.pair)
-    kernel, why = choose(args.attention, device, compute, plan.model.head_dim)
+    kernel, why = team.from_first(lambda: choose(args.attention, device, compute, plan.model.head_dim))  # one rank tries, and may download
+    choose(kernel, device, compute, plan.model.head_dim)
     T, rows = plan.model.sequence_len, plan.batch_tokens // plan.model.sequence_len // team.world  # of this rank
     device_batch = config["device_batch"]
     loader = Batches(corpus.train, tokenizer, T, streams=args.streams, rank=team.rank, world=team.world)
@@ -365,9 +371,12 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
         checkpoint.tidy(run, step, log.say)
     log.rewind(step)
     eight = fp8.convert(model) if args.fp8 else None  # after the weights are there: it casts them
+    if compiled and hasattr(model, "rope"):
+        model.rope(T, device)  # made beforehand, since a table that appears in the first step is a second graph
     forward = torch.compile(model, dynamic=False) if compiled else model
 
     peak = peak_flops(config["machine"]["device"]) if on_gpu else None
+    meter = Meter([str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]) if on_gpu and team.first else None
     eval_documents = first_bytes(corpus.val, plan.recipe.eval_bytes)
     eval_every = args.eval_every or max(1, math.ceil(plan.steps / 8))
     for line in describe(corpus):
@@ -378,7 +387,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     each = f" on each of {team.world} ranks" if team.world > 1 else ""
     log.say(f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens, {plan.flops:.3g} FLOPs; {rows // device_batch} micro-batches a step{each}; "
             f"{config['machine']['device']}, {config['dtype']}{f', fp8 in {len(eight.linears)} layers' if eight else ''}")  # fmt: skip
-    log.say(f"attention by {kernel}: {why}")
+    log.say(f"attention by {kernel}: {why}; loss by {loss_backend(device.type, compute)}")
 
     stop_signal = []
 
@@ -505,6 +514,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
                 line = dict(kind="train", **progress(), loss=float(np.mean(window["loss"])), lr=lr, muon_momentum=momentum, weight_decay=decay,
                             tok_per_sec=round(speed, 1), mfu=mfu(plan.flops_per_token, speed, team.world, peak) if peak else None, eta_seconds=round(left, 1),
                             usd=cost, time={k_: round(window[k_] / k, 5) for k_ in ("data", "forward_backward", "optimizer")})  # fmt: skip
+                if meter and (watts := meter.watts()) is not None:
+                    line["power_w"] = round(watts, 1)  # of all GPUs of this machine
                 log.write(**line)
                 if time.perf_counter() - last_print >= args.log_seconds or step in (1, plan.steps):
                     extra = (f"  mfu {line['mfu']:.1%}" if peak else "") + (f"  ${cost:.2f} so far" if cost is not None else "")
