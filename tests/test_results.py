@@ -77,6 +77,8 @@ def test_core_fast():
     for model in ("lap", "lap (random)"):  # trained, and not
         assert all(n == min(200, examples["narrow"][task]) for task, n in examples[model].items())
     assert not [(r["task"], pair) for r in rows for pair in r["different"] if pair[1] >= 1e-5], "a decision differs although the plain evaluator's margin is clear"
+    blocked = [json.loads(line) for line in (folder / "compare-blocked.jsonl").read_text().splitlines()]
+    assert {r["task"] for r in blocked} == set(examples["lap"]) and not [r["task"] for r in blocked for pair in r["different"] if pair[1] >= 1e-5]
     assert {r["model"]: (r["depth"], r["width"], r["vocab_size"]) for r in rows} == {"lap": (4, 128, 4096), "lap (random)": (4, 128, 4096), "narrow": (1, 32, 1024)}
 
     speed = [json.loads(line) for line in (folder / "speed.jsonl").read_text().splitlines()]
