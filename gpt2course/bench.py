@@ -56,7 +56,7 @@ class Bench:
     Example: python -m gpt2course.bench step --set depth=4 width=256 sequence_len=256 --rounds 20
     """
 
-    what: tyro.conf.Positional[Literal["attention", "loss", "optimizer", "step", "memory", "profile", "loader", "sampling", "roof", "all"]]
+    what: tyro.conf.Positional[Literal["attention", "loss", "optimizer", "step", "memory", "profile", "loader", "sampling", "roof", "parity", "all"]]
     out: str | None = None  # folder for the JSON files; `all` needs it, and leaves out what is there already
     name: str | None = None  # of the JSON file; default: the part
     against: str | None = None  # file of an adapter, see the head of gpt2course/bench.py
@@ -71,7 +71,7 @@ class Bench:
     compile: bool | None = None  # default: on CUDA only
     kernel: str = "auto"  # of attention; the part attention measures this one alone, or with auto all that there are
     fp8: bool = False
-    corpus: str = "embedded"  # for the loader
+    corpus: str = "embedded"  # for the loader and for parity
     seed: int = 0
     limit: float = 600.0  # seconds for each piece of `all`
 
@@ -492,8 +492,37 @@ def roof_part(s: Setting, module) -> dict:
     return {"products": products, "copy": copy | {"bytes_per_second": 2 * x.numel() * 4 / copy["seconds"]["median"]}}
 
 
+def parity_part(s: Setting, module) -> dict:
+    """The loss of each step, from the same weights on the same text by the same schedule; and the other side's curves from two other seeds.
+
+    difference: the mean of |ours - theirs| over the last quarter of the steps; spread: the same between theirs of different seeds.
+    Rounding grows in training, so that is what a difference has to be compared with.
+    """
+    if module is None:
+        raise UserError("parity needs --against, the adapter of what to compare with")
+    corpus, m = load_corpus(s.args.corpus), s.plan.model
+    tokenizer, losses = train_or_load(corpus, m.vocab_size), {}
+    for name, seed in [(OURS, 0), *((module.NAME, i) for i in range(3))]:
+        one = replace(s, args=replace(s.args, seed=s.args.seed + seed))
+        side, loader = make_side(one, name, module), Batches(corpus.train, tokenizer, m.sequence_len, streams=min(8, len(corpus.train)))
+        curve = losses[f"{name}, seed {one.args.seed}"] = []
+        for step in range(s.plan.steps):
+            pieces = torch.from_numpy(loader.next_rows(s.args.micro * s.rows)).view(s.args.micro, s.rows, -1).to(s.device)  # (micro, rows, T + 1)
+            curve.append(forward_backward(side, pieces).item())
+            side.step(s.plan.lr(step), s.plan.muon_momentum(step), s.plan.weight_decay(step))
+        del side
+
+    def apart(a, b):
+        late = slice(-max(1, s.plan.steps // 4), None)
+        return statistics.mean(abs(x - y) for x, y in zip(a[late], b[late]))
+
+    ours, *theirs = losses.values()
+    return {"losses": {name: [round(x, 5) for x in curve] for name, curve in losses.items()}, "difference": apart(ours, theirs[0]),
+            "first_difference": abs(ours[0] - theirs[0][0]), "spread": [apart(a, b) for i, a in enumerate(theirs) for b in theirs[:i]]}  # fmt: skip
+
+
 PARTS = {"attention": attention_part, "loss": loss_part, "optimizer": optimizer_part, "step": step_part, "memory": memory_part, "profile": profile_part,
-         "loader": loader_part, "sampling": sampling_part, "roof": roof_part}  # fmt: skip
+         "loader": loader_part, "sampling": sampling_part, "roof": roof_part, "parity": parity_part}  # fmt: skip
 
 
 # ---- one part, or all
@@ -526,7 +555,8 @@ def pieces_of_all(args: Bench, cuda: bool) -> dict[str, list[str]]:
 
     if not cuda:
         small = [*common, *rows, *sized()]
-        return {name: [name, *small, *(against if name in ("step", "optimizer") else []), *(["--corpus", args.corpus] if name == "loader" else [])] for name in PARTS}
+        return {name: [name, *small, *(against if name in ("step", "optimizer", "parity") else []), *(["--corpus", args.corpus] if name in ("loader", "parity") else [])]
+                for name in PARTS if name != "parity" or against}  # fmt: skip
     pieces = {"roof": ["roof", *common, *sized("depth=24")]}
     for kernel in kernels.LOAD:
         pieces[f"attention-{kernel}"] = ["attention", *common, "--kernel", kernel, "--rows", "16", *sized("depth=24")]  # 12 heads of 128
@@ -539,6 +569,8 @@ def pieces_of_all(args: Bench, cuda: bool) -> dict[str, list[str]]:
         pieces[f"memory-d{depth}-fp8"] = ["memory", *common, "--rows", "8", *sizes, "--fp8"]
         pieces[f"optimizer-d{depth}"] = ["optimizer", *common, *own, *sizes, *against]
         pieces[f"profile-d{depth}"] = ["profile", *common, *own, *sizes]
+    if against:
+        pieces["parity-d12"] = ["parity", *common, *(rows or ["--rows", "16"]), *sized("depth=12", "steps=200"), *against, "--corpus", args.corpus]
     pieces["loss-d24"] = ["loss", *common, *(rows or ["--rows", "16"]), *sized("depth=24")]
     pieces["sampling"] = ["sampling", *common, *sized("depth=12")]
     pieces["loader"] = ["loader", *common, *sized("depth=12"), "--corpus", args.corpus]
@@ -615,6 +647,9 @@ def lines(found: dict) -> list[str]:
 
     result = found["result"]
     sides(result)
+    if "spread" in result:
+        spread = ", ".join(f"{x:.4f}" for x in result["spread"])
+        out.append(f"  loss: first step {result['first_difference']:.2g} apart, last quarter {result['difference']:.4f}; the other side's seeds among themselves {spread}")
     for left, ways in result.get("windows", {}).items():
         for way, one in ways.items():
             sides(one, f"window {left}, {way}, ")

@@ -460,7 +460,7 @@ lab.compare(torch.tensor(by_hand), torch.tensor(ours["loss"][:40]), atol=2e-3)
 
 # %% [markdown]
 # The loop of a long run, in [train.py](../gpt2course/train.py), has the same heart, with a stop for numbers that are no
-# longer finite. (`team` is for several GPUs, lesson 11.)
+# longer finite. (`team` is for several GPUs, lesson 11; `cast_once` and `eight` save time on a GPU, lesson 12.)
 
 # %%
 source = inspect.getsource(train._train)

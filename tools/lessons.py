@@ -61,10 +61,8 @@ def build(path: Path) -> None:
     NotebookClient(book, timeout=LIMIT, kernel_name="gpt2course", resources={"metadata": {"path": str(path.parent)}}, record_timing=False).execute()
     for cell in book.cells:
         if cell.cell_type == "code":
-            for o in cell.outputs:
-                if o.output_type == "stream":
-                    o.text = re.sub(r"[^\n]*\r", "", o.text)  # of a progress bar what stays: nothing
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and (o.name == "stderr" or not o.text.strip()))]
+            bar = r"\d+/\d+ \[\d\d:\d\d<|^\s*$"  # a progress bar, and what it leaves of itself
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and (o.name == "stderr" or re.search(bar, o.text)))]
     nbformat.validate(book)
     text = nbformat.writes(book)
     if str(ROOT) in text or str(Path.home()) in text:
