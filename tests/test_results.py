@@ -97,3 +97,25 @@ def test_vocabulary():
     bpb = {V: sorted(r["val_bpb"] for r in rows if r["vocab_size"] == V) for V in (512, 1024, 2048, 4096, 8192)}
     gains = [statistics.mean(bpb[a]) - statistics.mean(bpb[b]) for a, b in ((512, 1024), (1024, 2048), (2048, 4096), (4096, 8192))]
     assert all(gain > 0 for gain in gains) and gains[-1] < min(gains[:-1])
+
+
+def test_cpu_speed():
+    """Beside nanochat on a CPU: losses agree before timing, the ratios keep what is promised, and the README says what the files say."""
+    folder = RESULTS / "2026-11-23_cpu-speed"
+    files = {p.stem: json.loads(p.read_text()) for p in folder.glob("*.json")}
+    text = (folder / "README.md").read_text()
+    for name, most in {"step-d4": 1.0, "step-d4-windows": 0.8, "step-d4-vocabulary": 0.7, "optimizer-d4": 0.9}.items():
+        made, result = files[name]["made"], files[name]["result"]
+        assert made["commit"] and not made["commit"].endswith("+") and made["machine"]["torch"] and made["machine"]["device"] and made["against"] == "nanochat 92d63d4"
+        assert not made["compile"] and made["plan"]["depth"] == 4 and made["plan"]["recipe"] == "record"
+        sides, r = result["sides"], result["ratio"]["nanochat 92d63d4"]["seconds"]
+        ours, theirs = (side["seconds"]["values"] for side in sides.values())
+        assert statistics.median(a / b for a, b in zip(ours, theirs)) == pytest.approx(r["median"], rel=1e-4) and len(ours) == len(theirs) >= 6
+        assert r["interval"][1] < most
+        assert f"| {r['median']:.3f} ({r['interval'][0]:.3f} to {r['interval'][1]:.3f}) |" in text
+        if "loss" in result:
+            assert len({round(x, 4) for x in result["loss"].values()}) == 1
+            memory = [side["peak_memory_bytes"] for side in sides.values()]
+            assert memory[0] < memory[1] and f"{memory[0] / 1e6:,.0f} / {memory[1] / 1e6:,.0f} MB" in text
+        else:
+            assert max(result["differ"].values()) < 7e-5

@@ -20,7 +20,7 @@ MEASUREMENTS = {
     "optimizer-d4": ("optimizer", "--rows", "8", "--set", *D4, "sequence_len=256", "vocab_size=4096"),
     "parity-record": ("parity", "--rows", "4", "--set", "depth=4", "width=128", "head_dim=64", "sequence_len=256", "vocab_size=4096", "steps=200"),
     "parity-jan29": ("parity", "--recipe", "jan29", "--rows", "4", "--set", "depth=4", "width=128", "head_dim=64", "sequence_len=256", "vocab_size=4096", "steps=200"),
-    "optimizer-d4-compiled": ("optimizer", "--compile", "--rows", "8", "--set", *D4, "sequence_len=256", "vocab_size=4096"),
+    "optimizer-d4-compiled": ("optimizer", "--compile", "True", "--rows", "8", "--set", *D4, "sequence_len=256", "vocab_size=4096"),
 }
 
 for name in sys.argv[1:] or [name for name in MEASUREMENTS if name != "parity-jan29"]:
