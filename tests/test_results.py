@@ -119,3 +119,11 @@ def test_cpu_speed():
             assert memory[0] < memory[1] and f"{memory[0] / 1e6:,.0f} / {memory[1] / 1e6:,.0f} MB" in text
         else:
             assert max(result["differ"].values()) < 7e-5
+    for name in ("parity-record", "parity-jan29"):
+        made, result = files[name]["made"], files[name]["result"]
+        ours, *theirs = result["losses"].values()
+        assert made["commit"] and not made["commit"].endswith("+") and [len(curve) for curve in (ours, *theirs)] == [200] * 4 and abs(ours[0] - theirs[0][0]) < 1e-4
+        apart = lambda a, b: statistics.mean(abs(x - y) for x, y in zip(a[-50:], b[-50:]))  # noqa: E731
+        spread = [apart(a, b) for i, a in enumerate(theirs) for b in theirs[:i]]
+        assert apart(ours, theirs[0]) == pytest.approx(result["difference"], abs=1e-4) and result["spread"] == pytest.approx(spread, abs=1e-4)
+        assert apart(ours, theirs[0]) < min(spread) and f"{result['difference']:.4f}" in text
