@@ -115,6 +115,11 @@ class Group:
 SMALL = 1024  # numbers: an AdamW parameter of up to this many is updated by every rank, larger ones are divided
 
 
+def stacks(device: torch.device) -> bool:
+    """Whether matrices of one shape are updated as one stack: that keeps a GPU busy, while on a CPU a single one fits the cache."""
+    return device.type != "cpu"
+
+
 @dataclass
 class Part:
     """What is updated in one go: one AdamW parameter, or the Muon matrices of one shape, stacked (on a CPU without ranks: one of them).
@@ -178,8 +183,7 @@ class MuonAdamW:
             for shape in sorted({p.shape for p in group.params.values()}):
                 names = [name for name, p in group.params.items() if p.shape == shape]
                 (m, n), p = shape, group.params[names[0]]
-                apart = self.world == 1 and p.device.type == "cpu"  # a stack keeps a GPU busy; on a CPU one matrix fits the cache
-                for some in [[name] for name in names] if apart else [names]:
+                for some in [names] if self.world > 1 or stacks(p.device) else [[name] for name in names]:
                     k = -(-len(some) // self.world)
                     state = {"momentum": p.new_zeros((k, m, n)), "second": p.new_zeros((k, m, 1) if m >= n else (k, 1, n))}
                     self.parts.append(Part(group, some, self.world > 1, self.rank * k, state))

@@ -57,6 +57,28 @@ def test_a_stack_of_matrices_is_updated_as_each_alone(shape):
             torch.testing.assert_close(x[i], y, atol=1e-5, rtol=1e-5)
 
 
+def test_stacks_on_a_gpu_and_single_matrices_on_a_cpu_make_the_same_step(monkeypatch):
+    """The whole optimizer both ways, also after its state went from one to the other."""
+    plan = resolve("record", depth=3, width=32, head_dim=16, sequence_len=32, vocab_size=300, batch_tokens=64, steps=10, ve_gate_channels=8, short_window_tile=1)
+    ends = []
+    for order in ((False, False), (True, True), (True, False), (False, True)):
+        model, state = make_model(plan).init_weights(1), None
+        for step, stacked in enumerate(order):
+            monkeypatch.setattr("gpt2course.optim.stacks", lambda device, stacked=stacked: stacked)
+            optimizer = make_optimizer(model, plan)
+            assert any(len(part.names) > 1 for part in optimizer.parts) == stacked
+            if state:
+                optimizer.load_state_dict(state)
+            for i, p in enumerate(model.parameters()):
+                p.grad = random(*p.shape, seed=100 * step + i)
+            optimizer.step(1.0, 0.9, 1.0)
+            state = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+        ends.append({"model." + n: p.detach() for n, p in model.named_parameters()} | state)
+    for end in ends[1:]:
+        for name, tensor in end.items():
+            torch.testing.assert_close(tensor, ends[0][name], atol=2e-5, rtol=1e-4, msg=name)
+
+
 @pytest.mark.parametrize("recipe", ["gpt2", "muon"])
 @pytest.mark.parametrize("size", [0.01, 100.0])
 def test_long_gradients_are_scaled_down_together(recipe, size):
