@@ -14,6 +14,7 @@ import contextlib
 import queue
 import threading
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -303,10 +304,15 @@ class Prefetch:
         except BaseException as e:  # a bad document, or a panic of the tokenizer, which is no Exception: next() must not wait
             self.ready.put(e)
 
-    def next(self) -> tuple[torch.Tensor, dict, list[list[int]]]:
+    def next(self, waiting: Callable = lambda: None) -> tuple[torch.Tensor, dict, list[list[int]]]:
+        """waiting() is called every second until there is a batch, and may raise."""
         if self.closed.is_set():
             raise RuntimeError("this Prefetch is closed")
-        item = self.ready.get()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                item = self.ready.get(timeout=1.0)
+                break
+            waiting()
         if isinstance(item, BaseException):
             self.close()
             raise item
@@ -319,4 +325,4 @@ class Prefetch:
         with contextlib.suppress(queue.Empty):
             while True:
                 self.ready.get_nowait()  # room: a thread that waits to put can, and then sees that it is to end
-        self.thread.join()
+        self.thread.join(10)  # longer only where it waits for a shard, and then it ends with the process

@@ -28,22 +28,30 @@ def _digest(state: dict) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def save(run_dir, step: int, model, optimizer_state: dict, state: dict) -> Path:
-    """Write the checkpoint of `step`; returns its folder.
+def snapshot(step: int, model, optimizer_state: dict, state: dict) -> dict:
+    """All that a checkpoint holds, as copies in the CPU's memory, so that it can be written while the next steps change the originals.
 
-    optimizer_state: its state_dict(). state: JSON-able; whatever else a resumed run needs (loader, clock). Errors: OSError or SafetensorError where the disk is
-    full; then nothing has changed.
+    optimizer_state: its state_dict(). state: JSON-able; whatever else a resumed run needs (loader, clock).
     """
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    copies = lambda tensors: {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     random = {"rng": torch.get_rng_state()} | ({"rng_cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-    state = json.loads(json.dumps({"step": step} | state))
-    folder = Path(run_dir) / "checkpoints" / f"step_{step:08d}"
-    with atomic_dir(folder) as tmp:
-        save_file(tensors, tmp / MODEL)
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in optimizer_state.items()} | random, tmp / OPTIMIZER)
+    return {MODEL: copies(model.state_dict()), OPTIMIZER: copies(optimizer_state) | random, STATE: json.loads(json.dumps({"step": step} | state))}
+
+
+def write(run_dir, taken: dict) -> Path:
+    """Write what `snapshot` took; returns the checkpoint's folder. Errors: OSError or SafetensorError where the disk is full; then nothing has changed."""
+    state = taken[STATE]
+    with atomic_dir(Path(run_dir) / "checkpoints" / f"step_{state['step']:08d}") as tmp:
+        for name in (MODEL, OPTIMIZER):
+            save_file(taken[name], tmp / name)
         sums = {name: sha256(tmp / name) for name in (MODEL, OPTIMIZER)}
         write_json(tmp / STATE, state | {"sha256": sums | {STATE: _digest(state)}})
-    return folder
+    return Path(run_dir) / "checkpoints" / f"step_{state['step']:08d}"
+
+
+def save(run_dir, step: int, model, optimizer_state: dict, state: dict) -> Path:
+    """Write the checkpoint of `step` and wait for it: see snapshot and write."""
+    return write(run_dir, snapshot(step, model, optimizer_state, state))
 
 
 def non_finite(tensors: dict[str, torch.Tensor]) -> str | None:

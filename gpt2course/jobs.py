@@ -1,10 +1,11 @@
 """Work in child processes that outlive the notebook: started, found again, followed, stopped. Lesson 14.
 
-A child runs in a process group of its own and writes to its own files; it is known by its pid and the time of its birth. A
-stage leaves `runs/<name>/stages/<stage>.json`. Nothing here loads torch.
+A child runs in a session of its own and writes to its own files; it is known by its pid and the time of its birth, and all that
+comes of it by an environment variable. A stage leaves `runs/<name>/stages/<stage>.json`. Nothing here loads torch.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -19,15 +20,21 @@ import gpt2course
 from gpt2course.files import UserError, home, read_json, run_folder, write_json
 
 EVERY = 15.0  # seconds between two lines of progress; papermill stores every line
+JOB = "GPT2COURSE_JOB"  # environment variable of a stage's processes: <folder of the run>:<stage>
 
 children: dict[int, subprocess.Popen] = {}  # ours, which must be waited for, or they stay zombies
+
+
+def stat(pid: int) -> list[str]:
+    """Fields 3 and on of /proc/<pid>/stat: state, parent, ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before ")" may hold anything
 
 
 def birth(pid: int) -> str | None:
     """When a living process was born, as text that no other process of the same pid has; None if there is none, or a zombie."""
     try:
         if sys.platform == "linux":
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before ")" may hold anything
+            fields = stat(pid)
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
             return None if fields[0] in "ZX" else f"{boot} {fields[19]}"  # field 22 of stat: clock ticks from boot to start
         out = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout.split()
@@ -73,6 +80,51 @@ def environment() -> dict:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
 
 
+def on_devices(n: int) -> list[str]:
+    """What stands before a module's name, after `python -m`, to start it as n ranks."""
+    return ["torch.distributed.run", "--standalone", f"--nproc_per_node={n}", "-m"] if n > 1 else []
+
+
+def family(folder: Path, stage: str = "") -> list[int]:
+    """Every living process of a stage (default: of all stages of a run), in whatever session, whoever its parent is now."""
+    mark = f"{JOB}={folder.absolute()}:{stage}"
+    if sys.platform == "linux":
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # another user's, or just ended
+                variables = (place / "environ").read_bytes().split(b"\0")
+                if any(v == mark.encode() or not stage and v.startswith(mark.encode()) for v in variables) and stat(int(place.name))[0] not in "ZX":
+                    found.append(int(place.name))
+        return found
+    lines = subprocess.run(["ps", "-axEww", "-o", "pid=,command="], capture_output=True, text=True).stdout.splitlines()  # macOS
+    return [int(line.split()[0]) for line in lines if f"{mark} " in f"{line} " or not stage and mark in line]
+
+
+def end_all(folder: Path, stage: str) -> list[int]:
+    """Kill every process of a stage but this one, and see them end; returns their pids."""
+    ended, deadline = set(), time.monotonic() + 30
+    while others := [pid for pid in family(folder, stage) if pid != os.getpid()]:
+        if time.monotonic() > deadline:
+            raise UserError(f"processes {', '.join(map(str, others))} of {folder.name} cannot be killed: the system holds them, as a GPU driver that hangs does; restart the machine")
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ended |= set(others)
+        time.sleep(0.05)
+    return sorted(ended)
+
+
+def end_with_parent() -> None:
+    """From here on the kernel kills this process when its parent ends, however that ends. On Linux; elsewhere `end_all` must find it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        parent = b""
+        with contextlib.suppress(OSError):
+            parent = Path(f"/proc/{os.getppid()}/environ").read_bytes()
+        if JOB in os.environ and f"{JOB}={os.environ[JOB]}".encode() not in parent.split(b"\0"):
+            os._exit(1)  # it has ended before that
+
+
 def launch(folder: Path, stage: str, argv: list[str], key: str) -> dict:
     """Start `python -m argv` in a session of its own, writing to the stage's log; returns the record kept in its pid file."""
     log, pid_file = paths(folder, stage)
@@ -85,8 +137,10 @@ def launch(folder: Path, stage: str, argv: list[str], key: str) -> dict:
         out.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}  python -m {' '.join(argv)}\n".encode())
         out.flush()
         began, offset = time.time(), out.tell()
-        child = subprocess.Popen([sys.executable, "-m", *argv], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                                 start_new_session=True, env=environment())  # fmt: skip
+        env = environment() | {JOB: f"{folder.absolute()}:{stage}"}
+        if argv[0] == "torch.distributed.run":
+            env.setdefault("OMP_NUM_THREADS", "1")  # as torchrun would, which explains it in a page
+        child = subprocess.Popen([sys.executable, "-m", *argv], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=env)
     children[child.pid] = child
     record = {"pid": child.pid, "birth": birth(child.pid), "started": began, "inputs": key, "log_from": offset, "earlier": earlier}
     write_json(pid_file, record)
@@ -109,8 +163,8 @@ def failure(folder: Path, stage: str, record: dict) -> UserError:
     """The one error of a child that ended without a result, from the last lines of its log."""
     log = paths(folder, stage)[0]
     lines = [line for line in whole_lines(log, record.get("log_from", 0))[0] if line.strip()]
-    if lines and lines[-1].startswith("error: "):
-        return UserError(f"stage {stage}: {lines[-1].removeprefix('error: ')}")
+    if said := next((line for line in reversed(lines) if line.startswith("error: ")), None):  # torchrun says more after it
+        return UserError(f"stage {stage}: {said.removeprefix('error: ')}")
     code = None
     if child := children.get(record.get("pid")):
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -168,7 +222,8 @@ def read_metrics(folder: Path) -> list[dict]:
 
 
 def status(name: str) -> dict:
-    """Where a run's training stands, from its files: state (new, running, stopped or finished), pid, step, steps, and the last values."""
+    """Where a run's training stands, from its files: state (new, running, stopped or finished), pid, step, steps, hours at work
+    in all starts, and the last values."""
     folder = run_folder(name)
     if not folder.is_dir():
         have = sorted(p.parent.name for p in (home() / "runs").glob("*/config.json"))
@@ -182,10 +237,16 @@ def status(name: str) -> dict:
     state = "running" if record else "finished" if done else "stopped" if metrics or paths(folder, "train")[0].exists() else "new"
     memory = None
     if record and sys.platform == "linux":
-        with contextlib.suppress(OSError, TypeError):  # just ended
-            memory = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{record['pid']}/status").read_text())[1]) * 1024
+        peaks = [0]
+        for pid in family(folder, "train"):
+            with contextlib.suppress(OSError, TypeError):  # just ended
+                peaks.append(int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) * 1024)
+        memory = sum(peaks)
+    hours = 0.0
+    with contextlib.suppress(UserError, TypeError, KeyError):
+        hours = read_json(folder / "supervisor.json")["seconds"] / 3600
     names = ("step", "steps", "tokens", "seconds", "loss", "tok_per_sec", "mfu", "eta_seconds", "usd")
-    return {"name": name, "state": state, "pid": record["pid"] if record else None, "folder": str(folder), "memory_bytes": memory,
+    return {"name": name, "state": state, "pid": record["pid"] if record else None, "folder": str(folder), "memory_bytes": memory, "hours": hours,
             "val_bpb": last.get("eval", {}).get("val_bpb")} | {n: train.get(n) for n in names}  # fmt: skip
 
 
@@ -249,8 +310,11 @@ def stop(name: str, now: bool = False, wait: float = 300.0) -> bool:
     if record is None:
         print(f"run {name} is not being trained")
         return True
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(record["pid"], signal.SIGKILL if now else signal.SIGTERM)
+    if now:
+        end_all(folder, "train")
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(record["pid"], signal.SIGTERM)
     print(f"asked process {record['pid']} to {'end at once' if now else 'save a checkpoint and end, which it does after its step'}", flush=True)
     deadline = time.monotonic() + wait
     while living(folder, "train") and time.monotonic() < deadline:

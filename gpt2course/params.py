@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from gpt2course.files import RUN_NAME, RUN_NAME_ALLOWED, UserError, shown
 from gpt2course.jobs import ask
 
-STAGES = ("preflight", "data", "tokenizer", "train", "evaluate", "core", "samples", "report")
+STAGES = ("preflight", "data", "tokenizer", "smoke", "train", "evaluate", "core", "samples", "export", "report")
 NOTHING = ("", "none", "null")
 
 
@@ -40,6 +40,14 @@ def _number(name: str, value, low: float, high: float, whole: bool = False):
     return int(number) if whole else float(number)
 
 
+def _flag(name: str, value) -> bool:
+    """True or False, given as such or as text: papermill makes True of "True" and leaves "true" as it is."""
+    if isinstance(value, bool):
+        return value
+    text = value.strip().lower() if isinstance(value, str) else ""
+    return text == "true" if text in ("true", "false") else _refuse(name, value, "true or false")
+
+
 def _settings(value) -> str:
     """Recipe settings as "name=value name=value", their form checked; names and values are checked by recipes.resolve."""
     allowed = 'text like "steps=100 matrix_lr=0.03": name=value, separated by spaces, without spaces inside'
@@ -58,11 +66,17 @@ class Params:
     name: str | None = None  # name of the run; default: <recipe>-d<depth>
     recipe: str = "jan29"  # a recipe of the ladder
     depth: int | None = None  # layers; default: the profile's
-    corpus: str | None = None  # embedded, or a path; default: the profile's
+    corpus: str | None = None  # embedded, climbmix, fineweb-edu, or a path; default: the profile's
     seed: int = 42  # of the initial weights
+    devices: int | None = None  # processes that train together, a GPU each; default: 1, and with 8xh100 all GPUs that can share the batch
+    device_batch: int | None = None  # rows of T tokens in one forward pass; default: the profile's
+    fp8: bool = False  # matrix products of the blocks in 8 bits, on an H100 and newer
     price_per_hour: float | None = None  # of the machine, in dollars
-    max_hours: float | None = None  # stop training with a checkpoint after so long
+    max_hours: float | None = None  # stop training with a checkpoint after so long at work, whatever it did in it
     max_cost_usd: float | None = None  # the same for its cost; needs price_per_hour
+    save_minutes: float | None = None  # between checkpoints; default: 10, on a laptop 1
+    stall_minutes: float = 5.0  # training without a sign of life is started again after so long
+    smoke: bool | None = None  # a small run first; default: not on a laptop
     core_bundle: str | None = None  # folder or zip of an evaluation bundle, or mini; default: mini on a laptop
     core_examples: int | None = None  # at most so many examples a task (a quick, biased look); default: all
     settings: str = ""  # recipe settings, as name=value name=value
@@ -89,11 +103,17 @@ class Params:
             "name": lambda n, v: _text(n, v, RUN_NAME, RUN_NAME_ALLOWED),
             "recipe": lambda n, v: _text(n, v),
             "depth": lambda n, v: _number(n, v, 1, 128, whole=True),
-            "corpus": lambda n, v: _text(n, v, allowed="embedded, or the path of a file or folder of parquet, jsonl or txt"),
+            "corpus": lambda n, v: _text(n, v, allowed="embedded, climbmix, fineweb-edu, or the path of a file or folder of parquet, jsonl or txt"),
             "seed": lambda n, v: _number(n, v, 0, 2**63 - 1, whole=True),
+            "devices": lambda n, v: _number(n, v, 1, 1024, whole=True),
+            "device_batch": lambda n, v: _number(n, v, 1, 1_000_000, whole=True),
+            "fp8": _flag,
             "price_per_hour": lambda n, v: _number(n, v, 0, 100_000),
             "max_hours": lambda n, v: _number(n, v, 1e-6, 10_000),
             "max_cost_usd": lambda n, v: _number(n, v, 1e-6, 1_000_000),
+            "save_minutes": lambda n, v: _number(n, v, 1e-3, 10_000),
+            "stall_minutes": lambda n, v: _number(n, v, 0.05, 10_000),
+            "smoke": _flag,
             "core_bundle": lambda n, v: _text(n, v, allowed="mini, or the path of a folder or zip with core.yaml"),
             "core_examples": lambda n, v: _number(n, v, 1, 1_000_000, whole=True),
             "settings": lambda n, v: _settings(v),
@@ -126,4 +146,4 @@ class Params:
     def request(self) -> dict:
         """What decides the plan."""
         changes = self.settings.split() + ([] if self.depth is None else [f"depth={self.depth}"])
-        return {"profile": self.profile, "recipe": self.recipe, "changes": sorted(changes)}
+        return {"profile": self.profile, "recipe": self.recipe, "changes": sorted(changes), "devices": self.devices, "device_batch": self.device_batch}

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from gpt2course.files import UserError
+from gpt2course.jobs import end_with_parent
 
 TIMEOUT = datetime.timedelta(minutes=10)  # for one call; a rank that dies is noticed by torchrun at once, which ends the others
 
@@ -83,6 +84,8 @@ def join(device_type: str) -> Ranks:
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UserError(f"WORLD_SIZE is {world} but {missing[0]} is not set; start several processes with: torchrun --standalone --nproc_per_node={world} -m gpt2course.train ...")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun: when that is killed, no rank stays behind on its GPU
+        end_with_parent()
     if device_type == "cuda":
         local, have = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= have:

@@ -2,17 +2,17 @@
 
 A stage does its work in a child process (work.py, by jobs.py) and leaves `runs/<name>/stages/<stage>.json`: a hash of all that
 decides the result, the result, and the seconds it took. Run the notebook again and a stage whose inputs are the same shows what
-it stored. The notebook's kernel only prints and draws: it holds no model and never loads torch. Training runs in a process group
-of its own and writes to its own files; the notebook follows them. So a kernel that dies costs nothing, and the notebook, run
-again, attaches to the training that lives, goes on from the newest checkpoint of one that died, or skips one that is done.
+it stored. The notebook's kernel only prints and draws: it holds no model and never loads torch. Training runs under a supervisor
+(supervise.py) in a session of its own and writes to its own files; the notebook follows them. So a kernel that dies costs nothing, and
+the notebook, run again, attaches to the training that lives, goes on from the newest checkpoint of one that died, or skips one that is done.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
+import platform
 import shutil
-import signal
 import sys
 import textwrap
 import time
@@ -21,11 +21,12 @@ from pathlib import Path
 
 import tyro
 
-from gpt2course import jobs
+from gpt2course import jobs, shards
 from gpt2course.bundle import MINI, default_bundle
 from gpt2course.files import UserError, command, read_json, run_folder, write_json
 from gpt2course.jobs import EVERY, describe, duration, follow, read_metrics, status, stop, stored
 from gpt2course.params import STAGES, Params
+from gpt2course.shards import SHARD_CORPORA
 
 PROMPTS = ("The capital of France is", "My fellow citizens, the state of", "In 1969,", "The human heart is", "She was born in", "Water is")
 
@@ -38,21 +39,26 @@ class Run:
     name: str
     folder: Path  # home()/runs/<name>
     plan: dict  # every number of the run, see recipes.Plan
-    corpus: str
+    corpus: str  # "climbmix:182" where climbmix was asked for: just the shards that this run needs, whatever else is on disk
     device_batch: int
-    bundle: str | None  # None: the packaged mini-CORE
+    devices: int  # processes that train together
+    bundle: str | None  # None: the packaged mini-CORE, or that of CORE once it is there
+    download: tuple[str, ...]  # of "corpus" and "bundle": what the run fetches
 
 
 def open_run(params: Params) -> Run:
     """Derive the run from checked parameters, and print what it will be."""
     plan, corpus = params.resolved["plan"], params.corpus or params.resolved["corpus"]
-    model, n = plan["model"], plan["params"]
+    model, n, download = plan["model"], plan["params"], ()
     name = params.name or f"{params.recipe}-d{model['n_layer']}"
+    if corpus.partition(":")[0] in SHARD_CORPORA:
+        corpus, download = corpus if ":" in corpus else f"{corpus}:{shards.needed(corpus, plan['tokens'])}", ("corpus",)
     bundle = params.core_bundle
     if bundle is None and params.profile != "laptop":  # a whole CORE takes hours on a laptop
         found = default_bundle()
-        bundle = None if found == MINI else str(found)
-    run = Run(params, name, run_folder(name), plan, corpus, params.resolved["device_batch"], None if bundle == "mini" else bundle)
+        bundle, download = (None, (*download, "bundle")) if found == MINI else (str(found), download)
+    devices = params.resolved["devices"]
+    run = Run(params, name, run_folder(name), plan, corpus, params.resolved["device_batch"], devices, None if bundle == "mini" else bundle, download)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -61,6 +67,8 @@ def open_run(params: Params) -> Run:
     print(f"recipe {params.recipe}: depth {model['n_layer']}, width {model['n_embd']}, T {model['sequence_len']}, vocabulary {model['vocab_size']:,}; "
           f"{n['total']:,} parameters, {n['scaling']:,} of them scaling")  # fmt: skip
     print(f"{plan['steps']:,} steps of {plan['batch_tokens']:,} tokens = {plan['tokens']:,} tokens of {corpus}, {plan['flops']:.3g} FLOPs")
+    idle = params.resolved["gpus"] - devices if params.profile == "8xh100" else 0
+    print(f"on {devices} device{'s' if devices > 1 else ''}" + (f"; {idle} GPUs stay idle, since so many cannot share a batch" if idle > 0 else ""))
     return run
 
 
@@ -71,6 +79,8 @@ def fingerprint(path) -> str:
     """Of a corpus's or a bundle's file, or of all files in its folder: names, sizes and times, as a digest; "" where there is none."""
     from gpt2course.data import corpus_path
 
+    if str(path).partition(":")[0] in SHARD_CORPORA:
+        return shards.fingerprint(str(path))  # of the plan, whatever has arrived
     path = corpus_path(str(path))
     if path is None or not path.exists():
         return ""
@@ -88,8 +98,8 @@ def _kept(run: Run, stage: str, key: str):
     return old["result"]
 
 
-def _stage(run: Run, stage: str, request: dict, always: bool = False):
-    """The result of a stage: the stored one, or (`always`) made in a child process whose lines are shown as they come."""
+def _stage(run: Run, stage: str, request: dict, always: bool = False, devices: int = 1):
+    """The result of a stage: the stored one, or (`always`) made in a child process, or on all `devices`, whose lines are shown as they come."""
     key = jobs.digest(request)
     if not always and (result := _kept(run, stage, key)) is not None:
         return result
@@ -98,7 +108,8 @@ def _stage(run: Run, stage: str, request: dict, always: bool = False):
         if record and record["inputs"] != key:
             raise UserError(f"stage {stage} of run {run.name!r} is at work with other inputs (process {record['pid']}); wait for it, or `kill {record['pid']}`")
         if record is None:
-            argv = ["gpt2course.work", stage, "--name", run.name, "--began", repr(time.time()), "--request", json.dumps(request)]
+            jobs.end_all(run.folder, stage)  # what is left of one that was killed
+            argv = [*jobs.on_devices(devices), "gpt2course.work", stage, "--name", run.name, "--began", repr(time.time()), "--request", json.dumps(request)]
             (run.folder / "stages" / f"{stage}.json").unlink(missing_ok=True)  # a failure must not leave what was before
             record = jobs.launch(run.folder, stage, argv, key)
     log, at = jobs.paths(run.folder, stage)[0], record["log_from"]
@@ -112,8 +123,7 @@ def _stage(run: Run, stage: str, request: dict, always: bool = False):
                     print(line, flush=True)
             time.sleep(0.1 if alive else 0)
     except KeyboardInterrupt:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(record["pid"], signal.SIGKILL)
+        jobs.end_all(run.folder, stage)
         raise
     new = stored(run.folder, stage)
     if new is None or new["inputs"] != key:
@@ -135,18 +145,21 @@ def show(run: Run, name: str, fig) -> None:
 
 
 def _train_argv(run: Run) -> list[str]:
+    """The supervisor's command, with that of training in it."""
     p = run.params
-    argv = ["gpt2course.train", p.recipe, "--profile", p.profile, "--name", run.name, "--corpus", run.corpus, "--seed", str(p.seed), "--log-seconds", str(EVERY)]
-    argv += ["--save-minutes", "1"] if p.profile == "laptop" else []  # a small checkpoint costs a moment
-    for name in ("price_per_hour", "max_hours", "max_cost_usd"):
-        if (value := getattr(p, name)) is not None:
-            argv += [f"--{name.replace('_', '-')}", repr(value)]
-    return argv + (["--set", *p.request()["changes"]] if p.request()["changes"] else [])
+    argv = [p.recipe, "--profile", p.profile, "--name", run.name, "--corpus", run.corpus, "--seed", str(p.seed), "--log-seconds", str(EVERY)]
+    argv += ["--save-minutes", repr(p.save_minutes or (1.0 if p.profile == "laptop" else 10.0))]  # a small checkpoint costs a moment
+    argv += ["--device-batch", str(run.device_batch)] if p.device_batch else []
+    argv += ["--fp8"] if p.fp8 else []
+    given = {name: ["--" + name.replace("_", "-"), repr(value)] for name in ("price_per_hour", "max_hours", "max_cost_usd") if (value := getattr(p, name)) is not None}
+    argv += given.get("price_per_hour", []) + (["--set", *p.request()["changes"]] if p.request()["changes"] else [])
+    limits = sum(given.values(), [])  # of all time at work, so the supervisor's
+    return ["gpt2course.supervise", run.name, "--devices", str(run.devices), "--corpus", run.corpus, "--stall-minutes", repr(p.stall_minutes), *limits, "--train", json.dumps(argv)]
 
 
 def _train_key(run: Run) -> str:
     """Of what decides the training; the limits and the price do not."""
-    return jobs.digest([run.plan, run.corpus, fingerprint(run.corpus), run.params.seed, run.device_batch])
+    return jobs.digest([run.plan, run.corpus, fingerprint(run.corpus), run.params.seed, run.device_batch, run.params.fp8])
 
 
 def _set_aside(folder: Path) -> None:
@@ -175,15 +188,15 @@ def start(run: Run) -> dict:
             _set_aside(run.folder)
         elif (run.folder / "config.json").exists():
             config = read_json(run.folder / "config.json", "run configuration")
-            ours = {"plan": run.plan, "corpus": run.corpus, "seed": run.params.seed}
+            ours = {"plan": run.plan, "corpus": run.corpus, "seed": run.params.seed, "fp8": run.params.fp8}
             if different := [k for k in ours if config.get(k) != ours[k]]:
                 raise UserError(f"run {run.name!r} was begun with other settings ({', '.join(different)}); give this one another name, or force_stage = 'train', "
                                 "which moves the old run aside")  # fmt: skip
-        if s["state"] == "stopped" and s["step"] and run.params.force_stage != "train":
-            hours, usd = s["seconds"] / 3600, s["usd"] or 0.0
-            for limit, used in (("max_hours", hours), ("max_cost_usd", usd)):
-                if (most := getattr(run.params, limit)) is not None and used >= most:
-                    raise UserError(f"training stands at step {s['step']:,} of {s['steps']:,}, with {limit} = {most:g} used up ({used:.4g}); raise or drop it to go on")
+        if s["state"] == "stopped" and run.params.force_stage != "train":
+            for limit, each in (("max_hours", 1.0), ("max_cost_usd", run.params.price_per_hour)):
+                if (most := getattr(run.params, limit)) is not None and (used := s["hours"] * each) >= most:
+                    where = f"training stands at step {s['step'] or 0:,} of {run.plan['steps']:,}"
+                    raise UserError(f"{where}, with {limit} = {most:g} used up ({used:.4g}); raise or drop it to go on")
         record = jobs.launch(run.folder, "train", _train_argv(run), _train_key(run))
     print(f"training in process {record['pid']}, its log is {jobs.paths(run.folder, 'train')[0]}")
     print(f"it goes on if this notebook stops; from a terminal: python -m gpt2course.speedrun status|follow|stop {run.name}")
@@ -198,9 +211,14 @@ def preflight(run: Run) -> dict:
 
     Looks anew every time. Raises UserError if something must be mended first and training is still to be done.
     """
-    request = {"profile": run.params.profile, "plan": run.plan, "device_batch": run.device_batch, "corpus": run.corpus,
-               "bundle": run.bundle, "price": run.params.price_per_hour}  # fmt: skip
-    result = _stage(run, "preflight", request, always=True)
+    p = run.params
+    if status(run.name)["state"] == "running" and (old := stored(run.folder, "preflight")):
+        print("training is at work, so the machine is left alone; this is what was found before")
+        result = old["result"]
+    else:
+        request = {"profile": p.profile, "plan": run.plan, "device_batch": run.device_batch, "corpus": run.corpus, "bundle": run.bundle, "price": p.price_per_hour,
+                   "max_hours": p.max_hours, "max_cost_usd": p.max_cost_usd, "gpus": run.devices, "download": run.download}  # fmt: skip
+        result = _stage(run, "preflight", request, always=True)
     for level, what, text in result["findings"]:
         print(f"{level:8} {what:12} {text}")
     stops = [f"{what}: {text}" for level, what, text in result["findings"] if level == "STOP"]
@@ -210,8 +228,12 @@ def preflight(run: Run) -> dict:
 
 
 def data(run: Run) -> dict:
-    """What the corpus holds, whose it is, and its first texts."""
-    result = _stage(run, "data", {"corpus": run.corpus, "files": fingerprint(run.corpus)})
+    """What the corpus holds, whose it is, and its first texts. What a GPU profile lacks is fetched: shards in the background, and CORE's bundle."""
+    come = "corpus" in run.download
+    request = {"corpus": run.corpus, "files": "" if come else fingerprint(run.corpus), "core": run.params.profile != "laptop" and run.params.core_bundle is None}
+    result = _stage(run, "data", request, always="bundle" in run.download or come and shards.progress(run.corpus)["state"] != "complete")
+    if come:
+        print(shards.line(shards.progress(run.corpus)))
     for role in ("training", "validation"):
         s = result[role]
         print(f"{role:11} {s['documents']:>9,} documents, {'' if s['exact'] else 'about '}{s['bytes']:,} bytes")
@@ -239,8 +261,25 @@ def tokenizer(run: Run) -> dict:
     return r
 
 
+def smoke(run: Run) -> dict:
+    """A small run by the same command on this machine, judged by its loss and its speed; raises UserError if the large one should not begin here."""
+    p = run.params
+    wanted = p.profile != "laptop" if p.smoke is None else p.smoke
+    if not wanted or (state := status(run.name)["state"]) in ("running", "finished"):
+        print(f"smoke: left out, {f'training is {state}' if wanted else 'since smoke = false' if p.smoke is False else 'as always on a laptop; smoke = true makes it'}")
+        return {}
+    args = {"recipe": p.recipe, "profile": p.profile, "set": p.request()["changes"], "corpus": run.corpus, "seed": p.seed, "gpus": run.devices,
+            "device_batch": p.device_batch, "fp8": p.fp8}  # fmt: skip
+    result = _stage(run, "smoke", {"args": args, "node": platform.node()})
+    for level, what, text in result["findings"]:
+        print(f"{level:8} {what:12} {text}")
+    if result["verdict"] != "ok":
+        raise UserError("; ".join(f"{what}: {text}" for level, what, text in result["findings"] if level == "STOP") + "; smoke = false goes on all the same")
+    return result
+
+
 def train(run: Run, every: float = EVERY) -> dict:
-    """Train in a child process, following it through its files; figures of the learning rates and the speed."""
+    """Train under a supervisor, following it through its files; figures of the learning rates and the speed."""
     from gpt2course import plots
 
     key = _train_key(run)
@@ -249,9 +288,10 @@ def train(run: Run, every: float = EVERY) -> dict:
         record = start(run)
         s = follow(run.name, every)
         if s["state"] != "finished":
-            lines = jobs.whole_lines(jobs.paths(run.folder, "train")[0], record["log_from"])[0]
-            reason = next((line for line in reversed(lines) if line.startswith("stopped at step")), None)
-            raise UserError(f"training {reason}; run this notebook again to go on, with a higher limit if one was reached") if reason else jobs.failure(run.folder, "train", record)
+            lines = jobs.whole_lines(jobs.paths(run.folder, "train")[0], record["log_from"])[0] or [""]
+            if lines[-1].startswith("stopped "):
+                raise UserError(f"training {lines[-1].rpartition(';')[0]}; run this notebook again to go on, with a higher limit if one was reached")
+            raise jobs.failure(run.folder, "train", record)
         metrics = read_metrics(run.folder)
         done, last = metrics[-1], [m for m in metrics if m["kind"] == "eval"][-1]
         seconds = record["earlier"] + (run.folder / "metrics.jsonl").stat().st_mtime - record["started"]
@@ -260,6 +300,8 @@ def train(run: Run, every: float = EVERY) -> dict:
         jobs.store(run.folder, "train", key, result, max(seconds, done["seconds"]))
     print(f"{result['step']:,} steps, {result['tokens']:,} tokens in {duration(result['seconds'])} of training; final loss {result['loss']:.3f}, val bpb {result['val_bpb']:.4f}")
     metrics = read_metrics(run.folder)
+    took = [m.get("took", 0.0) for m in metrics if m["kind"] == "checkpoint"]
+    print(f"{len(took)} checkpoints took {sum(took):.1f} s, {sum(took) / max(1e-9, result['seconds'] + sum(took)):.2%} of the time of steps and checkpoints")
     show(run, "learning_rates", plots.learning_rates(metrics))
     show(run, "throughput", plots.throughput(metrics))
     return result
@@ -278,7 +320,7 @@ def evaluate(run: Run) -> dict:
     """Bits per byte of the saved weights on all validation text, beside `xz -9e` on the same bytes; figure of loss and bpb."""
     from gpt2course import plots
 
-    r = _stage(run, "evaluate", _checkpoint(run) | {"corpus": run.corpus, "files": fingerprint(run.corpus)})
+    r = _stage(run, "evaluate", _checkpoint(run) | {"corpus": run.corpus, "files": fingerprint(run.corpus)}, devices=run.devices)
     print(f"{r['val_name']}, {r['documents']:,} documents{'' if r['whole'] else ', the first of more'}: model {r['val_bpb']:.4f} bits per byte, xz -9e {r['xz_bpb']:.4f}")
     print(ratio_line(r))
     show(run, "loss_and_bpb", plots.loss_and_bpb(read_metrics(run.folder), r["xz_bpb"]))
@@ -295,9 +337,9 @@ def core(run: Run) -> dict:
     """The score on CORE, or on the small bundle that comes with the course, with its bars."""
     from gpt2course import plots
 
-    request = _checkpoint(run) | {"run": run.name, "bundle": run.bundle, "files": fingerprint(run.bundle) if run.bundle else "",
-                                  "max_examples": run.params.core_examples}  # fmt: skip
-    r = _stage(run, "core", request)
+    bundle = str(default_bundle()) if "bundle" in run.download else run.bundle
+    request = _checkpoint(run) | {"run": run.name, "bundle": bundle, "files": fingerprint(bundle) if bundle else "", "max_examples": run.params.core_examples}
+    r = _stage(run, "core", request, devices=run.devices)
     print(r["table"])
     ours = {label: task["centred"] for label, task in r["result"]["tasks"].items()}
     if r["result"]["name"] == "CORE":
@@ -319,6 +361,14 @@ def samples(run: Run) -> dict:
     print(f"temperature {request['temperature']}, top-k {request['top_k']}; the prompt ends at |")
     for prompt, text in zip(r["prompts"], r["texts"]):
         print("\n" + textwrap.fill(f"{prompt} | {text.strip()}", 110, subsequent_indent="  "))
+    return r
+
+
+def export(run: Run) -> dict:
+    """The model as a folder to keep: weights, configuration, tokenizer, model card, checksums."""
+    scored = [stored(run.folder, stage)["inputs"] for stage in ("evaluate", "core") if stored(run.folder, stage)]  # what stands in the card
+    r = _stage(run, "export", _checkpoint(run) | {"dtype": "bfloat16", "scored": scored}, always=not (run.folder / "export" / "model.safetensors").exists())
+    print(f"{r['folder']}: {r['bytes'] / 1e9:.3g} GB of weights in {r['dtype']}, sha256 {r['sha256'][:12]}; try it: python -m gpt2course.sample {r['folder']}")
     return r
 
 
@@ -349,11 +399,11 @@ def report(run: Run) -> dict:
     from gpt2course import leaderboard, plots
 
     began = time.perf_counter()
-    found = {stage: stored(run.folder, stage) for stage in STAGES[:-1]}
+    found = {stage: value for stage in STAGES[:-1] if (value := stored(run.folder, stage)) or stage != "smoke"}  # which may have been left out
     if missing := [stage for stage, value in found.items() if value is None]:
         raise UserError(f"stage {missing[0]} has no result yet; run its cell first")
-    key = jobs.digest([found[stage] for stage in STAGES[1:-1]] + [run.params.price_per_hour])  # preflight looks anew every time
-    summary = _kept(run, "report", key)
+    key = jobs.digest([value for stage, value in found.items() if stage != "preflight"] + [run.params.price_per_hour])  # which looks anew every time
+    summary = kept = _kept(run, "report", key)
     parts = summary["seconds"] if summary else time_by_part(run.folder)
     show(run, "time", plots.where_time_went(parts))
     row = leaderboard.entry_from_run(run.folder)
@@ -372,6 +422,7 @@ def report(run: Run) -> dict:
             "finished": time.strftime("%Y-%m-%d %H:%M:%S"), "val_bpb": evaluated["val_bpb"], "xz_bpb": evaluated["xz_bpb"],
             "fewer_bits_than_xz": 1 - evaluated["val_bpb"] / evaluated["xz_bpb"], "val_bytes": evaluated["val_bytes"],
             "core": {k: scored[k] for k in ("name", "core", "core_interval", "n", "subset")}, "train": result["train"],
+            "export": result["export"]["folder"],
             "samples": dict(zip(result["samples"]["prompts"], result["samples"]["texts"])), "leaderboard": dataclasses.asdict(row),
             "seconds": parts, "total_seconds": round(total, 2),
             "price_per_hour": price, "usd": None if price is None else total / 3600 * price,
@@ -379,7 +430,12 @@ def report(run: Run) -> dict:
         }  # fmt: skip
         write_json(run.folder / "report" / "summary.json", summary)
         jobs.store(run.folder, "report", key, summary, time.perf_counter() - began)
+    if not (run.folder / "report" / "report.html").exists() or kept is None:
+        made = jobs.ask("report", {"run": run.name})  # loads torch
+        print(f"the report, to read and to show: {made['html']}")
     cost = "no price_per_hour was given" if summary["usd"] is None else f"${summary['usd']:.2f} at ${summary['price_per_hour']:g} an hour"
+    if run.params.profile != "laptop":
+        print("copy the export and the report off this machine, then give it back: it costs until then; the report's end has the commands")
     print(f"\n{ratio_line(summary)}; {summary['core']['name']} {summary['core']['core']:.4f}")
     print(f"everything is in {run.folder}; total time {duration(summary['total_seconds'])}, of it {duration(summary['train']['seconds'])} training; cost: {cost}")
     return summary

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from gpt2course.model import cast_once
 from gpt2course.power import Meter
 from gpt2course.recipes import PROFILES, make_model, make_optimizer, resolve, settings_from_text
 from gpt2course.shards import SHARD_CORPORA
+from gpt2course.supervise import beat
 from gpt2course.tokenizer import train_or_load
 
 COLLECT_EVERY = 1000  # steps between collections of Python's garbage; in between none interrupts a step
@@ -283,7 +285,7 @@ def best_step(run: Path) -> int | None:
 
 
 class Stopped(Exception):
-    """A signal came during an evaluation."""
+    """A signal came during an evaluation, or while text was waited for."""
 
 
 def diverged(run: Path, step: int, loss: float | None, model, rows, documents, applied, split, good, team) -> UserError:
@@ -361,6 +363,9 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     cleanup.callback(torch.set_rng_state, torch.get_rng_state())  # the caller's random numbers go on as if nothing had been
     torch.manual_seed(args.seed)  # no part of the recipes draws from it; a layer that you add may (dropout)
     good = team.from_first(lambda: checkpoint.newest(run, log.say))  # the last checkpoint that can be trusted: (folder, state)
+    saved = good[1]["step"] if good else None  # the step of the last one that was taken, which may still be on its way to the disk
+    writing = None  # that one: (future, where the run was, seconds that it held the run up)
+    writer = cleanup.enter_context(ThreadPoolExecutor(1, "checkpoint"))
     if good:
         folder, state = good
         checkpoint.load(folder, model, optimizer)
@@ -404,43 +409,78 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
         """What every line of the metrics carries."""
         return dict(step=step, tokens=step * plan.batch_tokens, flops=step * plan.batch_tokens * plan.flops_per_token, seconds=round(clock, 3))
 
-    def save(must: bool) -> bool:
-        """Save a checkpoint, unless this step has one. A full disk costs nothing but this checkpoint; UserError only if it `must` be."""
-        nonlocal good
-        if good and good[1]["step"] == step:
-            return True
-        began = time.perf_counter()
-        optimizer_state, loaders = optimizer.state_dict(), team.all(loader_state)
-        state = {"step": step, "loader": merge_states(loaders), "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
-        if step and checkpoint.non_finite(dict(model.named_parameters())):
-            raise diverged(run, step, None, model, batch, documents, documents, corpus.train, good[0].name if good else "none", team)
-
-        def write():
-            try:
-                log.flush()  # a checkpoint vouches for the metrics up to its step
-                return checkpoint.save(run, step, model, optimizer_state, state), None
-            except (OSError, SafetensorError) as e:
-                return None, str(e)
-
-        folder, e = team.from_first(write)
-        if e is not None:
+    def written() -> str | None:
+        """Wait for the checkpoint that is being written, if there is one; returns what went wrong with it."""
+        nonlocal good, writing, last_save
+        if writing is None:
+            return None
+        (future, at, held), writing = writing, None
+        try:
+            folder, state, took = future.result()
+        except (OSError, SafetensorError) as e:
+            last_save = time.perf_counter() - max(0.0, args.save_minutes * 60 - 60)
             last = f"the last good one is {good[0]}" if good else "there is none yet"
-            problem = f"the checkpoint of step {step} could not be saved ({e}); {last}. Make room in {run}"
-            if must:
-                raise UserError(f"{problem}, then give the same command again: it goes on from there")
-            log.say(f"warning: {problem}; training goes on and tries again in a minute")
-            return False
+            return f"the checkpoint of step {at['step']} could not be saved ({e}); {last}. Make room in {run}"
         good = folder, state
-        log.write(kind="checkpoint", **progress(), path=str(folder.relative_to(run)), took=round(time.perf_counter() - began, 3))
-        if team.first:
-            checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
-        return True
+        log.write(kind="checkpoint", **at, path=str(folder.relative_to(run)), took=round(held, 3), written=round(took, 3))
+        checkpoint.prune(run, args.keep, best_step(run) if args.keep_best else None)
+        return None
+
+    def last_good() -> str:
+        written()
+        return good[0].name if good else "none"
+
+    def warn(problem: str | None) -> None:
+        if problem:
+            log.say(f"warning: {problem}; training goes on and tries again in a minute")
+
+    def save(must: bool) -> None:
+        """Take a checkpoint, unless this step has one. It is written beside the next steps, or waited for if it `must` be there.
+
+        A full disk costs nothing but this checkpoint; UserError only if it must be.
+        """
+        nonlocal saved, writing, last_save
+        if saved == step and not must:
+            return
+        problem = team.from_first(written)  # of the one before; two at a time would take twice the memory
+        if saved != step or problem:
+            warn(problem)
+            beat("checkpoint")
+            began = time.perf_counter()
+            optimizer_state, loaders = optimizer.state_dict(), team.all(loader_state)
+            if step and checkpoint.non_finite(dict(model.named_parameters())):
+                raise diverged(run, step, None, model, batch, documents, documents, corpus.train, last_good(), team)
+            saved, last_save, problem = step, time.perf_counter(), None
+            if team.first:
+                state = {"loader": merge_states(loaders), "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
+                taken = checkpoint.snapshot(step, model, optimizer_state, state)
+
+                def write():
+                    t0 = time.perf_counter()
+                    return checkpoint.write(run, taken), taken[checkpoint.STATE], time.perf_counter() - t0
+
+                try:
+                    log.flush()  # a checkpoint vouches for the metrics up to its step
+                    future = writer.submit(write)
+                except OSError as e:
+                    future = Future()
+                    future.set_exception(e)
+                writing = future, progress(), time.perf_counter() - began
+        if must:
+            problem = team.from_first(written)
+        if must and problem:
+            raise UserError(f"{problem}, then give the same command again: it goes on from there")
+
+    def stop_if_asked():
+        if stop_signal and team.world == 1:  # several ranks would not stop at the same moment; they stop after the next step
+            raise Stopped
 
     def evaluate(documents, final):
         def check(_done, _total):
-            if stop_signal and team.world == 1:  # several ranks would not stop at the same row; they stop at the next step
-                raise Stopped
+            beat("evaluation")
+            stop_if_asked()
 
+        beat("evaluation")
         began = time.perf_counter()
         with eight.off() if eight else contextlib.nullcontext():
             bpb, size = bits_per_byte(model, documents, tokenizer, T, max(1, min(device_batch, 64)), check, team)
@@ -460,20 +500,21 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     if gc.isenabled():
         cleanup.callback(gc.enable)
     done_here, compilations = 0, graphs()  # steps of this process
-    window = {"loss": [], "data": 0.0, "forward_backward": 0.0, "optimizer": 0.0, "seconds": 0.0}
+    window = {"loss": [], "data": 0.0, "forward_backward": 0.0, "own": 0.0, "optimizer": 0.0, "seconds": 0.0}
     last_print = last_save = time.perf_counter()
     log_every = max(1, plan.steps // 500) if not on_gpu else max(1, plan.steps // 2000)
     reason, batch, documents = None, [], []
     try:
         while step < plan.steps:
             if step % eval_every == 0 and step > 0:
-                if args.keep_best and save(must=False):  # before the evaluation: nothing that fails in it can cost the weights
-                    last_save = time.perf_counter()
+                if args.keep_best:  # before the evaluation: nothing that fails in it can cost the weights
+                    save(must=False)
                 evaluate(eval_documents, final=False)
             lr, momentum, decay = plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step)
+            beat("step" if done_here else "first step")
             t0 = time.perf_counter()
             before = documents
-            batch, loader_state, documents = feed.next()  # (rows, T + 1)
+            batch, loader_state, documents = feed.next(stop_if_asked)  # (rows, T + 1)
             t1 = time.perf_counter()
             loss = 0.0
             with cast_once(model, compute):
@@ -481,10 +522,12 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
                     part = forward(piece[:, :-1].contiguous(), piece[:, 1:].contiguous()) / (rows // device_batch * team.world)
                     part.backward()
                     loss = loss + part.detach()
-            (loss,) = team.reduce(loss.item())  # waits for the device, and for the other ranks
+            loss = loss.item()  # waits for the device
+            own = time.perf_counter() - t1
+            (loss,) = team.reduce(loss)  # waits for the other ranks
             t2 = time.perf_counter()
             if not math.isfinite(loss):  # before the weights take it in
-                raise diverged(run, step + 1, loss, model, batch, documents, before, corpus.train, good[0].name if good else "none", team)
+                raise diverged(run, step + 1, loss, model, batch, documents, before, corpus.train, last_good(), team)
             optimizer.step(lr, momentum, decay)
             optimizer.zero_grad()
             if eight:
@@ -504,7 +547,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
             clock += t3 - t0
             late_clock += t3 - t0 if step > SPEED_FROM else 0.0
             window["loss"].append(loss)
-            for key, seconds in (("data", t1 - t0), ("forward_backward", t2 - t1), ("optimizer", t3 - t2), ("seconds", t3 - t0)):
+            for key, seconds in (("data", t1 - t0), ("forward_backward", t2 - t1), ("own", own), ("optimizer", t3 - t2), ("seconds", t3 - t0)):
                 window[key] += seconds
             cost = clock / 3600 * args.price_per_hour if args.price_per_hour is not None else None
             if step % log_every == 0 or step == plan.steps:
@@ -514,6 +557,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
                 line = dict(kind="train", **progress(), loss=float(np.mean(window["loss"])), lr=lr, muon_momentum=momentum, weight_decay=decay,
                             tok_per_sec=round(speed, 1), mfu=mfu(plan.flops_per_token, speed, team.world, peak) if peak else None, eta_seconds=round(left, 1),
                             usd=cost, time={k_: round(window[k_] / k, 5) for k_ in ("data", "forward_backward", "optimizer")})  # fmt: skip
+                if team.world > 1:  # before they waited for each other: which GPU is slow
+                    line["rank_seconds"] = team.all(round(window["own"] / k, 5))
                 if meter and (watts := meter.watts()) is not None:
                     line["power_w"] = round(watts, 1)  # of all GPUs of this machine
                 log.write(**line)
@@ -533,9 +578,10 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
                 reason = f"max_hours {args.max_hours:g}"
             elif dollars:
                 reason = f"max_cost_usd {args.max_cost_usd:g}"
+            if writing and writing[0].done():
+                warn(written())
             if (due or reason) and step < plan.steps:
-                saved = save(must=reason is not None)
-                last_save = time.perf_counter() - (0.0 if saved else max(0.0, args.save_minutes * 60 - 60))
+                save(must=reason is not None)
             if reason and step < plan.steps:
                 log.say(f"stopped at step {step} by {reason}; a checkpoint is saved, the same command goes on")
                 return run
@@ -548,7 +594,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     except Stopped:
         reason = signal.Signals(stop_signal[0]).name
         save(must=True)
-        log.say(f"stopped in the evaluation of step {step} by signal {reason}; a checkpoint is saved, the same command goes on")
+        log.say(f"stopped at step {step} by signal {reason}; a checkpoint is saved, the same command goes on")
         return run
     seen = statistics(merge_states(team.all(loader_state)))
     log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(seen["epoch"], 4))

@@ -3,15 +3,10 @@
 Each function takes the request of its stage, which is all that decides the result, and returns the result, both JSON-able.
 """
 
-import contextlib
 import difflib
 import json
 import os
-import platform
-import re
-import shutil
 import time
-from pathlib import Path
 
 import tyro
 
@@ -23,95 +18,44 @@ EVALUATE_BYTES = 64_000_000  # validation text read at most, since xz -9e reads 
 
 
 def do_resolve(r: dict) -> dict:
+    import torch
+
+    from gpt2course.preflight import GPUS, shares
     from gpt2course.recipes import PROFILES, resolve, settings_from_text
 
     if r["profile"] not in PROFILES:
         near = difflib.get_close_matches(r["profile"], PROFILES, n=1)
         raise UserError(f"parameter profile = {r['profile']!r} is not allowed; it must be one of {', '.join(PROFILES)}" + (f"; did you mean {near[0]}?" if near else ""))
     sizes = dict(PROFILES[r["profile"]])
-    corpus, device_batch = sizes.pop("corpus"), sizes.pop("device_batch")
+    corpus, most = sizes.pop("corpus"), sizes.pop("device_batch")
     plan = resolve(r["recipe"], **(sizes | settings_from_text(r["changes"])))
-    rows = plan.batch_tokens // plan.model.sequence_len
-    device_batch = max(b for b in range(1, min(device_batch, rows) + 1) if rows % b == 0)
-    return {"plan": plan.to_json(), "corpus": corpus, "device_batch": device_batch}
-
-
-def memory_available() -> int | None:
-    """Bytes of memory that a new process may take, by /proc and by the limit of the container; None where neither tells."""
-    read = lambda path: Path(path).read_text()  # noqa: E731
-    found = []
-    with contextlib.suppress(OSError, TypeError):
-        found.append(int(re.search(r"MemAvailable:\s+(\d+)", read("/proc/meminfo"))[1]) * 1024)
-    for limit, used, stat, idle in (("memory.max", "memory.current", "memory.stat", "inactive_file"),
-                                    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file")):  # fmt: skip
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            cache = int(re.search(rf"(?m)^{idle} (\d+)", read(f"/sys/fs/cgroup/{stat}"))[1])  # given back when it is wanted
-            found.append(int(read(f"/sys/fs/cgroup/{limit}")) - int(read(f"/sys/fs/cgroup/{used}")) + cache)
-    return min(found) if found else None
+    rows, gpus = plan.batch_tokens // plan.model.sequence_len, torch.cuda.device_count()
+    can = shares(rows)
+    devices = r.get("devices") or max(w for w in can if w <= max(1, min(gpus, GPUS.get(r["profile"], 1))))
+    if devices not in can:
+        raise UserError(f"parameter devices = {devices} is not allowed; the {rows} rows of a batch, from 8 streams, can be shared by {', '.join(map(str, can))}")
+    if 0 < gpus < devices:
+        raise UserError(f"parameter devices = {devices} is not allowed; this machine has {gpus} GPUs that torch sees")
+    rows //= devices
+    device_batch = r.get("device_batch") or max(b for b in range(1, min(most, rows) + 1) if rows % b == 0)
+    if rows % device_batch:
+        fitting = ", ".join(str(b) for b in range(1, rows + 1) if rows % b == 0)
+        raise UserError(f"parameter device_batch = {device_batch} is not allowed; it must divide the {rows} rows of a batch on each device: {fitting}")
+    return {"plan": plan.to_json(), "corpus": corpus, "device_batch": device_batch, "devices": devices, "gpus": gpus}
 
 
 def do_preflight(r: dict) -> dict:
-    import torch
+    from gpt2course import preflight
 
-    from gpt2course.checkpoint import compute_dtypes, pick_device
-    from gpt2course.cost import hours, memory_estimate, peak_flops
-    from gpt2course.data import load_corpus
-    from gpt2course.train import describe_machine
-
-    findings, plan = [], r["plan"]
-    say = lambda level, what, text: findings.append((level, what, text))  # noqa: E731
-    model, device = plan["model"], pick_device()
-    say("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
-    old = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 11)
-    say("STOP" if old else "ok", "torch", torch.__version__ + ("; this course needs 2.11 or newer: make setup" if old else ""))
-    name = describe_machine(device)["device"]
-    slow = device.type != "cuda" and r["profile"] != "laptop"
-    say("warning" if slow else "ok", "device", f"{device} ({name}), {str(compute_dtypes(device)[0]).removeprefix('torch.')}"
-        + (f"; profile {r['profile']} is made for CUDA and will be very slow here: use profile laptop" if slow else ""))  # fmt: skip
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = torch.get_num_threads()
-    few = threads < cores and threads < 4 and device.type == "cpu"
-    say("warning" if few else "ok", "threads", f"{threads} of {cores} cores" + ("; unset OMP_NUM_THREADS to use them all" if few else ""))
-    bytes_each = 2 if device.type == "cuda" else 4
-    m = memory_estimate(plan["params"], B=r["device_batch"], T=model["sequence_len"], n_layer=model["n_layer"], n_embd=model["n_embd"], vocab_size=model["vocab_size"],
-                        matrix_optimizer=plan["recipe"]["matrix_optimizer"], embed_bytes=4 if plan["recipe"]["architecture"] == "gpt2" else bytes_each,
-                        compute_bytes=bytes_each, compiled=device.type == "cuda")  # fmt: skip
-    free, need = (torch.cuda.mem_get_info(device)[0], m.total * 1.1) if device.type == "cuda" else (memory_available(), m.total * 1.1 + 0.5e9)
-    if free is None:
-        say("ok", "memory", f"the run needs about {need / 1e9:.1f} GB; what is free is unknown on this system")
-    else:
-        mend = "" if free > 1.25 * need else "; close other programs, or choose a smaller depth or device batch"
-        say("STOP" if free < need else "warning" if mend else "ok", "memory", f"{free / 1e9:.1f} GB free, training needs about {need / 1e9:.1f} GB{mend}")
-    home().mkdir(parents=True, exist_ok=True)
-    disk, need = shutil.disk_usage(home()).free, 3 * (m.weights + m.optimizer) + 0.2e9  # two checkpoints and one being written
-    mend = "" if disk > 2 * need else "; make room, or set GPT2COURSE_HOME to another disk"
-    say("STOP" if disk < need else "warning" if mend else "ok", "disk", f"{disk / 1e9:.1f} GB free in {home()}, the run needs about {need / 1e9:.1f} GB{mend}")
-    try:
-        corpus = load_corpus(r["corpus"])
-        say("ok", "corpus", f"{r['corpus']}: {len(corpus.train):,} documents to train on, {len(corpus.val):,} to validate")
-    except UserError as e:
-        say("STOP", "corpus", str(e))
-    if r["bundle"]:
-        from gpt2course.bundle import read_bundle
-
-        try:
-            bundle = read_bundle(r["bundle"])
-            say("ok", "bundle", f"{bundle.name}, {len(bundle.labels)} tasks, baselines {bundle.baselines}")
-        except UserError as e:
-            say("STOP", "bundle", str(e))
-    peak = peak_flops(name) if device.type == "cuda" else None
-    if peak:
-        time_ = hours(plan["flops"], 1, peak, 0.4)
-        say("ok", "time", f"about {time_:.2f} hours at 40 % of this device's peak" + (f", ${time_ * r['price']:.2f}" if r["price"] is not None else ""))
-    if r["price"] is None:
-        say("ok", "cost", "not counted: give price_per_hour, the price of the machine in dollars")
-    return {"findings": findings, "device": str(device), "torch": torch.__version__}
+    return preflight.do_preflight(r)
 
 
 def _size(split) -> tuple[int, bool]:
     """(UTF-8 bytes of a split, whether that is exact): known, counted if it is small, else estimated from its first blocks."""
     if split.bytes is not None:
         return split.bytes, True
+    if split.about is not None and split.about > 100e6:  # by the footers of its files, some of which may still be on their way
+        return split.about, False
     size = documents = 0
     for b in range(len(split.blocks)):
         texts = split.read_block(b)
@@ -122,8 +66,14 @@ def _size(split) -> tuple[int, bool]:
 
 
 def do_data(r: dict) -> dict:
+    """The validation shard, the first to train on and CORE's bundle are waited for; other shards come in the background."""
+    from gpt2course import bundle, shards
     from gpt2course.data import load_corpus
 
+    if r["corpus"].partition(":")[0] in shards.SHARD_CORPORA:
+        print(shards.line(shards.ensure(r["corpus"])), flush=True)
+    if r["core"]:
+        print(f"the bundle of CORE: {bundle.ensure_bundle()}", flush=True)
     corpus, out = load_corpus(r["corpus"]), {}
     for role, split in (("training", corpus.train), ("validation", corpus.val)):
         size, exact = _size(split)
@@ -146,11 +96,19 @@ def do_tokenizer(r: dict) -> dict:
             "how": f"learnt in {time.time() - began:.1f} s" if new else "there already", "pieces": [t.decode([i]) for i in ids]}  # fmt: skip
 
 
+def do_smoke(r: dict) -> dict:
+    from gpt2course.smoke import Smoke, smoke
+
+    return smoke(Smoke(**r["args"]))
+
+
 def do_evaluate(r: dict) -> dict:
+    from gpt2course import checkpoint, ranks
     from gpt2course.checkpoint import load_model
     from gpt2course.data import load_corpus
     from gpt2course.evaluate import bits_per_byte, first_bytes, xz_bits_per_byte
 
+    team = ranks.join(checkpoint.pick_device().type)
     corpus = load_corpus(r["corpus"])
     documents = first_bytes(corpus.val, EVALUATE_BYTES)
     model, tokenizer, plan = load_model(str(home() / "runs" / r["checkpoint"]))
@@ -158,22 +116,25 @@ def do_evaluate(r: dict) -> dict:
 
     def progress(done, total):
         nonlocal said
-        if time.monotonic() - said >= EVERY:
+        if time.monotonic() - said >= EVERY and team.first:
             print(f"{done:,} of {total:,} rows", flush=True)
             said = time.monotonic()
 
-    bpb, size = bits_per_byte(model, documents, tokenizer, plan.model.sequence_len, progress=progress)
+    bpb, size = bits_per_byte(model, documents, tokenizer, plan.model.sequence_len, progress=progress, team=team)
     del model
+    if not team.first:
+        return {}
     print(f"{size:,} bytes read by the model; now xz -9e", flush=True)
     return {"val_bpb": bpb, "xz_bpb": xz_bits_per_byte(documents), "val_bytes": size, "documents": len(documents),
             "whole": len(documents) == len(corpus.val), "val_name": corpus.val_name, "val_sha256": corpus.val_sha256}  # fmt: skip
 
 
 def do_core(r: dict) -> dict:
+    from gpt2course import checkpoint, core_fast, ranks
     from gpt2course import core as c
-    from gpt2course import core_fast
     from gpt2course.checkpoint import load_model
 
+    team = ranks.join(checkpoint.pick_device().type)
     bundle = c.read_bundle(r["bundle"] or c.MINI)
     model, tokenizer, _ = load_model(str(home() / "runs" / r["checkpoint"]))
     report = home() / "runs" / r["run"] / "report"
@@ -181,12 +142,14 @@ def do_core(r: dict) -> dict:
 
     def progress(done, total, label):
         nonlocal said
-        if time.monotonic() - said >= EVERY:
+        if time.monotonic() - said >= EVERY and team.first:
             said = time.monotonic()
             print(f"{done / total:.0%} done, {label}, left {duration((said - began) * (total - done) / max(1, done))}", flush=True)
 
     keep = report / "core_kept.json", core_fast.fingerprint(model)
     result = core_fast.evaluate(model, tokenizer, bundle, max_examples=r["max_examples"], max_len=model.max_len, progress=progress, keep=keep)
+    if not team.first:
+        return {}
     write_json(report / "core.json", result | {"run": r["run"], "step": r["step"], "bundle": r["bundle"] or "mini"})
     return {"result": result, "table": c.table(result), "gpt2": c.GPT2_CENTRED}
 
@@ -200,12 +163,26 @@ def do_samples(r: dict) -> dict:
     return {"prompts": r["prompts"], "texts": [text.removeprefix(prompt) for prompt, text in zip(r["prompts"], texts)]}
 
 
-STAGES = {"resolve": do_resolve, "preflight": do_preflight, "data": do_data, "tokenizer": do_tokenizer, "evaluate": do_evaluate,
-          "core": do_core, "samples": do_samples}  # fmt: skip
+def do_export(r: dict) -> dict:
+    from gpt2course import export
+
+    return export.do_export(r)
+
+
+def do_report(r: dict) -> dict:
+    from gpt2course import report
+
+    return report.write(r["run"])
+
+
+STAGES = {"resolve": do_resolve, "preflight": do_preflight, "data": do_data, "tokenizer": do_tokenizer, "smoke": do_smoke, "evaluate": do_evaluate,
+          "core": do_core, "samples": do_samples, "export": do_export, "report": do_report}  # fmt: skip
 
 
 def main(stage: tyro.conf.Positional[str], name: str | None = None, began: float | None = None, request: str = "{}") -> None:
     """What the runbook starts for a stage; not for typing. Without a run's name the result is printed, else stored in the run.
+
+    Under torchrun every process does its share and the first has the result.
 
     Args:
         stage: resolve, or a stage.
@@ -213,8 +190,15 @@ def main(stage: tyro.conf.Positional[str], name: str | None = None, began: float
         began: Time when the stage was started.
         request: JSON, all that decides the result.
     """
+    from gpt2course import ranks
+
     asked = json.loads(request)
-    result = STAGES[stage](asked)
+    try:
+        result = STAGES[stage](asked)
+    finally:
+        ranks.part()
+    if os.environ.get("RANK", "0") != "0":
+        return
     if name is None:
         print(json.dumps(result))
     else:

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # The speedrun
 #
-# One notebook drives a whole run: corpus, tokenizer, training, bits per byte, a score on questions, samples, report. The
+# One notebook drives a whole run: corpus, tokenizer, training, bits per byte, a score on questions, samples, an export, report. The
 # recipe is the one that reached GPT-2 grade in 3.04 hours on eight H100; the profile `laptop` is the same code at a size that two
 # CPU cores finish in about ten minutes.
 #
@@ -34,15 +34,21 @@ profile = "laptop"  # sizes for a machine: laptop, 1gpu or 8xh100
 name = None  # name of the run; default: <recipe>-d<depth>
 recipe = "jan29"  # gpt2, modern, muon, windows, lambdas, jan29 or record
 depth = None  # layers; default: the profile's
-corpus = None  # embedded, or the path of parquet, jsonl or txt; default: the profile's
+corpus = None  # embedded, climbmix, fineweb-edu, or the path of parquet, jsonl or txt; default: the profile's
 seed = 42  # of the initial weights
+devices = None  # processes that train together, a GPU each; default: 1, with 8xh100 all GPUs
+device_batch = None  # rows of T tokens in one forward pass; default: the profile's
+fp8 = False  # matrix products in 8 bits, on an H100 and newer
 price_per_hour = None  # of the machine, in dollars
-max_hours = None  # stop training, with a checkpoint, after so many hours
+max_hours = None  # stop training, with a checkpoint, after so many hours at work
 max_cost_usd = None  # the same for its cost; needs price_per_hour
+save_minutes = None  # between checkpoints; default: 10, on a laptop 1
+stall_minutes = 5.0  # training without a sign of life is started again after so long
+smoke = None  # a small run first, true or false; default: not on a laptop
 core_bundle = None  # folder or zip of an evaluation bundle, or mini; default: mini on a laptop
 core_examples = None  # at most so many examples a task; default: all
 settings = ""  # other settings of the recipe as text, see README.md
-force_stage = None  # do one stage again: data, tokenizer, train, evaluate, core, samples or report
+force_stage = None  # do one stage again: data, tokenizer, smoke, train, evaluate, core, samples, export or report
 
 # %% [markdown]
 # Everything above is checked before anything is done: types, ranges, and names that do not exist.
@@ -71,7 +77,8 @@ speedrun.preflight(run);
 # %% [markdown]
 # ## 2. Data
 #
-# The text to learn from, and text kept apart to measure on. The model never trains on the validation text.
+# The text to learn from, and text kept apart to measure on. The model never trains on the validation text. Shards of a published
+# corpus come in the background from here on, and CORE's questions are fetched, so that nothing is missing when it is paid for.
 
 # %%
 speedrun.data(run);
@@ -85,17 +92,26 @@ speedrun.data(run);
 speedrun.tokenizer(run);
 
 # %% [markdown]
-# ## 4. Training
+# ## 4. Smoke run
 #
-# Training runs in a process of its own and saves checkpoints. This cell only follows it: a line every 15 seconds, from the run's
-# files. If the notebook stops, training goes on; run the notebook again to follow it further. From a terminal:
-# `python -m gpt2course.speedrun status`, `follow` or `stop`, and the name of the run.
+# A few minutes of the same training at a small size, on the same machine, judged by its loss and its speed: a bad node is found before
+# it costs much. Left out on a laptop.
+
+# %%
+speedrun.smoke(run);
+
+# %% [markdown]
+# ## 5. Training
+#
+# Training runs in processes of its own and saves checkpoints; a supervisor starts it again from the last one if it dies or hangs. This
+# cell only follows it: a line every 15 seconds, from the run's files. If the notebook stops, training goes on; run the notebook
+# again to follow it further. From a terminal: `python -m gpt2course.speedrun status`, `follow` or `stop`, and the name of the run.
 
 # %%
 speedrun.train(run);
 
 # %% [markdown]
-# ## 5. Bits per byte
+# ## 6. Bits per byte
 #
 # How many bits does the model need for each byte of text it has never seen? Any compressor can be asked the same, so `xz -9e`, which
 # knows no English, stands beside it.
@@ -104,7 +120,7 @@ speedrun.train(run);
 speedrun.evaluate(run);
 
 # %% [markdown]
-# ## 6. Questions
+# ## 7. Questions
 #
 # CORE asks 22 kinds of questions and is what "GPT-2 grade" is measured by: above 0.256525. A model of laptop size would score
 # about nothing on it, so there it takes mini-CORE, a small test of our own.
@@ -113,7 +129,7 @@ speedrun.evaluate(run);
 speedrun.core(run);
 
 # %% [markdown]
-# ## 7. Samples
+# ## 8. Samples
 #
 # The model continues six prompts. It has learnt how English looks, and hardly anything about the world.
 
@@ -121,7 +137,15 @@ speedrun.core(run);
 speedrun.samples(run);
 
 # %% [markdown]
-# ## 8. Report
+# ## 9. Export
+#
+# The model as a folder that another machine can use: weights as safetensors, configuration, tokenizer, a model card.
+
+# %%
+speedrun.export(run);
+
+# %% [markdown]
+# ## 10. Report
 #
 # Where the time went, and this run beside the published ones. CORE stays empty unless the real one was measured.
 

@@ -100,8 +100,8 @@ CLAIMS = [
     ("gpt2course/core.py", r"GPT-2 XL would read (0\.\d+)", lambda: [f"{gpt2_xl_by(bundle.DCLM_V2):.4f}"]),
     ("gpt2course/cost.py", r"The ([\d.]+)-hour run of nanochat, at (\d+) dollars for an hour of one GPU", lambda: [f"{FIRST.hours}", f"{PRICE / 8:g}"]),
     ("gpt2course/cost.py", r"--flops ([\d.]+e19) --gpus (\d+) --gpu H100 --mfu 0\.5 --price 3", lambda: [f"{FIRST.flops / 1e19:.6f}e19", "8"]),
-    ("gpt2course/work.py", r"this course needs ([\d.]+) or newer", lambda: [torch_floor()]),
-    ("gpt2course/work.py", r"torch\.__version__\)\[:2\]\)\) < \((\d+), (\d+)\)", lambda: torch_floor().split(".")),
+    ("gpt2course/preflight.py", r"this course needs ([\d.]+) or newer", lambda: [torch_floor()]),
+    ("gpt2course/preflight.py", r"torch\.__version__\)\[:2\]\)\) < \((\d+), (\d+)\)", lambda: torch_floor().split(".")),
 ]  # fmt: skip
 
 
@@ -263,6 +263,8 @@ def test_every_command_that_a_text_names_exists():
 NOTHING = {"none": None, "see below": None, "all": None, "the profile's": None, "`<recipe>-d<depth>`": None}
 ALLOWED = {  # from the table of runbooks/README.md: inside the range, and outside
     "depth": (r"whole number, (\d+) to (\d+)", lambda low, high: ([low, high], [int(low) - 1, int(high) + 1, 4.5])),
+    "devices": (r"whole number, (\d+) to (\d+)", lambda low, high: ([low, high], [int(low) - 1, int(high) + 1, 4.5])),
+    "device_batch": (r"whole number, (\d+) to (\d+)", lambda low, high: ([low, high], [int(low) - 1, int(high) + 1, 4.5])),
     "seed": (r"whole number from (\d+)", lambda low: ([low], [int(low) - 1, 0.5])),
 }
 
