@@ -174,8 +174,8 @@ class Supervisor:
             self.reason = next((m[1] for line in reversed(lines) if (m := re.match(r"stopped .* by (.+); a checkpoint", line))), None)
         if wrong is None and code:
             said = next((line for line in reversed(lines) if line.startswith("error: ")), None)
-            last = next((line for line in reversed(lines) if re.match(r"(\[rank\d+\]: ?)?[\w.]+(Error|Exception)\b(?!.*ChildFailed)", line)), "")
-            signals = re.findall(r"Signal \d+ \((SIG\w+)\)", "\n".join(lines))  # torchrun's word for it
+            last = next((line for line in reversed(lines) if re.match(r"(\[rank\d+\]: ?)?[\w.]+(Error|Exception)\b", line) and "ChildFailedError" not in line), "")
+            signals = sorted(re.findall(r"Signal \d+ \((SIG\w+)\)", "\n".join(lines)), key="SIGTERM".__eq__)  # torchrun's word for it, which ends the others with TERM
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"was killed by {signals[0]}" if signals else f"ended with exit code {code}"
             wrong = said or f"{'a rank' if a.devices > 1 else 'training'} {how}{f': {last[:300]}' if last else ''}"
         return f"{wrong}; {len(ended)} processes that were left were killed" if wrong and ended else wrong

@@ -50,11 +50,12 @@ def do_preflight(r: dict) -> dict:
     return preflight.do_preflight(r)
 
 
-def _size(split) -> tuple[int, bool]:
-    """(UTF-8 bytes of a split, whether that is exact): known, counted if it is small, else estimated from its first blocks."""
+def _size(split, coming: bool) -> tuple[int, bool]:
+    """(UTF-8 bytes of a split, whether that is exact): known, by the footers of its files, some of which may be `coming`, counted
+    if it is small, else estimated from its first blocks."""
     if split.bytes is not None:
         return split.bytes, True
-    if split.about is not None and split.about > 100e6:  # by the footers of its files, some of which may still be on their way
+    if split.about is not None and (coming or split.about > 100e6):
         return split.about, False
     size = documents = 0
     for b in range(len(split.blocks)):
@@ -70,13 +71,14 @@ def do_data(r: dict) -> dict:
     from gpt2course import bundle, shards
     from gpt2course.data import load_corpus
 
-    if r["corpus"].partition(":")[0] in shards.SHARD_CORPORA:
+    coming = r["corpus"].partition(":")[0] in shards.SHARD_CORPORA
+    if coming:
         print(shards.line(shards.ensure(r["corpus"])), flush=True)
     if r["core"]:
         print(f"the bundle of CORE: {bundle.ensure_bundle()}", flush=True)
     corpus, out = load_corpus(r["corpus"]), {}
     for role, split in (("training", corpus.train), ("validation", corpus.val)):
-        size, exact = _size(split)
+        size, exact = _size(split, coming)
         out[role] = {"documents": len(split), "bytes": size, "exact": exact}
     first = [" ".join(corpus.train[i][:300].split()) for i in range(min(3, len(corpus.train)))]
     return out | {"val_name": corpus.val_name, "val_sha256": corpus.val_sha256, "licences": list(corpus.licences), "first": first}

@@ -792,3 +792,50 @@ def test_real_shards(hub, folder, dev_data):
     get(4, workers=3)
     whole(folder, 4, hub.files)
     assert json.loads((folder / "plan.json").read_text())["shards"][0]["bytes"] == 1_216_471
+
+
+# ---- in the runbook
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile,devices", [("1gpu", 1), ("8xh100", 2)])
+def test_the_runbook_fetches_what_it_lacks(hub, folder, monkeypatch, capsys, profile, devices):
+    """On an empty machine: shards in the background from the data stage on, CORE's questions before training, and then the whole run."""
+    from gpt2course import plots, speedrun
+
+    real = Path(os.environ.get("GPT2COURSE_DEV_DATA", "/none")) / "core" / "eval_bundle.zip"
+    bundle = {} if real.is_file() else {"core_bundle": "mini"}
+    if real.is_file():
+        hub.files["eval_bundle.zip"] = real.read_bytes()
+    hold = threading.Event()
+    hub.plan = {("shard_00003", "all"): {"hold": hold}}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(plots, "show", lambda fig, dpi=100: None)
+    size = "depth=1 width=32 head_dim=16 sequence_len=32 vocab_size=300 batch_tokens=512 steps=200 eval_bytes=2000"
+    given = dict(profile=profile, devices=devices, name="far", corpus="climbmix:4", settings=size, smoke=False, core_examples=1, save_minutes=0.01) | bundle
+    run = speedrun.open_run(speedrun.Params.check(**given))
+    assert run.corpus == "climbmix:4" and set(run.download) == {"corpus"} | ({"bundle"} if not bundle else set())
+    monkeypatch.setattr(speedrun, "_stage", (lambda stage: lambda r, name, request, **more: stage(r, name, request | ({"price": None} if name == "preflight" else {}), **more))(speedrun._stage))
+    found = {what: level for level, what, _ in speedrun.preflight(run)["findings"]}
+    assert found["addresses"] == "ok" and found["corpus"] == "ok"  # it can be had
+    speedrun.data(run)
+    assert shards.progress("climbmix:4")["state"] == "downloading" and "4 of 5 shards" in capsys.readouterr().out.replace("\n", " ")  # the last is held back
+    assert bundle or (folder.parents[1] / "eval" / "eval_bundle.zip").is_file()
+    threading.Timer(3, hold.set).start()
+    speedrun.tokenizer(run)
+    assert speedrun.train(run, every=1)["step"] == 200
+    assert shards.wait("climbmix:4")["state"] == "complete"
+    whole(folder, 4)
+    speedrun.evaluate(run)
+    scored = speedrun.core(run)
+    assert (scored["result"]["name"], scored["result"]["n"]) == (("mini-CORE", 7) if bundle else ("CORE", 22))
+    speedrun.samples(run), speedrun.export(run)
+    assert speedrun.report(run)["leaderboard"]["train_data"] == "climbmix:4"
+    assert "then give it back: it costs until then" in capsys.readouterr().out
+    # everything is there now, so nothing is done again
+    asked = len(hub.seen)
+    again = speedrun.open_run(speedrun.Params.check(**given))
+    for stage in ("data", "tokenizer", "train", "evaluate", "core", "samples", "export"):
+        getattr(speedrun, stage)(again)
+        assert f"{stage}: done already" in capsys.readouterr().out, stage
+    assert len(hub.seen) == asked

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gpt2course import checkpoint
-from gpt2course.batches import Batches
+from gpt2course.batches import Batches, Prefetch
 from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte
 from gpt2course.files import UserError
@@ -461,3 +461,67 @@ def test_a_failed_save_leaves_the_old_checkpoint_and_no_litter(home, corpus, mon
     with pytest.raises(UserError, match="checkpoint of step 24 could not be saved .*No space left"):
         train(settings(corpus, name="full"))
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
+
+
+def test_a_checkpoint_is_written_beside_the_next_steps(home, corpus, monkeypatch, capsys):
+    """A slow disk holds training up only where the next save comes before the last one is written; what is written is what was there when it was taken."""
+    whole = train(settings(corpus, name="whole", keep=30))
+    real, at = checkpoint.write, []
+
+    def slow(run, taken):
+        before = len([m for m in read_metrics(run) if m["kind"] == "train"])
+        time.sleep(0.4)
+        at.append((taken["state.json"]["step"], len([m for m in read_metrics(run) if m["kind"] == "train"]) - before))
+        return real(run, taken)
+
+    monkeypatch.setattr(checkpoint, "write", slow)
+    run = train(settings(corpus, name="slow", save_every=8, keep=30, keep_best=False))
+    assert [step for step, _ in at] == [8, 16, 24] and all(steps >= 2 for step, steps in at if step < 24)  # steps went on meanwhile
+    told = {m["step"]: m for m in read_metrics(run) if m["kind"] == "checkpoint"}
+    assert sorted(told) == [8, 16, 24] and told[8]["took"] < 0.3 and all(m["written"] > 0.01 for m in told.values())
+    monkeypatch.setattr(checkpoint, "write", real)
+    for step in (8, 16):  # the checkpoint of a step holds nothing of later ones: the run that goes on from it is the same
+        aside = home / "runs" / f"from{step}"
+        shutil.copytree(run, aside)
+        for later in (p for p in checkpoint.all_checkpoints(aside) if p.name > f"step_{step:08d}"):
+            shutil.rmtree(later)
+        (aside / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in read_metrics(run) if m["kind"] != "done"))
+        again = train(settings(corpus, name=aside.name, keep_best=False))
+        assert f"resumed from step_{step:08d}" in capsys.readouterr().out
+        assert curve(again) == curve(whole) and same(weights(again), weights(whole))
+
+
+def test_a_checkpoint_that_fails_beside_the_steps_is_told_and_tried_again(home, corpus, monkeypatch, capsys):
+    real, fail = checkpoint.write, [8, 10]
+
+    def write(run, taken):
+        if taken["state.json"]["step"] in fail:
+            raise OSError(28, "No space left on device")
+        return real(run, taken)
+
+    monkeypatch.setattr(checkpoint, "write", write)
+    run = train(settings(corpus, name="t", save_every=2, keep_best=False))
+    out = capsys.readouterr().out
+    assert re.findall(r"checkpoint of step (\d+) could not be saved .*?last good one is \S*(step_\d+)", out) == [("8", "step_00000006"), ("10", "step_00000006")]
+    assert [m["step"] for m in read_metrics(run) if m["kind"] == "checkpoint"] == [2, 4, 6, 12, 14, 16, 18, 20, 22, 24]
+
+
+def test_a_signal_ends_training_that_waits_for_its_text(home, corpus, monkeypatch, capsys):
+    """The next rows do not come, as from a shard that is still on its way: SIGTERM saves where training is, and it goes on from there."""
+    whole, real, come = train(settings(corpus, name="whole")), Batches.next_rows, threading.Event()
+
+    def next_rows(self, n):
+        if len(made) == 8 * 9:
+            threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            come.wait(30)
+        made.append(n)
+        return real(self, n)
+
+    made, began = [], time.monotonic()
+    monkeypatch.setattr(Batches, "next_rows", next_rows)
+    monkeypatch.setattr(Prefetch, "close", lambda self, close=Prefetch.close: (come.set(), close(self)))
+    run = train(settings(corpus, name="cut"))
+    assert time.monotonic() - began < 15 and checkpoint.newest(run)[1]["step"] == 9
+    assert "stopped at step 9 by signal SIGTERM; a checkpoint is saved, the same command goes on" in capsys.readouterr().out
+    monkeypatch.setattr(Batches, "next_rows", real)
+    assert curve(train(settings(corpus, name="cut"))) == curve(whole) and same(weights(run), weights(whole))
