@@ -119,25 +119,26 @@ class Memory:
 
 def memory_estimate(
     params: dict[str, int], *, B: int, T: int, n_layer: int, n_embd: int, vocab_size: int, matrix_optimizer: str = "muon",
-    weight_bytes: int = 4, embed_bytes: int = 2, compute_bytes: int = 2, loss_chunk: int | None = 1024, compiled: bool = False,
+    weight_bytes: int = 4, embed_bytes: int = 2, compute_bytes: int = 2, loss_piece: int | None = 512 << 20, compiled: bool = False,
 ) -> Memory:  # fmt: skip
     """An estimate of the memory of one training step on one device, without sharding, from plain numbers.
 
     params: parameters by group, as `GPT.num_params` gives them (wte, wpe, value_embeds, lm_head, matrices, scalars; others
     are ignored). B rows of T tokens at a time. Bytes of a value: weight_bytes for matrices, head and scalars, embed_bytes for
-    wte and value embeddings, compute_bytes for activations. loss_chunk: rows of logits that exist at a time
-    (losses.py), None for all of them. compiled: with torch.compile, which keeps fewer activations.
+    wte and value embeddings, compute_bytes for activations. loss_piece: bytes of logits that exist at a time
+    (losses.PIECE_BYTES), None for all of them. compiled: with torch.compile, which keeps fewer activations.
 
         weights        each parameter once
         weight copies  matrices and head once more in the compute dtype, if that is not theirs
         gradients      as the weights
         optimizer      two moments for AdamW; for Muon one momentum and one second moment for each row or column
         activations    (19.5 a layer, 15 compiled, and 2) * B * T * C values
-        logits         chunk * V values, three times in float32 and once in the compute dtype; the gradients by the
-                       hidden states and by the head. Without chunks: B * T * V values in float32 and in the compute dtype
+        logits         a piece in the compute dtype; the gradients by the hidden states and by the head. Without pieces:
+                       B * T * V values in float32 and in the compute dtype
 
     The optimizer step itself needs scratch for its largest stack, a third of the matrices, about six times over.
-    Attention masks, the allocator's slack (10 % is common) and the buffers of communication are not in it.
+    Attention masks, the allocator's slack (10 % is common), the buffers of communication, and on GPUs without Triton up to
+    0.4 GB of scratch for the loss are not in it.
     """
     _positive(B=B, T=T, n_layer=n_layer, n_embd=n_embd, vocab_size=vocab_size)
     if matrix_optimizer not in ("muon", "adamw"):
@@ -149,10 +150,10 @@ def memory_estimate(
     weights = (matrices + others) * weight_bytes + embeds * embed_bytes
     matrix_state = matrices + matrices / n_embd if matrix_optimizer == "muon" else 2 * matrices
     values = B * T * n_embd
-    if loss_chunk is None:
+    if loss_piece is None:
         logits = B * T * vocab_size * (4 + compute_bytes)
     else:
-        logits = min(loss_chunk, B * T) * vocab_size * (3 * 4 + compute_bytes) + values * compute_bytes + head * 4
+        logits = min(loss_piece, B * T * vocab_size * compute_bytes) + values * compute_bytes + head * 4
     scratch = matrices / 3 * (2 * weight_bytes + 4 * compute_bytes) if matrix_optimizer == "muon" else 2 * 4 * max(group.values())
     return Memory(
         weights=weights,

@@ -461,8 +461,11 @@ def probe_chance(chance: dict, ratio: float) -> Finding:
 
 def sizes_of(plan: dict, on_gpu: bool) -> dict:
     """The arguments of cost.memory_estimate that a plan (as JSON) and the device decide."""
+    from gpt2course.losses import PIECE_BYTES
+
     model, each = plan["model"], 2 if on_gpu else 4
-    return dict(T=model["sequence_len"], n_layer=model["n_layer"], n_embd=model["n_embd"], vocab_size=model["vocab_size"], matrix_optimizer=plan["recipe"]["matrix_optimizer"],
+    return dict(T=model["sequence_len"], n_layer=model["n_layer"], n_embd=model["n_embd"], vocab_size=model["vocab_size"],
+                matrix_optimizer=plan["recipe"]["matrix_optimizer"], loss_piece=PIECE_BYTES["cuda" if on_gpu else "cpu"],
                 embed_bytes=4 if plan["recipe"]["architecture"] == "gpt2" else each, compute_bytes=each, compiled=on_gpu)  # fmt: skip
 
 

@@ -358,7 +358,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     T, rows = plan.model.sequence_len, plan.batch_tokens // plan.model.sequence_len // team.world  # of this rank
     device_batch = config["device_batch"]
     loader = Batches(corpus.train, tokenizer, T, streams=args.streams, rank=team.rank, world=team.world)
-    step, clock, late_clock = 0, 0.0, 0.0  # clock: training seconds; late_clock: the same without the first SPEED_FROM steps
+    step, losses = 0, []  # losses: of the steps since the last line of the metrics
+    clock, late_clock = 0.0, 0.0  # clock: training seconds; late_clock: the same without the first SPEED_FROM steps
 
     cleanup.callback(torch.set_rng_state, torch.get_rng_state())  # the caller's random numbers go on as if nothing had been
     torch.manual_seed(args.seed)  # no part of the recipes draws from it; a layer that you add may (dropout)
@@ -370,7 +371,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
         folder, state = good
         checkpoint.load(folder, model, optimizer)
         loader.load_state_dict(state["loader"])
-        step, clock, late_clock = state["step"], state["clock"], state["late_clock"]
+        step, clock, late_clock, losses = state["step"], state["clock"], state["late_clock"], list(state.get("losses", []))
         log.say(f"resumed from {folder.name}")
     if team.first:
         checkpoint.tidy(run, step, log.say)
@@ -452,7 +453,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
                 raise diverged(run, step, None, model, batch, documents, documents, corpus.train, last_good(), team)
             saved, last_save, problem = step, time.perf_counter(), None
             if team.first:
-                state = {"loader": merge_states(loaders), "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
+                state = {"loader": merge_states(loaders), "losses": window["loss"], "clock": clock, "late_clock": late_clock, "tokens": step * plan.batch_tokens}
                 taken = checkpoint.snapshot(step, model, optimizer_state, state)
 
                 def write():
@@ -500,7 +501,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
     if gc.isenabled():
         cleanup.callback(gc.enable)
     done_here, compilations = 0, graphs()  # steps of this process
-    window = {"loss": [], "data": 0.0, "forward_backward": 0.0, "own": 0.0, "optimizer": 0.0, "seconds": 0.0}
+    window = {"loss": losses, "steps": 0, "data": 0.0, "forward_backward": 0.0, "own": 0.0, "optimizer": 0.0, "seconds": 0.0}
     last_print = last_save = time.perf_counter()
     log_every = max(1, plan.steps // 500) if not on_gpu else max(1, plan.steps // 2000)
     reason, batch, documents = None, [], []
@@ -547,11 +548,12 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
             clock += t3 - t0
             late_clock += t3 - t0 if step > SPEED_FROM else 0.0
             window["loss"].append(loss)
+            window["steps"] += 1
             for key, seconds in (("data", t1 - t0), ("forward_backward", t2 - t1), ("own", own), ("optimizer", t3 - t2), ("seconds", t3 - t0)):
                 window[key] += seconds
             cost = clock / 3600 * args.price_per_hour if args.price_per_hour is not None else None
             if step % log_every == 0 or step == plan.steps:
-                k = len(window["loss"])
+                k = window["steps"]  # of this process
                 speed = k * plan.batch_tokens / window["seconds"]
                 left = (plan.steps - step) * window["seconds"] / k
                 line = dict(kind="train", **progress(), loss=float(np.mean(window["loss"])), lr=lr, muon_momentum=momentum, weight_decay=decay,
@@ -566,7 +568,7 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
                     extra = (f"  mfu {line['mfu']:.1%}" if peak else "") + (f"  ${cost:.2f} so far" if cost is not None else "")
                     log.say(f"step {step}/{plan.steps}  loss {line['loss']:.4f}  lr x{lr:.2f}  {speed:,.0f} tokens/s{extra}  left {duration(left)}")
                     last_print = time.perf_counter()
-                window = {key: [] if key == "loss" else 0.0 for key in window}
+                window = {key: [] if key == "loss" else 0 for key in window}
             over = args.max_hours is not None and clock >= args.max_hours * 3600, args.max_cost_usd is not None and cost >= args.max_cost_usd
             due = time.perf_counter() - last_save >= args.save_minutes * 60 or bool(args.save_every and step % args.save_every == 0)
             number, hours, dollars, due = team.reduce(stop_signal[0] if stop_signal else 0, *over, due, how="max")  # one rank's word is all ranks'

@@ -1,5 +1,6 @@
 """The arithmetic of cost against published runs, and the memory estimate against what autograd really keeps."""
 
+import inspect
 import math
 import subprocess
 import sys
@@ -141,11 +142,11 @@ def test_published_measurements():
     """34 GB at depth 12 with 32 rows (nanochat, dev/LOG.md), 45.1 GB at depth 8 with 128 rows (autoresearch); 16 rows fit at
     depth 24 on 80 GB and 32 do not (nanochat, dev/LEADERBOARD.md)."""
     for plan, B, measured in ((resolve("jan29", depth=12), 32, 34e9), (resolve("jan29", depth=8, vocab_size=8192), 128, 45.1e9)):
-        estimate = memory_estimate(plan.params, B=B, loss_chunk=None, compiled=True, **sizes_of(plan))
+        estimate = memory_estimate(plan.params, B=B, loss_piece=None, compiled=True, **sizes_of(plan))
         assert estimate.total == pytest.approx(measured, rel=0.05)
     d24 = resolve("jan29", depth=24)
-    for chunk in (None, 1024):
-        assert suggest_device_batch(80e9, 32, d24.params, loss_chunk=chunk, compiled=True, **sizes_of(d24)) == 16
+    for piece in (None, 512 << 20):
+        assert suggest_device_batch(80e9, 32, d24.params, loss_piece=piece, compiled=True, **sizes_of(d24)) == 16
 
 
 def test_a_run_1_step_in_numbers():
@@ -155,7 +156,7 @@ def test_a_run_1_step_in_numbers():
     assert m.weight_copies == 2 * 729_813_504
     assert m.optimizer == pytest.approx(4 * 679_481_856 * (1 + 1 / 1536) + 8 * (50_331_648 + 48) + 4 * 654_311_424)
     assert m.activations == (SAVED_EAGER * 24 + 2) * 16 * 2048 * 1536 * 2
-    assert m.logits == 1024 * 32768 * 14 + 16 * 2048 * 1536 * 2 + 50_331_648 * 4
+    assert m.logits == 512 * 2**20 + 16 * 2048 * 1536 * 2 + 50_331_648 * 4
     assert m.total == m.weights + m.gradients + m.optimizer + m.weight_copies + m.activations + m.logits
 
 
@@ -180,8 +181,17 @@ def test_suggested_batch_divides_fits_and_is_the_largest(power, free):
 D12 = resolve("jan29", depth=12)
 
 
-def test_logits_without_chunks_cost_what_they_weigh():
-    m = memory_estimate({}, B=32, T=2048, n_layer=1, n_embd=64, vocab_size=32768, loss_chunk=None)
+def test_a_piece_of_logits_is_what_the_loss_makes():
+    """losses.py decides the size of a piece, cost.py counts it."""
+    from gpt2course.losses import PIECE_BYTES
+
+    assert inspect.signature(memory_estimate).parameters["loss_piece"].default == PIECE_BYTES["cuda"]
+    few = memory_estimate({}, B=1, T=64, n_layer=1, n_embd=64, vocab_size=512)
+    assert few.logits == 64 * 512 * 2 + 64 * 64 * 2  # less than a piece
+
+
+def test_logits_without_pieces_cost_what_they_weigh():
+    m = memory_estimate({}, B=32, T=2048, n_layer=1, n_embd=64, vocab_size=32768, loss_piece=None)
     assert m.logits == 32 * 2048 * 32768 * 6  # 12.9 GB
     with pytest.raises(UserError, match="muon or adamw"):
         memory_estimate({}, B=1, T=1, n_layer=1, n_embd=1, vocab_size=1, matrix_optimizer="sgd")

@@ -525,3 +525,14 @@ def test_a_signal_ends_training_that_waits_for_its_text(home, corpus, monkeypatc
     assert "stopped at step 9 by signal SIGTERM; a checkpoint is saved, the same command goes on" in capsys.readouterr().out
     monkeypatch.setattr(Batches, "next_rows", real)
     assert curve(train(settings(corpus, name="cut"))) == curve(whole) and same(weights(run), weights(whole))
+
+
+def test_a_line_of_several_steps_does_not_depend_on_where_a_run_was_resumed(home, corpus):
+    """Long runs log every few steps the mean of their losses; one that stops between two lines goes on with the mean."""
+    long = dict(set=sized("steps=1500", "batch_tokens=64", "depth=1"), eval_every=10_000)
+    whole = train(settings(corpus, name="whole", **long))
+    assert [m["step"] for m in read_metrics(whole) if m["kind"] == "train"][:3] == [3, 6, 9]
+    for stop in (100, 701):
+        run = train(settings(corpus, name="cut", stop_after=stop, **long))
+    run = train(settings(corpus, name="cut", **long))
+    assert curve(run) == curve(whole)
