@@ -2,7 +2,7 @@
 
 papermill, the kernel, the supervisor, torchrun, a rank, or everything at once, as when a node goes. Whatever it was, the same command
 goes on, the curve and the weights are those of an undisturbed run to the last bit, and nothing is left running.
-GPT2COURSE_REHEARSAL_KILLS is the number of kills; what 60 gave stands in LOG.md.
+GPT2COURSE_REHEARSAL_KILLS is the number of kills; what 30 and 60 gave stands in LOG.md.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from gpt2course.files import read_json, write_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 ROOT = Path(__file__).parent.parent
-KILLS = int(os.environ.get("GPT2COURSE_REHEARSAL_KILLS", 30))
+KILLS = int(os.environ.get("GPT2COURSE_REHEARSAL_KILLS", 12))
 STEPS = 100 * KILLS
 SIZE = f"depth=2 width=32 head_dim=16 sequence_len=32 vocab_size=300 batch_tokens=512 steps={STEPS} eval_bytes=4000"
 PARAMETERS = dict(profile="8xh100", devices=2, settings=SIZE, save_minutes=0.01, price_per_hour=24, max_hours=2, core_bundle="mini", core_examples=2, seed=3)

@@ -529,7 +529,7 @@ def test_a_signal_ends_training_that_waits_for_its_text(home, corpus, monkeypatc
 
 def test_a_line_of_several_steps_does_not_depend_on_where_a_run_was_resumed(home, corpus):
     """Long runs log every few steps the mean of their losses; one that stops between two lines goes on with the mean."""
-    long = dict(set=sized("steps=1500", "batch_tokens=64", "depth=1"), eval_every=10_000)
+    long = dict(set=sized("steps=1500", "batch_tokens=64", "depth=1"), eval_every=10_000, device_batch=2)
     whole = train(settings(corpus, name="whole", **long))
     assert [m["step"] for m in read_metrics(whole) if m["kind"] == "train"][:3] == [3, 6, 9]
     for stop in (100, 701):
