@@ -74,13 +74,12 @@ def settings(args: Smoke, n: int, peak: float | None, flops_per_token: float | N
 
 def train_argv(args: Smoke, name: str, n: int, sets: tuple[str, ...]) -> list[str]:
     """The command, as that of the large run but for its sizes."""
-    train = ["-m", "gpt2course.train", args.recipe, "--profile", args.profile, "--name", name, "--seed", str(args.seed), "--attention", args.attention, "--no-keep-best",
+    train = ["gpt2course.train", args.recipe, "--profile", args.profile, "--name", name, "--seed", str(args.seed), "--attention", args.attention, "--no-keep-best",
              "--eval-every", "1000000", "--final-eval-bytes", "20000", "--save-minutes", "1000"]  # fmt: skip
     train += ["--fp8"] if args.fp8 else []
     for option in ("corpus", "device_batch"):
         train += [f"--{option.replace('_', '-')}", str(getattr(args, option))] if getattr(args, option) is not None else []
-    ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"] if n > 1 else []
-    return [sys.executable, *ranks, *train, "--set", *sets]
+    return [sys.executable, "-m", *jobs.on_devices(n), *train, "--set", *sets]
 
 
 def watched(argv: list[str], log: Path, seconds: float) -> int | None:

@@ -314,27 +314,6 @@ def test_preflight_finds_what_would_stop_the_run(home, corpus, monkeypatch, caps
     assert "STOP     corpus       it is not here" in capsys.readouterr().out
 
 
-def test_memory_available_is_that_of_the_container(monkeypatch):
-    files = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    8000000 kB\n", "/sys/fs/cgroup/memory.max": "3000000000\n", "/sys/fs/cgroup/memory.current": "1000000000\n",
-             "/sys/fs/cgroup/memory.stat": "anon 5\ninactive_file 400000000\n"}  # fmt: skip
-
-    class Fake:
-        def __init__(self, path):
-            self.path = str(path)
-
-        def read_text(self):
-            if self.path not in files:
-                raise FileNotFoundError
-            return files[self.path]
-
-    monkeypatch.setattr(preflight, "Path", Fake)
-    assert preflight.memory_available() == 2_400_000_000
-    files["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert preflight.memory_available() == 8_000_000 * 1024
-    files.clear()
-    assert preflight.memory_available() is None
-
-
 # ---- processes
 
 
