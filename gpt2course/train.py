@@ -599,7 +599,8 @@ def _train(args: Train, run: Path, plan, corpus, tokenizer, config, device, team
         log.say(f"stopped at step {step} by signal {reason}; a checkpoint is saved, the same command goes on")
         return run
     seen = statistics(merge_states(team.all(loader_state)))
-    log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(seen["epoch"], 4))
+    log.write(kind="done", **progress(), leaderboard_seconds=round(late_clock, 3), epochs=round(seen["epoch"], 4),
+              **({"peak_memory_bytes": torch.cuda.max_memory_allocated(device)} if on_gpu else {}))  # fmt: skip
     log.say(f"read {seen['documents']:,} documents; {seen['cropped_share']:.1%} of their tokens were cropped, {seen['skipped']:,} were empty")
     for line in corpus.train.notes():
         log.say(f"note: training: {line}")
