@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,16 @@ def test_the_profiles_are_those_that_exist():
 def test_every_link_leads_somewhere():
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_parameters_of_make_speedrun_are_those_of_the_runbook(monkeypatch):
+    """The command for a rented node cannot be run here; its parameters are checked as the runbook checks them."""
+    from gpt2course import params
+
+    monkeypatch.setattr(params, "ask", lambda what, request: {})
+    lines = [line for block in BLOCKS for line in block.splitlines() if line.startswith("make speedrun") and "PARAMETERS" in line]
+    assert lines
+    for line in lines:
+        profile, given = re.search(r"PROFILE=(\w+)", line)[1], shlex.split(re.search(r'PARAMETERS="(.*)"', line)[1])
+        assert profile in PROFILES and set(given[::3]) == {"-r"}
+        params.Params.check(profile=profile, **dict(zip(given[1::3], given[2::3])))
