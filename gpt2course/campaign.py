@@ -32,6 +32,7 @@ from gpt2course.recipes import LADDER, resolve, settings_from_text
 
 GRIDS = ("ladder", "ablations", "isoflop", "miniseries")
 TRIES = 2  # of a run that fails
+END = r"all \d+ runs are done|stopped by "  # how a campaign that ended well says so
 EPOCH, EPOCHS = 40_000_000, 4  # tokens of the six development shards at least, and how often a run may read them
 MOST_TOKENS = 75_000_000  # of a run of the ladder
 # What a size means: the corpus; evaluation text while training and at the end; for the plan's forecast the MFU, its device (None: a
@@ -444,18 +445,19 @@ def work(args: Campaign) -> list[dict]:
     argv += ["--set", *args.set] if args.set else []
     with jobs.alone(out):
         record = jobs.living(out, "campaign") or jobs.launch(out, "campaign", argv, jobs.digest(argv))
-    at = record["log_from"]
+    at, over = record["log_from"], False
     while True:
         alive = jobs.living(out, "campaign") is not None
         lines, at = jobs.whole_lines(jobs.paths(out, "campaign")[0], at)
         for line in lines:
-            if not line.startswith("error: "):
+            if not over and not line.startswith("error: "):
                 print(line, flush=True)
+            over = over or bool(re.match(END, line))  # the table that follows is the notebook's to show
         if not alive:
             break
         time.sleep(0.2)
     text = jobs.whole_lines(jobs.paths(out, "campaign")[0], record["log_from"])[0]
-    if not any(re.match(r"all \d+ runs are done|stopped by ", line) for line in text):
+    if not any(re.match(END, line) for line in text):
         raise jobs.failure(out, "campaign", record)
     return read(out / "runs.jsonl")
 
