@@ -43,7 +43,8 @@ def node(tmp_path):
     (tmp_path / "calls").touch()
 
     def start(*args, script="run.sh", **more):
-        return subprocess.Popen(["bash", f"launch/{script}", *args], cwd=tmp_path / "clone", env=env | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        hears = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731  under nohup the tests would hand down their deafness
+        return subprocess.Popen(["bash", f"launch/{script}", *args], cwd=tmp_path / "clone", env=env | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hears)
 
     def run(*args, **more):
         child = start(*args, **more)
