@@ -194,7 +194,7 @@ for text in ("../x", "a/b", "..", ".", "a b", "-rf", "x" * 101, "ä", "a\nb"):
     param(f"name {text!r}"[:40], text, f"parameter name = {files.shown(text)} is not allowed; it must be {files.RUN_NAME_ALLOWED}", "name")
 param("name a number", 1.5, f"parameter name = 1.5 is not allowed; it must be {files.RUN_NAME_ALLOWED}")
 param("profile", "laptob", "parameter profile = 'laptob' is not allowed; it must be one of laptop, 1gpu, 8xh100; did you mean laptop?")
-param("corpus", [1], "parameter corpus = [1] is not allowed; it must be embedded, or the path of a file or folder of parquet, jsonl or txt")
+param("corpus", [1], "parameter corpus = [1] is not allowed; it must be embedded, climbmix, fineweb-edu, or the path of a file or folder of parquet, jsonl or txt")
 param("core_examples", "all", "parameter core_examples = 'all' is not allowed; it must be a whole number from 1 to 1000000")
 param("force_stage", "training", f"parameter force_stage = 'training' is not allowed; it must be one of {', '.join(params.STAGES)}, or None")
 PAIRS = 'text like "steps=100 matrix_lr=0.03": name=value, separated by spaces, without spaces inside'

@@ -53,7 +53,7 @@ def topo(kind=lambda i, j: "NV18", n=8):
     return "\n".join([head, *rows, nic, "", "Legend:", "", "  X    = Self", "  NV#  = Connection traversing a bonded set of # NVLinks", ""])
 
 
-APP = f"{UUID[3]}, 4711, 60210, /home/other/.venv/bin/python3\n"
+APP = f"{UUID[3]}, 4711, 60210, /opt/other/bin/python3\n"
 NO_DRIVER = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.\n"
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.95\n"
 LOST = "Unable to determine the device handle for GPU0: 0000:9B:00.0: Unknown Error\n"
