@@ -1,7 +1,8 @@
 """Work in child processes that outlive the notebook: started, found again, followed, stopped. Lesson 14.
 
-A child runs in a session of its own and writes to its own files; it is known by its pid and the time of its birth, and all that
-comes of it by an environment variable. A stage leaves `runs/<name>/stages/<stage>.json`. Nothing here loads torch.
+A child runs in a session of its own and writes to its own files; it is known by its pid and the time of its birth, and
+all that comes of it by an environment variable. A stage leaves `runs/<name>/stages/<stage>.json`. Nothing here loads
+torch.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import gpt2course
 from gpt2course.files import UserError, home, read_json, run_folder, write_json
+from gpt2course.runlog import read_metrics
 
 EVERY = 15.0  # seconds between two lines of progress; papermill stores every line
 JOB = "GPT2COURSE_JOB"  # environment variable of a stage's processes: <folder of the run>:<stage>
@@ -31,13 +33,14 @@ def stat(pid: int) -> list[str]:
 
 
 def birth(pid: int) -> str | None:
-    """When a living process was born, as text that no other process of the same pid has; None if there is none, or a zombie."""
+    """When a living process was born, as text that no other process of the same pid has; None for none, or a zombie."""
     try:
         if sys.platform == "linux":
             fields = stat(pid)
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-            return None if fields[0] in "ZX" else f"{boot} {fields[19]}"  # field 22 of stat: clock ticks from boot to start
-        out = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout.split()
+            return None if fields[0] in "ZX" else f"{boot} {fields[19]}"  # field 22: clock ticks from boot to start
+        argv = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+        out = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout.split()
         return None if not out or out[0].startswith("Z") else " ".join(out[1:])
     except (OSError, IndexError):
         return None
@@ -86,18 +89,20 @@ def on_devices(n: int) -> list[str]:
 
 
 def family(folder: Path, stage: str = "") -> list[int]:
-    """Every living process of a stage (default: of all stages of a run), in whatever session, whoever its parent is now."""
+    """Every living process of a stage (default: of all stages), in whatever session, whoever its parent is now."""
     mark = f"{JOB}={folder.absolute()}:{stage}"
-    if sys.platform == "linux":
-        found = []
-        for place in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # another user's, or just ended
-                variables = (place / "environ").read_bytes().split(b"\0")
-                if any(v == mark.encode() or not stage and v.startswith(mark.encode()) for v in variables) and stat(int(place.name))[0] not in "ZX":
-                    found.append(int(place.name))
-        return found
-    lines = subprocess.run(["ps", "-axEww", "-o", "pid=,command="], capture_output=True, text=True).stdout.splitlines()  # macOS
-    return [int(line.split()[0]) for line in lines if f"{mark} " in f"{line} " or not stage and mark in line]
+    if sys.platform != "linux":  # macOS
+        argv = ["ps", "-axEww", "-o", "pid=,command="]
+        lines = subprocess.run(argv, capture_output=True, text=True).stdout.splitlines()
+        return [int(line.split()[0]) for line in lines if f"{mark} " in f"{line} " or not stage and mark in line]
+    found, mark = [], mark.encode()
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # another user's, or just ended
+            variables = (place / "environ").read_bytes().split(b"\0")
+            ours = mark in variables if stage else any(v.startswith(mark) for v in variables)
+            if ours and stat(int(place.name))[0] not in "ZX":
+                found.append(int(place.name))
+    return found
 
 
 def end_all(folder: Path, stage: str) -> list[int]:
@@ -105,7 +110,9 @@ def end_all(folder: Path, stage: str) -> list[int]:
     ended, deadline = set(), time.monotonic() + 30
     while others := [pid for pid in family(folder, stage) if pid != os.getpid()]:
         if time.monotonic() > deadline:
-            raise UserError(f"processes {', '.join(map(str, others))} of {folder.name} cannot be killed: the system holds them, as a GPU driver that hangs does; restart the machine")
+            which = f"processes {', '.join(map(str, others))} of {folder.name}"
+            why = "the system holds them, as a GPU driver that hangs does"
+            raise UserError(f"{which} cannot be killed: {why}; restart the machine")
         for pid in others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -115,7 +122,10 @@ def end_all(folder: Path, stage: str) -> list[int]:
 
 
 def end_with_parent() -> None:
-    """From here on the kernel kills this process when its parent ends, however that ends. On Linux; elsewhere `end_all` must find it."""
+    """From here on the kernel kills this process when its parent ends, however that ends.
+
+    On Linux; elsewhere `end_all` must find it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         parent = b""
@@ -126,7 +136,7 @@ def end_with_parent() -> None:
 
 
 def launch(folder: Path, stage: str, argv: list[str], key: str) -> dict:
-    """Start `python -m argv` in a session of its own, writing to the stage's log; returns the record kept in its pid file."""
+    """Start `python -m argv` in a session of its own, writing to the stage's log; returns its record."""
     log, pid_file = paths(folder, stage)
     log.parent.mkdir(parents=True, exist_ok=True)
     earlier = 0.0  # seconds of earlier processes of the same work, so that a resumed run has its whole time
@@ -140,9 +150,17 @@ def launch(folder: Path, stage: str, argv: list[str], key: str) -> dict:
         env = environment() | {JOB: f"{folder.absolute()}:{stage}"}
         if argv[0] == "torch.distributed.run":
             env.setdefault("OMP_NUM_THREADS", "1")  # as torchrun would, which explains it in a page
-        child = subprocess.Popen([sys.executable, "-m", *argv], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=env)
+        child = subprocess.Popen(
+            [sys.executable, "-m", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=env,
+        )
     children[child.pid] = child
-    record = {"pid": child.pid, "birth": birth(child.pid), "started": began, "inputs": key, "log_from": offset, "earlier": earlier}
+    record = {"pid": child.pid, "birth": birth(child.pid), "inputs": key}
+    record |= {"started": began, "log_from": offset, "earlier": earlier}
     write_json(pid_file, record)
     return record
 
@@ -159,17 +177,27 @@ def whole_lines(log: Path, offset: int) -> tuple[list[str], int]:
     return whole.decode("utf-8", "replace").splitlines(), offset + len(whole)
 
 
+def ended(code: int) -> str:
+    """How a process ended, by its exit code, which is the negative number of the signal that killed it."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def last_error(lines: list[str]) -> str | None:
+    """The last line that says an error of ours; torchrun says more after it."""
+    return next((line for line in reversed(lines) if line.startswith("error: ")), None)
+
+
 def failure(folder: Path, stage: str, record: dict) -> UserError:
     """The one error of a child that ended without a result, from the last lines of its log."""
     log = paths(folder, stage)[0]
     lines = [line for line in whole_lines(log, record.get("log_from", 0))[0] if line.strip()]
-    if said := next((line for line in reversed(lines) if line.startswith("error: ")), None):  # torchrun says more after it
+    if said := last_error(lines):
         return UserError(f"stage {stage}: {said.removeprefix('error: ')}")
     code = None
     if child := children.get(record.get("pid")):
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = child.wait(10)  # its threads may take a moment to end
-    how = "ended without a result" if not code else f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+    how = ended(code) if code else "ended without a result"
     how += " (memory may have run out)" if code == -signal.SIGKILL else ""
     return UserError(f"stage {stage} {how}; the last lines of {log}:\n" + "\n".join(lines[-12:]))
 
@@ -180,7 +208,8 @@ def ask(what: str, request: dict):
     done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment())
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no output"]
-        raise UserError(lines[-1].removeprefix("error: ") if lines[-1].startswith("error: ") else "\n".join(lines[-12:]))
+        ours = lines[-1].startswith("error: ")
+        raise UserError(lines[-1].removeprefix("error: ") if ours else "\n".join(lines[-12:]))
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -201,53 +230,70 @@ def stored(folder: Path, stage: str) -> dict | None:
 
 
 def store(folder: Path, stage: str, key: str, result, seconds: float) -> dict:
-    value = {"inputs": key, "seconds": round(seconds, 2), "finished": time.strftime("%Y-%m-%d %H:%M:%S"), "result": result}
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    value = {"inputs": key, "seconds": round(seconds, 2), "finished": now, "result": result}
     write_json(folder / "stages" / f"{stage}.json", value)
     return value
 
 
 def duration(seconds: float) -> str:
     """0.42 -> "0.4 s", 75 -> "1:15", 3725 -> "1:02:05"."""
-    s = max(0, round(seconds))
-    return f"{seconds:.1f} s" if seconds < 59.95 else f"{s // 3600}:{s // 60 % 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    """Every whole line of a run's metrics.jsonl (as train.read_metrics, which would load torch)."""
-    lines = whole_lines(folder / "metrics.jsonl", 0)[0]
-    return [json.loads(line) for line in lines if line.strip()]
+    if seconds < 59.95:
+        return f"{max(0.0, seconds):.1f} s"
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}" if minutes >= 60 else f"{minutes}:{s:02d}"
 
 
 # ---- training: where it stands, followed, stopped
 
 
 def status(name: str) -> dict:
-    """Where a run's training stands, from its files: state (new, running, stopped or finished), pid, step, steps, hours at work
-    in all starts, and the last values."""
+    """Where a run's training stands, from its files.
+
+    state (new, running, stopped or finished), pid, step, steps, hours at work in all starts, and the last values.
+    """
     folder = run_folder(name)
     if not folder.is_dir():
         have = sorted(p.parent.name for p in (home() / "runs").glob("*/config.json"))
-        raise UserError(f"there is no run {name!r} in {home() / 'runs'}; there {'are ' + ', '.join(have) if have else 'is none yet'}")
+        there = f"there are {', '.join(have)}" if have else "there is none yet"
+        raise UserError(f"there is no run {name!r} in {home() / 'runs'}; {there}")
     record, metrics = living(folder, "train"), read_metrics(folder)
     last = {line["kind"]: line for line in metrics}
-    train, done = last.get("train", {}), "done" in last
+    train = last.get("train", {})
     with contextlib.suppress(UserError):
         config = read_json(folder / "config.json")
         train = {"steps": config["plan"]["steps"]} | train
-    state = "running" if record else "finished" if done else "stopped" if metrics or paths(folder, "train")[0].exists() else "new"
-    memory = None
-    if record and sys.platform == "linux":
-        peaks = [0]
-        for pid in family(folder, "train"):
-            with contextlib.suppress(OSError, TypeError):  # just ended
-                peaks.append(int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) * 1024)
-        memory = sum(peaks)
+    if record:
+        state = "running"
+    elif "done" in last:
+        state = "finished"
+    else:
+        state = "stopped" if metrics or paths(folder, "train")[0].exists() else "new"
     hours = 0.0
     with contextlib.suppress(UserError, TypeError, KeyError):
         hours = read_json(folder / "supervisor.json")["seconds"] / 3600
     names = ("step", "steps", "tokens", "seconds", "loss", "tok_per_sec", "mfu", "eta_seconds", "usd")
-    return {"name": name, "state": state, "pid": record["pid"] if record else None, "folder": str(folder), "memory_bytes": memory, "hours": hours,
-            "val_bpb": last.get("eval", {}).get("val_bpb")} | {n: train.get(n) for n in names}  # fmt: skip
+    return {
+        "name": name,
+        "state": state,
+        "pid": record["pid"] if record else None,
+        "folder": str(folder),
+        "memory_bytes": memory(folder) if record else None,
+        "hours": hours,
+        "val_bpb": last.get("eval", {}).get("val_bpb"),
+    } | {n: train.get(n) for n in names}
+
+
+def memory(folder: Path) -> int | None:
+    """The peaks of the memory of a training's processes, added up, in bytes; None where the system does not tell."""
+    if sys.platform != "linux":
+        return None
+    total = 0
+    for pid in family(folder, "train"):
+        with contextlib.suppress(OSError, TypeError):  # just ended
+            text = Path(f"/proc/{pid}/status").read_text()
+            total += int(re.search(r"VmHWM:\s+(\d+)", text)[1]) * 1024
+    return total
 
 
 def describe(s: dict) -> str:
@@ -263,7 +309,10 @@ def describe(s: dict) -> str:
 
 
 def follow(name: str, every: float = EVERY) -> dict:
-    """Print a line about every `every` seconds until the run's training ends; returns its last status. Ctrl-C leaves it at work."""
+    """Print a line about every `every` seconds until the run's training ends; returns its last status.
+
+    Ctrl-C leaves it at work.
+    """
     if not every > 0:
         raise UserError(f"every = {every:g} is not allowed; it must be a number of seconds above 0")
     s, folder = status(name), run_folder(name)
@@ -275,7 +324,7 @@ def follow(name: str, every: float = EVERY) -> dict:
             alive = living(folder, "train") is not None
             lines, at = whole_lines(paths(folder, "train")[0], at)
             for line in lines:
-                if not re.match(r"step [\d,]+/|error: ", line):  # steps are told below, from the metrics; errors are raised
+                if not re.match(r"step [\d,]+/|error: ", line):  # steps are told below, by the metrics; errors raised
                     print(line, flush=True)
                     said = time.monotonic()
             if alive and time.monotonic() - said >= every:
@@ -284,7 +333,8 @@ def follow(name: str, every: float = EVERY) -> dict:
                 if s["step"] is None:
                     print(f"getting ready, {since}", flush=True)
                 elif s["step"] == s["steps"]:
-                    print(f"all {s['steps']:,} steps are done; now the evaluation on all validation text, {since}", flush=True)
+                    what = "now the evaluation on all validation text"
+                    print(f"all {s['steps']:,} steps are done; {what}, {since}", flush=True)
                 else:
                     print(describe(s), flush=True)
                 said = time.monotonic()
@@ -292,7 +342,11 @@ def follow(name: str, every: float = EVERY) -> dict:
                 break
             time.sleep(0.2)
     except KeyboardInterrupt:
-        print(f"\ntraining goes on in process {record['pid']}. Run this again to follow it; to stop it with a checkpoint: python -m gpt2course.speedrun stop {name}", flush=True)
+        print(
+            f"\ntraining goes on in process {record['pid']}. Run this again to follow it; "
+            f"to stop it with a checkpoint: python -m gpt2course.speedrun stop {name}",
+            flush=True,
+        )
         raise
     s = status(name)
     if s["step"] is not None:
@@ -301,7 +355,7 @@ def follow(name: str, every: float = EVERY) -> dict:
 
 
 def stop(name: str, now: bool = False, wait: float = 300.0) -> bool:
-    """Ask a run's training to save a checkpoint and end (SIGTERM), or with `now` kill it; returns whether it has ended."""
+    """Ask a run's training to save a checkpoint and end (SIGTERM), or with `now` kill it; returns whether it ended."""
     if not wait >= 0:
         raise UserError(f"wait = {wait:g} is not allowed; it must be a number of seconds from 0")
     status(name)  # names the runs if there is none of this name
@@ -315,13 +369,18 @@ def stop(name: str, now: bool = False, wait: float = 300.0) -> bool:
     else:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(record["pid"], signal.SIGTERM)
-    print(f"asked process {record['pid']} to {'end at once' if now else 'save a checkpoint and end, which it does after its step'}", flush=True)
+    what = "end at once" if now else "save a checkpoint and end, which it does after its step"
+    print(f"asked process {record['pid']} to {what}", flush=True)
     deadline = time.monotonic() + wait
     while living(folder, "train") and time.monotonic() < deadline:
         time.sleep(0.1)
     if living(folder, "train"):
-        print(f"it has not ended within {wait:g} s; `python -m gpt2course.speedrun stop {name} --now` kills it, and what came after the last checkpoint is lost")
+        kill = f"`python -m gpt2course.speedrun stop {name} --now` kills it"
+        print(f"it has not ended within {wait:g} s; {kill}, and what came after the last checkpoint is lost")
         return False
     s = status(name)
-    print(f"run {name} is {s['state']}" + (f" at step {s['step']:,} of {s['steps']:,}; the runbook, run again, goes on with it" if s["state"] == "stopped" and s["step"] else ""))
+    where = ""
+    if s["state"] == "stopped" and s["step"]:
+        where = f" at step {s['step']:,} of {s['steps']:,}; the runbook, run again, goes on with it"
+    print(f"run {name} is {s['state']}{where}")
     return True

@@ -13,6 +13,7 @@ from gpt2course.jobs import ask
 
 STAGES = ("preflight", "data", "tokenizer", "smoke", "train", "evaluate", "core", "samples", "export", "report")
 NOTHING = ("", "none", "null")
+CORPUS_ALLOWED = "embedded, climbmix, fineweb-edu, or the path of a file or folder of parquet, jsonl or txt"
 
 
 def _refuse(name: str, value, allowed: str):
@@ -29,8 +30,10 @@ def _text(name: str, value, pattern: str = r"\S.*", allowed: str = "text") -> st
 
 
 def _number(name: str, value, low: float, high: float, whole: bool = False):
-    """A number from `low` to `high`, given as such or as text ("04", "1e-4", "1_000"), read exactly; bool is no number."""
-    allowed = f"a {'whole ' * whole}number from {low} to {high}" + ", written without commas" * (isinstance(value, str) and "," in value)
+    """A number from `low` to `high`, given as such or as text ("04", "1e-4", "1_000"), read exactly; no bool."""
+    allowed = f"a {'whole ' * whole}number from {low} to {high}"
+    if isinstance(value, str) and "," in value:
+        allowed += ", written without commas"
     number = Decimal("nan")
     if isinstance(value, (str, int, float)):  # str(True) is no number
         with contextlib.suppress(InvalidOperation, ValueError):  # ValueError: an int of too many digits
@@ -49,7 +52,7 @@ def _flag(name: str, value) -> bool:
 
 
 def _settings(value) -> str:
-    """Recipe settings as "name=value name=value", their form checked; names and values are checked by recipes.resolve."""
+    """Recipe settings as "name=value name=value", their form checked; recipes.resolve checks names and values."""
     allowed = 'text like "steps=100 matrix_lr=0.03": name=value, separated by spaces, without spaces inside'
     pairs = value.split() if isinstance(value, str) else _refuse("settings", value, allowed)
     names = [pair.split("=", 1)[0] for pair in pairs if re.fullmatch(r"[a-z]\w*=\S+", pair)]
@@ -60,7 +63,10 @@ def _settings(value) -> str:
 
 @dataclass(frozen=True)
 class Params:
-    """The parameters of the runbook, checked. `Params.check` takes what papermill really passes: numbers as text, "None", "true"."""
+    """The parameters of the runbook, checked.
+
+    `Params.check` takes what papermill really passes: numbers as text, "None", "true".
+    """
 
     profile: str = "laptop"  # sizes for a machine: laptop, 1gpu or 8xh100
     name: str | None = None  # name of the run; default: <recipe>-d<depth>
@@ -68,7 +74,7 @@ class Params:
     depth: int | None = None  # layers; default: the profile's
     corpus: str | None = None  # embedded, climbmix, fineweb-edu, or a path; default: the profile's
     seed: int = 42  # of the initial weights
-    devices: int | None = None  # processes that train together, a GPU each; default: 1, and with 8xh100 all GPUs that can share the batch
+    devices: int | None = None  # processes, a GPU each; default: 1, and with 8xh100 all GPUs that can share the batch
     device_batch: int | None = None  # rows of T tokens in one forward pass; default: the profile's
     fp8: bool = False  # matrix products of the blocks in 8 bits, on an H100 and newer
     price_per_hour: float | None = None  # of the machine, in dollars
@@ -81,17 +87,21 @@ class Params:
     core_examples: int | None = None  # at most so many examples a task (a quick, biased look); default: all
     settings: str = ""  # recipe settings, as name=value name=value
     force_stage: str | None = None  # do this stage again
-    resolved: dict = field(default_factory=dict, repr=False, compare=False)  # what recipes.py makes of them, see resolve()
+    resolved: dict = field(default_factory=dict, repr=False, compare=False)  # what recipes.py makes of them
 
     @classmethod
     def check(cls, **given) -> "Params":
-        """Parameters as papermill passes them, coerced and checked; a UserError names the parameter, the value and what is allowed."""
+        """Parameters as papermill passes them, coerced and checked.
+
+        A UserError names the parameter, the value and what is allowed.
+        """
         known = [f.name for f in dataclasses.fields(cls) if f.name != "resolved"]
         for name in given:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-                raise UserError(f"parameter {name} does not exist; {hint} (a variable of your own? Restart the kernel, or `del {name}`)")
+                own = f"(a variable of your own? Restart the kernel, or `del {name}`)"
+                raise UserError(f"parameter {name} does not exist; {hint} {own}")
         default = {f.name: f.default for f in dataclasses.fields(cls)}
         value = {}
         for name in known:
@@ -103,7 +113,7 @@ class Params:
             "name": lambda n, v: _text(n, v, RUN_NAME, RUN_NAME_ALLOWED),
             "recipe": lambda n, v: _text(n, v),
             "depth": lambda n, v: _number(n, v, 1, 128, whole=True),
-            "corpus": lambda n, v: _text(n, v, allowed="embedded, climbmix, fineweb-edu, or the path of a file or folder of parquet, jsonl or txt"),
+            "corpus": lambda n, v: _text(n, v, allowed=CORPUS_ALLOWED),
             "seed": lambda n, v: _number(n, v, 0, 2**63 - 1, whole=True),
             "devices": lambda n, v: _number(n, v, 1, 1024, whole=True),
             "device_batch": lambda n, v: _number(n, v, 1, 1_000_000, whole=True),
@@ -122,22 +132,27 @@ class Params:
         value |= {name: rules[name](name, v) for name, v in value.items() if v is not None}
         params = cls(**value)
         if params.max_cost_usd is not None and params.price_per_hour is None:
-            raise UserError(f"parameter max_cost_usd = {params.max_cost_usd:g} needs price_per_hour, the price of the machine in dollars")
+            what = f"parameter max_cost_usd = {params.max_cost_usd:g}"
+            raise UserError(f"{what} needs price_per_hour, the price of the machine in dollars")
         if params.depth is not None and "depth" in [pair.split("=")[0] for pair in params.settings.split()]:
-            raise UserError(f"parameter depth = {params.depth} and settings = {params.settings!r} both set the depth; give it once")
+            both = f"parameter depth = {params.depth} and settings = {params.settings!r}"
+            raise UserError(f"{both} both set the depth; give it once")
         return dataclasses.replace(params, resolved=ask("resolve", params.request()))
 
     @classmethod
     def from_namespace(cls, namespace: dict) -> "Params":
         """`check` on the notebook's own variables, `globals()`, before anything else is defined.
 
-        papermill only warns of a `-p` name that does not exist, and defines it. So a plain value (text, number, list, ...) under a
-        name that is no parameter is refused. IPython's own names, underscores, modules, functions and objects are passed over.
+        papermill only warns of a `-p` name that does not exist, and defines it. So a plain value (text, number, list)
+        under a name that is no parameter is refused. IPython's own names, underscores, modules, functions and objects
+        are passed over.
         """
-        shell = namespace.get("get_ipython")
-        hidden = {"In", "Out", "exit", "quit", "open"} | set(getattr(shell(), "user_ns_hidden", ()) if callable(shell) else ())
+        hidden = {"In", "Out", "exit", "quit", "open"}
+        if callable(shell := namespace.get("get_ipython")):
+            hidden |= set(getattr(shell(), "user_ns_hidden", ()))
         plain = (str, int, float, complex, list, tuple, dict, set, types.NoneType)
-        return cls.check(**{n: v for n, v in namespace.items() if not n.startswith("_") and n not in hidden and isinstance(v, plain)})
+        own = {n: v for n, v in namespace.items() if not n.startswith("_") and n not in hidden}
+        return cls.check(**{n: v for n, v in own.items() if isinstance(v, plain)})
 
     def __str__(self) -> str:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "resolved"}
@@ -146,4 +161,5 @@ class Params:
     def request(self) -> dict:
         """What decides the plan."""
         changes = self.settings.split() + ([] if self.depth is None else [f"depth={self.depth}"])
-        return {"profile": self.profile, "recipe": self.recipe, "changes": sorted(changes), "devices": self.devices, "device_batch": self.device_batch}
+        given = {name: getattr(self, name) for name in ("profile", "recipe", "devices", "device_batch")}
+        return given | {"changes": sorted(changes)}

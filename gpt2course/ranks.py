@@ -1,8 +1,8 @@
 """Ranks: the processes that train one model together, one for each GPU. Lesson 11 builds on them.
 
-`torchrun --standalone --nproc_per_node=8 -m gpt2course.train ...` starts eight processes of the same command; without torchrun
-there is one. This file owns what they say to each other outside the optimizer. Every rank makes the same calls in the same
-order. Rank 0 alone prints and writes.
+`torchrun --standalone --nproc_per_node=8 -m gpt2course.train ...` starts eight processes of the same command; without
+torchrun there is one. This file owns what they say to each other outside the optimizer. Every rank makes the same calls
+in the same order. Rank 0 alone prints and writes.
 """
 
 import datetime
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from gpt2course.files import UserError
 from gpt2course.jobs import end_with_parent
 
-TIMEOUT = datetime.timedelta(minutes=10)  # for one call; a rank that dies is noticed by torchrun at once, which ends the others
+TIMEOUT = datetime.timedelta(minutes=10)  # for one call; torchrun notices a rank that dies at once, and ends the others
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Ranks:
         """The sum (or, how="max", the largest) of each number over all ranks."""
         if self.world == 1:
             return list(values)
-        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+        on_gpu = dist.get_backend() == "nccl"
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         x = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(x, op=dist.ReduceOp.MAX if how == "max" else dist.ReduceOp.SUM)
         return x.tolist()
@@ -53,7 +54,7 @@ class Ranks:
         return found
 
     def from_first(self, make: Callable):
-        """What make() returns on rank 0, which alone calls it; an error of it ends every rank, and rank 0 alone says why."""
+        """What make() returns on rank 0, which alone calls it; its error ends every rank, and rank 0 alone says why."""
         if self.world == 1:
             return make()
         value, error = None, None
@@ -83,13 +84,15 @@ def join(device_type: str) -> Ranks:
         return Ranks()
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise UserError(f"WORLD_SIZE is {world} but {missing[0]} is not set; start several processes with: torchrun --standalone --nproc_per_node={world} -m gpt2course.train ...")
+        how = f"torchrun --standalone --nproc_per_node={world} -m gpt2course.train ..."
+        raise UserError(f"WORLD_SIZE is {world} but {missing[0]} is not set; start several processes with: {how}")
     if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun: when that is killed, no rank stays behind on its GPU
         end_with_parent()
     if device_type == "cuda":
         local, have = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= have:
-            raise UserError(f"there are more processes than GPUs: process {local} of this machine, which has {have}; use --nproc_per_node={have}")
+            which = f"process {local} of this machine, which has {have}"
+            raise UserError(f"there are more processes than GPUs: {which}; use --nproc_per_node={have}")
         torch.cuda.set_device(local)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
@@ -97,7 +100,9 @@ def join(device_type: str) -> Ranks:
 
 
 def part() -> None:
-    """Leave the group of processes, as all must do before they end: its threads, still at work when Python goes, would abort the
-    process (github.com/pytorch/pytorch/issues/190489)."""
+    """Leave the group of processes, as all must do before they end.
+
+    Its threads, still at work when Python goes, would abort the process (github.com/pytorch/pytorch/issues/190489).
+    """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

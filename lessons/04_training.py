@@ -463,8 +463,8 @@ lab.compare(torch.tensor(by_hand), torch.tensor(ours["loss"][:40]), atol=2e-3)
 # longer finite. (`team` is for several GPUs, lesson 11; `cast_once` and `eight` save time on a GPU, lesson 12.)
 
 # %%
-source = inspect.getsource(train._train)
-print(source[source.index("            lr, momentum, decay =") : source.index("            step += 1")])
+print(inspect.getsource(train.Trainer.take_step))
+print(inspect.getsource(train.Trainer.forward_backward))
 
 # %% [markdown]
 # Checkpoints of the package are written under a temporary name first and carry checksums. If the newest is damaged, the one

@@ -83,7 +83,7 @@ def w(made, tmp_path, monkeypatch):
     def reached(*_):
         raise AssertionError("nothing was refused: the training begins")
 
-    monkeypatch.setattr(train, "_train", reached)
+    monkeypatch.setattr(train, "Trainer", reached)
     return SimpleNamespace(home=home, tmp=tmp, run=home / "runs" / "toy", corpus=str(tmp / "toy.jsonl"), env=lambda value: monkeypatch.setenv("GPT2COURSE_HOME", value),
                            step=home / "runs" / "toy" / "checkpoints" / "step_00000003", patch=monkeypatch.setattr)  # fmt: skip
 

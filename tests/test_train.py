@@ -18,13 +18,14 @@ import torch
 
 from gpt2course import checkpoint
 from gpt2course.batches import Batches, Prefetch
+from gpt2course.checkpoint import best_step
 from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte
 from gpt2course.files import UserError
 from gpt2course.model import GPT
 from gpt2course.optim import MuonAdamW
 from gpt2course.tokenizer import Tokenizer
-from gpt2course.train import Train, best_step, only_process, read_metrics, train
+from gpt2course.train import Train, only_process, read_metrics, train
 
 SIZE = ("depth=2", "width=32", "head_dim=16", "sequence_len=32", "vocab_size=300", "batch_tokens=256", "steps=24", "eval_bytes=2000")
 
