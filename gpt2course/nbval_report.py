@@ -1,11 +1,14 @@
 """A pytest plugin for the grader: what nbval found of each cell, as lines of JSON, and no waiting for a dead kernel.
 
-`pytest -p gpt2course.nbval_report --nbval-lax --cells-report cells.jsonl x.ipynb` writes {"cell": 3, "outcome": "passed", "xfail": false}
-as a cell ends, then {"cell": 3, "ename": ..., "evalue": ..., "problem": ...} if it failed. After a time-out or a dead kernel nothing that
-the rest of the notebook does means anything, so the run ends there; a cell without a line was not judged.
+    pytest -p gpt2course.nbval_report --nbval-lax --cells-report cells.jsonl x.ipynb
+
+writes {"cell": 3, "outcome": "passed", "xfail": false} as a cell ends, then {"cell": 3, "ename": ..., "evalue": ...,
+"problem": ...} if it failed. After a time-out or a dead kernel nothing that the rest of the notebook does means
+anything, so the run ends there; a cell without a line was not judged.
 """
 
 import json
+import math
 import time
 from queue import Empty
 
@@ -25,14 +28,14 @@ def pytest_configure(config):
 
     def get_message(self, stream, timeout=None):
         """In slices of a second, so that a kernel that is gone is noticed at once and not after the time-out."""
-        end = time.monotonic() + (timeout or 0)
+        end = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                return whole(self, stream, timeout=1 if timeout is None else max(0.0, min(1.0, end - time.monotonic())))
+                return whole(self, stream, timeout=max(0.0, min(1.0, end - time.monotonic())))
             except Empty:
                 if not self.is_alive():
                     raise RuntimeError("the kernel died") from None
-                if timeout is not None and time.monotonic() >= end:
+                if time.monotonic() >= end:
                     raise
 
     RunningKernel.get_message = get_message
@@ -53,7 +56,12 @@ def pytest_exception_interact(node, call, report):
     error = next((o for o in node.test_outputs or [] if o.output_type == "error"), {})
     over, kernel = node.parent.timed_out, node.parent.kernel
     dead = kernel is None or not kernel.is_alive()
-    problem = "timeout" if over else "dead" if dead else "error" if error else "differs"
+    if over:
+        problem = "timeout"
+    elif dead:
+        problem = "dead"
+    else:
+        problem = "error" if error else "differs"
     _write(node.nodeid, problem=problem, ename=str(error.get("ename", "")), evalue=str(error.get("evalue", ""))[:2000])
     if over or dead:
         node.session.shouldstop = "the kernel hangs or is dead"

@@ -2,9 +2,9 @@
 
     python -m gpt2course.smoke record --profile 8xh100
 
-Depth 12 and some hundred steps take a few minutes on a node of eight, compilation and all; the loss, the speed and each GPU's own
-time must lie in bands that are stated. The corpus and the tokenizer are the large run's, so what is made here is not made again.
-Exit code 1 says: not on this machine. Everything stands in runs/<name>/smoke.json.
+Depth 12 and some hundred steps take a few minutes on a node of eight, compilation and all; the loss, the speed and each
+GPU's own time must lie in bands that are stated. The corpus and the tokenizer are the large run's, so what is made here
+is not made again. Exit code 1 says: not on this machine. Everything stands in runs/<name>/smoke.json.
 """
 
 import contextlib
@@ -29,11 +29,12 @@ from gpt2course.files import UserError, command, home, read_json, write_json
 from gpt2course.preflight import GPUS, Finding, ok, stop, warning
 
 RECORD = Path(__file__).parent.parent / "results" / "2026-11-23_smoke" / "runs.jsonl"
-LAPTOP = ("depth=2", "width=64", "head_dim=32", "sequence_len=128", "vocab_size=512", "batch_tokens=1024", "steps=120", "eval_bytes=20000")
+LAPTOP = ("depth=2", "width=64", "head_dim=32", "sequence_len=128", "vocab_size=512", "batch_tokens=1024", "steps=120",
+          "eval_bytes=20000")  # fmt: skip
 NODE = ("depth=12", "steps=300", "eval_bytes=1000000")  # all else as in the large run
 OWN = ("depth", "steps", "ratio", "eval_bytes")  # settings of the large run that mean nothing to the small one
 SECONDS = 240.0  # of training at most: fewer steps where a GPU is expected to be slower than that
-MFU = 0.41  # of depth 12 in bfloat16 on H100, as published (nanochat, dev/LOG.md, 12 January 2026); this course has measured none yet
+MFU = 0.41  # of depth 12 in bfloat16 on H100, by nanochat's dev/LOG.md of 12 January 2026; not yet measured here
 SLOW, TOO_SLOW = 0.8, 0.5  # shares of that which bring a warning, and a STOP
 UNEVEN, TOO_UNEVEN = 1.07, 1.25  # the slowest GPU's own time over the median: a warning, and a STOP
 SPREADS, LEAST = 8.0, 0.05  # half width of a recorded band: standard deviations over seeds, and nats
@@ -45,14 +46,15 @@ LOWEST = 0.5  # bits per byte that no model of this size reaches on text that it
 
 @dataclass
 class Smoke:
-    """Train a small model as the large run would be trained, and judge loss, speed and the evenness of the GPUs; exit code 1 if the machine is not fit.
+    """Train a small model as the large run would be trained, and judge loss, speed and the evenness of the GPUs; exit
+    code 1 if the machine is not fit.
 
     Example: python -m gpt2course.smoke record --profile 8xh100
     """
 
     recipe: tyro.conf.Positional[str] = "jan29"  # of the large run
     profile: str = "laptop"  # laptop, 1gpu or 8xh100
-    set: tuple[str, ...] = ()  # settings of the large run, as name=value; depth, ratio and steps are the smoke run's own
+    set: tuple[str, ...] = ()  # settings of the large run, as name=value; not depth, ratio, steps: they are its own
     corpus: str | None = None  # default: the profile's
     seed: int = 42
     gpus: int | None = None  # processes; default: a GPU each, as many as the profile is made for
@@ -62,37 +64,49 @@ class Smoke:
     minutes: float = 20.0  # given up after so long, data and tokenizer included
 
 
-def settings(args: Smoke, n: int, peak: float | None, flops_per_token: float | None = None, batch: int = 2**19) -> tuple[str, ...]:
+def settings(
+    args: Smoke, n: int, peak: float | None, flops_per_token: float | None = None, batch: int = 2**19
+) -> tuple[str, ...]:
     """Settings of the small run. flops_per_token and batch are its own; without a peak the number of steps stays."""
-    if args.profile == "laptop":
-        return (*(s for s in args.set if s.split("=")[0] not in {x.split("=")[0] for x in LAPTOP}), *LAPTOP)
-    own = dict(pair.split("=") for pair in NODE)
-    if peak and flops_per_token:
-        own["steps"] = str(max(40, min(int(own["steps"]), int(SECONDS * n * peak * MFU / (flops_per_token * batch)))))
-    return (*(s for s in args.set if s.split("=")[0] not in OWN), *(f"{k}={v}" for k, v in own.items()))
+    laptop = args.profile == "laptop"
+    own = dict(pair.split("=") for pair in (LAPTOP if laptop else NODE))
+    dropped = own if laptop else OWN
+    if peak and flops_per_token and not laptop:
+        steps = int(SECONDS * n * peak * MFU / (flops_per_token * batch))
+        own["steps"] = str(max(40, min(int(own["steps"]), steps)))
+    kept = [setting for setting in args.set if setting.split("=")[0] not in dropped]
+    return (*kept, *(f"{name}={value}" for name, value in own.items()))
 
 
 def train_argv(args: Smoke, name: str, n: int, sets: tuple[str, ...]) -> list[str]:
     """The command, as that of the large run but for its sizes."""
-    train = ["gpt2course.train", args.recipe, "--profile", args.profile, "--name", name, "--seed", str(args.seed), "--attention", args.attention, "--no-keep-best",
-             "--eval-every", "1000000", "--final-eval-bytes", "20000", "--save-minutes", "1000"]  # fmt: skip
-    train += ["--fp8"] if args.fp8 else []
-    for option in ("corpus", "device_batch"):
-        train += [f"--{option.replace('_', '-')}", str(getattr(args, option))] if getattr(args, option) is not None else []
+    train = ["gpt2course.train", args.recipe, "--profile", args.profile, "--name", name, "--seed", str(args.seed)]
+    train += ["--attention", args.attention, "--no-keep-best", "--save-minutes", "1000"]
+    train += ["--eval-every", "1000000", "--final-eval-bytes", "20000"]
+    if args.fp8:
+        train += ["--fp8"]
+    if args.corpus is not None:
+        train += ["--corpus", args.corpus]
+    if args.device_batch is not None:
+        train += ["--device-batch", str(args.device_batch)]
     return [sys.executable, "-m", *jobs.on_devices(n), *train, "--set", *sets]
 
 
 def watched(argv: list[str], log: Path, seconds: float) -> int | None:
-    """Run a command in a session of its own, its output to `log`; its exit code, None if it was ended after `seconds`. Ctrl-C ends it too."""
+    """Run a command in a session of its own, its output to `log`; its exit code, None if it was ended after `seconds`.
+
+    Ctrl-C ends it too.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=jobs.environment())
+        streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": subprocess.STDOUT}
+        child = subprocess.Popen(argv, **streams, start_new_session=True, env=jobs.environment())
     try:
         return child.wait(seconds)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        for number, wait in ((signal.SIGTERM, 60), (signal.SIGKILL, 10)):  # torchrun needs the first to end its processes
+        for number, wait in ((signal.SIGTERM, 60), (signal.SIGKILL, 10)):  # torchrun ends its processes on the first
             if child.poll() is None:
                 with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                     os.killpg(child.pid, number)
@@ -103,7 +117,8 @@ def watched(argv: list[str], log: Path, seconds: float) -> int | None:
 
 
 def unigram(corpus: str, tokenizer_folder: Path, size: int = 1_000_000) -> tuple[float, float]:
-    """(nats, bytes) of a token of the first `size` bytes of the corpus, for a model that knows how frequent tokens are and nothing else."""
+    """(nats, bytes) of a token, of the first `size` bytes of the corpus; nats: of a model that knows only how frequent
+    each token is."""
     from gpt2course.data import load_corpus
     from gpt2course.tokenizer import Tokenizer
 
@@ -120,24 +135,28 @@ def unigram(corpus: str, tokenizer_folder: Path, size: int = 1_000_000) -> tuple
 
 def same_as(config: dict, sets) -> list:
     """What two runs must share for their losses to be comparable."""
-    return [config["plan"]["recipe"]["name"], sorted(sets), config["corpus"], config["val_sha256"], config["tokenizer_sha256"], config["dtype"], config["fp8"]]
+    names = ("corpus", "val_sha256", "tokenizer_sha256", "dtype", "fp8")
+    return [config["plan"]["recipe"]["name"], sorted(sets), *(config[name] for name in names)]
 
 
 def recorded(key: list) -> list[dict]:
     """The recorded runs of this key, one for each seed."""
-    rows = [json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()] if RECORD.is_file() else []
+    if not RECORD.is_file():
+        return []
+    rows = [json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if row["same"] == key]
 
 
 def band(losses: list[float], frequencies: tuple[float, float]) -> tuple[float, float, str]:
-    """(low, high, why) for the loss of the last steps: about recorded runs of three seeds or more, else from first principles."""
+    """(low, high, why) for the loss of the last steps: about three recorded seeds or more, else by first principles."""
     if len(losses) >= 3:
         half = max(LEAST, SPREADS * statistics.stdev(losses) * math.sqrt(1 + 1 / len(losses)))
         middle = statistics.mean(losses)
-        return middle - half, middle + half, f"{len(losses)} recorded seeds, mean {middle:.3f}, plus and minus {half:.3f}"
+        why = f"{len(losses)} recorded seeds, mean {middle:.3f}, plus and minus {half:.3f}"
+        return middle - half, middle + half, why
     nats, size = frequencies
-    why = f"no recorded runs, so first principles: below {nats:.3f}, what the frequencies of tokens alone give, and above {LOWEST} bits per byte"
-    return LOWEST * size * math.log(2), nats, why
+    why = f"below {nats:.3f}, what the frequencies of tokens alone give, and above {LOWEST} bits per byte"
+    return LOWEST * size * math.log(2), nats, f"no recorded runs, so first principles: {why}"
 
 
 # ---- the verdict
@@ -148,25 +167,31 @@ def judge_loss(losses: list[float], vocab_size: int, low: float, high: float, wh
     part = max(1, len(losses) // 10)
     last, early = statistics.mean(losses[-part:]), statistics.mean(losses[part : 2 * part] or losses[:1])
     text = f"{last:.3f} in the last {part} steps, {losses[0]:.3f} in the first; allowed {low:.3f} to {high:.3f} ({why})"
+    begin, mend = math.log(vocab_size), "compare on another machine before paying for this one"
     if not all(map(math.isfinite, losses)) or not low <= last <= high:
-        return stop("loss", f"{text}: the arithmetic of this machine, the installation or the data are wrong; compare on another machine before paying for this one")
-    if losses[0] > math.log(vocab_size) + 0.5 or early - last < 0.02 * early:
-        return stop("loss", f"{text}: it should begin near {math.log(vocab_size):.2f} and fall from {early:.3f}; compare on another machine before paying for this one")
+        wrong = "the arithmetic of this machine, the installation or the data are wrong"
+        return stop("loss", f"{text}: {wrong}; {mend}")
+    if losses[0] > begin + 0.5 or early - last < 0.02 * early:
+        return stop("loss", f"{text}: it should begin near {begin:.2f} and fall from {early:.3f}; {mend}")
     return ok("loss", text)
 
 
 def judge_speed(tokens_per_second: float, flops_per_token: float, n: int, device: str, peak: float | None) -> Finding:
     """The rate of the later steps, against the share of the peak that is expected."""
+    rate = f"{tokens_per_second:,.0f} tokens/s"
     if peak is None:
-        return ok("speed", f"{tokens_per_second:,.0f} tokens/s; not judged, since the peak of {device} is unknown")
+        return ok("speed", f"{rate}; not judged, since the peak of {device} is unknown")
     expected = MFU * n * peak / flops_per_token
     share = tokens_per_second / expected
-    text = f"{tokens_per_second:,.0f} tokens/s on {n} x {device}, {share:.0%} of the expected {expected:,.0f} ({MFU:.0%} of the peak)"
+    text = f"{rate} on {n} x {device}, {share:.0%} of the expected {expected:,.0f} ({MFU:.0%} of the peak)"
     if share * MFU > 1:
-        return stop("speed", f"{text}: more than the hardware can do, so the clock or the device's name is wrong; look at nvidia-smi, take another machine")
+        wrong = "more than the hardware can do, so the clock or the device's name is wrong"
+        mend = "look at nvidia-smi, take another machine"
+        return stop("speed", f"{text}: {wrong}; {mend}")
     if share < SLOW:
         level = stop if share < TOO_SLOW else warning
-        return level("speed", f"{text}: this machine, or its attention kernel, is slow; see `python -m gpt2course.preflight` for both, and ask for another machine")
+        mend = "see `python -m gpt2course.preflight` for both, and ask for another machine"
+        return level("speed", f"{text}: this machine, or its attention kernel, is slow; {mend}")
     return ok("speed", text)
 
 
@@ -175,34 +200,41 @@ def judge_ranks(seconds: list[float], n: int, on_gpu: bool) -> list[Finding]:
     if n < 2:
         return []
     if len(seconds) != n:
-        return [warning("evenness", f"training told the time of {len(seconds)} of {n} processes; nothing is known of the others: update this clone with git pull")]
+        told = f"training told the time of {len(seconds)} of {n} processes"
+        return [warning("evenness", f"{told}; nothing is known of the others: update this clone with git pull")]
     middle, worst = statistics.median(seconds), max(range(n), key=lambda i: seconds[i])
     ratio = seconds[worst] / middle
     text = f"process {worst} needs {1000 * seconds[worst]:.1f} ms for its share of a step, {ratio:.2f} times the median"
     if ratio <= UNEVEN:
         return [ok("evenness", text)]
     level = stop if ratio > TOO_UNEVEN and on_gpu else warning  # on a CPU processes compete for cores
-    return [level("evenness", f"{text}, and all wait for it: GPU {worst} is slower than the others; ask for another machine")]
+    text += f", and all wait for it: GPU {worst} is slower than the others"
+    return [level("evenness", f"{text}; ask for another machine")]
 
 
 def judge(run: Path, sets, n: int) -> dict:
     """Findings and numbers of a finished run, from its files."""
     config, lines = read_json(run / "config.json", "run configuration"), jobs.read_metrics(run)
+    plan, machine, key = config["plan"], config["machine"], same_as(config, sets)
+    on_gpu = machine["type"] == "cuda"
+    peak = peak_flops(machine["device"]) if on_gpu else None
     steps = [line for line in lines if line["kind"] == "train"]
-    plan, device = config["plan"], config["machine"]["device"]
-    key, late = same_as(config, sets), steps[len(steps) // 2 :]
-    seeds = recorded(key)
-    low, high, why = band([row["loss"] for row in seeds], unigram(config["corpus"], run / "tokenizer") if len(seeds) < 3 else (0.0, 0.0))
-    losses, peak = [line["loss"] for line in steps], peak_flops(device) if config["machine"]["type"] == "cuda" else None
+    losses, late = [line["loss"] for line in steps], steps[len(steps) // 2 :]
     speed = statistics.median(line["tok_per_sec"] for line in late)
     own = [statistics.median(times) for times in zip(*(line.get("rank_seconds", []) for line in late))]
-    findings = [judge_loss(losses, plan["model"]["vocab_size"], low, high, why), judge_speed(speed, plan["flops_per_token"], n, device, peak)]
-    findings += judge_ranks(own, n, config["machine"]["type"] == "cuda")
+    seeds = [row["loss"] for row in recorded(key)]
+    frequencies = unigram(config["corpus"], run / "tokenizer") if len(seeds) < 3 else (0.0, 0.0)  # takes seconds
+    low, high, why = band(seeds, frequencies)
+    findings = [judge_loss(losses, plan["model"]["vocab_size"], low, high, why)]
+    findings += [judge_speed(speed, plan["flops_per_token"], n, machine["device"], peak)]
+    findings += judge_ranks(own, n, on_gpu)
+    evaluations = [line for line in lines if line["kind"] == "eval"]
     part = max(1, len(losses) // 10)
     return {
-        "findings": findings, "same": key, "loss": statistics.mean(losses[-part:]), "first_loss": losses[0], "band": [low, high, why], "tok_per_sec": speed, "rank_seconds": own,
-        "val_bpb": next((line["val_bpb"] for line in reversed(lines) if line["kind"] == "eval"), None), "steps": len(losses), "seed": config["seed"], "seconds": steps[-1]["seconds"],
-        "machine": config["machine"], "commit": config["commit"],
+        "findings": findings, "same": key, "loss": statistics.mean(losses[-part:]), "first_loss": losses[0],
+        "band": [low, high, why], "tok_per_sec": speed, "rank_seconds": own,
+        "val_bpb": evaluations[-1]["val_bpb"] if evaluations else None, "steps": len(losses), "seed": config["seed"],
+        "seconds": steps[-1]["seconds"], "machine": machine, "commit": config["commit"],
     }  # fmt: skip
 
 
@@ -211,9 +243,12 @@ def processes(args: Smoke) -> tuple[int, float | None]:
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    n = max(1, min(there, GPUS.get(args.profile, 1))) if args.gpus is None else args.gpus
+    n = args.gpus
+    if n is None:
+        n = max(1, min(there, GPUS.get(args.profile, 1)))
     if n < 1 or 0 < there < n:
-        raise UserError(f"gpus = {n} is not allowed; it must be from 1 to the number of GPUs of this machine, which is {there}")
+        allowed = f"it must be from 1 to the number of GPUs of this machine, which is {there}"
+        raise UserError(f"gpus = {n} is not allowed; {allowed}")
     return n, peak_flops(torch.cuda.get_device_name()) if there else None
 
 
@@ -223,7 +258,8 @@ def smoke(args: Smoke) -> dict:
 
     n, peak = processes(args)
     sets = settings(args, n, None)
-    plan = do_resolve({"profile": args.profile, "recipe": args.recipe, "changes": sets})["plan"]  # and so everything is checked that will be trained
+    request = {"profile": args.profile, "recipe": args.recipe, "changes": sets}
+    plan = do_resolve(request)["plan"]  # and so everything is checked that will be trained
     sets = settings(args, n, peak, plan["flops_per_token"], plan["batch_tokens"])
     name = f"smoke-{args.profile}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     run, log = home() / "runs" / name, home() / "runs" / f"{name}.log"
@@ -232,14 +268,19 @@ def smoke(args: Smoke) -> dict:
     began = time.monotonic()
     code = watched(argv, log, 60 * args.minutes)
     took = time.monotonic() - began
-    lines = [line for line in jobs.whole_lines(log, 0)[0] if line.strip()]
     if code == 0:
         result = judge(run, sets, n)
     else:
-        said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "no output")
-        how = f"was not done after {args.minutes:g} minutes; its last line: {said}" if code is None else f"ended with exit code {code}: {said}"
-        result = {"findings": [stop("run", f"training {how}; {log} has all of it: mend what it says, or ask for another machine")], "same": None}
-    result |= {"verdict": "STOP" if any(level == "STOP" for level, _, _ in result["findings"]) else "ok", "took": round(took, 1), "processes": n, "command": argv[1:]}
+        lines = [line for line in jobs.whole_lines(log, 0)[0] if line.strip()]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        said = (errors or lines or ["no output"])[-1]
+        how = f"ended with exit code {code}: {said}"
+        if code is None:
+            how = f"was not done after {args.minutes:g} minutes; its last line: {said}"
+        text = f"training {how}; {log} has all of it: mend what it says, or ask for another machine"
+        result = {"findings": [stop("run", text)], "same": None}
+    verdict = "STOP" if any(level == "STOP" for level, _, _ in result["findings"]) else "ok"
+    result |= {"verdict": verdict, "took": round(took, 1), "processes": n, "command": argv[1:]}
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / "smoke.json", result)
     with contextlib.suppress(FileNotFoundError):
@@ -252,9 +293,10 @@ def main(args: Smoke) -> None:
     result = smoke(args)
     for level, what, text in result["findings"]:
         print(f"{level:8} {what:9} {text}")
-    fit = "this machine is fit for the large run" if result["verdict"] == "ok" else "do not start the large run on this machine as it is"
-    print(f"{result['verdict']}: {fit}; {jobs.duration(result['took'])}, {result['folder']}/smoke.json")
-    sys.exit(0 if result["verdict"] == "ok" else 1)
+    fit = result["verdict"] == "ok"
+    text = "this machine is fit for the large run" if fit else "do not start the large run on this machine as it is"
+    print(f"{result['verdict']}: {text}; {jobs.duration(result['took'])}, {result['folder']}/smoke.json")
+    sys.exit(0 if fit else 1)
 
 
 if __name__ == "__main__":

@@ -384,6 +384,31 @@ def test_a_machine_without_a_gpu_may_rehearse_a_large_profile(course_home, corpu
     assert by_what(request(corpus, profile="8xh100"))["gpus"][0] == "STOP"
 
 
+def test_the_machine_of_a_profile_is_reckoned_before_it_is_rented(course_home, monkeypatch):
+    monkeypatch.setattr(p, "ask", lambda *argv: (127, "nvidia-smi: No such file or directory"))
+    monkeypatch.setattr(p, "pci_gpus", lambda: 0)
+    monkeypatch.setattr(p, "reach", lambda url, token=None: None)
+
+    def look(profile, *changes, **given):
+        found = p.do_preflight(p.request_of(p.Preflight("jan29", profile, changes, price_per_hour=24.0, **given)))["findings"]
+        return {what: (level, text) for level, what, text in found}
+
+    eight = look("8xh100", max_cost_usd=60.0)
+    said = r"about 3.04 h of training at 50% of the peak of 8 H100, which this profile is made for \(none is seen here\), 3.\d\d h with all else \(minutes: .*\); a projection"
+    assert eight["time"][0] == "ok" and re.fullmatch(said, eight["time"][1]), eight["time"]
+    assert re.fullmatch(r"about \$8\d.\d\d at \$24 an hour of that machine, of it \$7[23].\d\d for training", eight["cost"][1])
+    assert eight["limits"][0] == "warning" and re.match("max_cost_usd = 60, and training needs about 7[45].*: it would stop with a checkpoint near step 13,...", eight["limits"][1])
+    there = "on an H100, and none is seen here: 79.6 GB free, training needs about 58.2 GB at a device batch of 16; the largest that fits is 16"
+    assert eight["memory there"] == ("ok", there)
+    one = look("1gpu")
+    assert "at 40% of the peak of 1 H100, which" in one["time"][1] and one["memory there"][0] == "ok" and "limits" not in one
+    level, text = look("8xh100", device_batch=32)["memory there"]  # not this machine, so no STOP
+    assert level == "warning" and text.endswith("take a device batch of 16, which fits: --device-batch 16")
+    level, text = look("8xh100", "depth=60", "width=7680")["memory there"]
+    assert level == "warning" and text.endswith("; choose a smaller depth or device batch")
+    assert not {"time", "limits", "memory there"} & set(look("laptop", "steps=3", "eval_bytes=1000", max_hours=0.001))
+
+
 def test_shards_that_the_run_fetches_itself_are_no_stop(course_home, monkeypatch):
     assert by_what(request("climbmix"))["corpus"][0] == "STOP"  # nobody says that they will come
     plan = resolve("record", depth=24)
