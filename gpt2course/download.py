@@ -1,13 +1,14 @@
-"""Files from the web: resumed, checked, and either whole or not there. Lesson 02 uses it for shards, lesson 10 for CORE.
+"""Files from the web: resumed, checked, and either whole or not there. Lesson 02 uses it for shards, 10 for CORE.
 
-`fetch(url, path)` gathers bytes in `path.part` and renames it when all of it has arrived and is what it should be. Run again
-after any end, a kill too, it goes on where it was: it asks for the rest ("Range"), on condition that the file has not changed
-since ("If-Range" with the server's ETag or date; RFC 9110, sections 13 and 14). `path.part.json` remembers what that was.
+`fetch(url, path)` gathers bytes in `path.part` and renames it when all of it has arrived and is what it should be. Run
+again after any end, a kill too, it goes on where it was: it asks for the rest ("Range"), on condition that the file has
+not changed since ("If-Range" with the server's ETag or date; RFC 9110, sections 13 and 14). `path.part.json` remembers
+what that was.
 
 Where no hash is known beforehand, that of the first download is kept beside the file, as `sha256sum -c` reads it
 (`path.sha256`), and every later look at the file, or later download of it, must agree with it.
 
-`piece` gives some bytes of a file alone, with what the server says of the whole: the footer of a parquet shard, for example.
+`piece` gives some bytes of a file alone, with what the server says of the whole: the footer of a parquet shard, say.
 
 `GPT2COURSE_MIRROR=https://mirror.example/some/prefix` stands in for the scheme and host of every address.
 """
@@ -44,11 +45,12 @@ TIMEOUT = 30.0  # seconds without a byte
 LONGEST_WAIT = 600.0  # seconds; a server that wants more is asked again by a person
 CHUNK = 1 << 20
 
-Progress = Callable[[int, int | None, float, float | None], None]  # bytes done, of (None: unknown), bytes/s, seconds left
+# bytes done, of (None: unknown), bytes/s, seconds left
+Progress = Callable[[int, int | None, float, float | None], None]
 
 
 class Again(Exception):
-    """An attempt failed in a way that may pass; `wait` is what the server asks for, in seconds, or None; `code` is HTTP's."""
+    """An attempt failed in a way that may pass; `wait`: seconds that the server asks for, or None; `code`: HTTP's."""
 
     def __init__(self, reason: str, wait: float | None = None, code: int | None = None):
         super().__init__(reason)
@@ -56,7 +58,7 @@ class Again(Exception):
 
 
 def mirrored(url: str, mirror: str = MIRROR) -> str:
-    """The address to ask: `url`, or the same path and query at the mirror that the environment variable `mirror` names."""
+    """The address to ask: `url`, or the same path and query at the mirror that the variable `mirror` names."""
     base = os.environ.get(mirror, "").strip().rstrip("/")
     if base and not re.match(r"https?://[^/]", base):
         raise UserError(f"{mirror} = {base!r} is not allowed; it must begin with http:// or https:// and name a host")
@@ -65,25 +67,33 @@ def mirrored(url: str, mirror: str = MIRROR) -> str:
 
 
 def progress_line(name: str) -> Progress:
-    """A progress that rewrites one line of a terminal, or prints a line every 15 seconds and at the end to anything else."""
+    """A progress that rewrites one line of a terminal; to anything else it prints a line every 15 s and at the end."""
     said, tty = time.monotonic(), sys.stdout.isatty()
+    every = 0.5 if tty else EVERY
 
     def progress(done, total, speed, left):
         nonlocal said
-        now = time.monotonic()
-        if now - said < (0.5 if tty else EVERY) and done != total:
+        now, over = time.monotonic(), done == total
+        if now - said < every and not over:
             return
         said = now
-        text = f"{name}: {done / 1e6:,.1f}" + (f" of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})" if total else " MB")
-        text += f"  {speed / 1e6:.1f} MB/s" + (f"  left {duration(left)}" if left is not None else "")
-        print(f"\r{text}\033[K" if tty else text, end="" if tty and done != total else "\n", flush=True)
+        text = f"{name}: {done / 1e6:,.1f}"
+        text += f" of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})" if total else " MB"
+        text += f"  {speed / 1e6:.1f} MB/s"
+        if left is not None:
+            text += f"  left {duration(left)}"
+        if tty:
+            print(f"\r{text}\033[K", end="\n" if over else "", flush=True)
+        else:
+            print(text, flush=True)
 
     return progress
 
 
 class SameHost(urllib.request.HTTPRedirectHandler):
-    """Redirects are followed, but a token goes only to the host it was meant for. `linked` keeps the headers of the first answer
-    that tells of the file behind it (X-Linked-Size, X-Linked-ETag: Hugging Face, whose ETag of a large file is its sha256)."""
+    """Redirects are followed, but a token goes only to the host it was meant for. `linked` keeps the headers of the
+    first answer that tells of the file behind it (X-Linked-Size, X-Linked-ETag: Hugging Face, whose ETag of a large
+    file is its sha256)."""
 
     linked: dict = {}
 
@@ -120,22 +130,28 @@ def is_open(f, path: Path) -> bool:
         return False
 
 
+def lock(f, name: str, told: bool = False) -> bool:
+    """Lock an open file against other processes. If one has it, say so, unless that was told, and wait for it.
+    Returns whether it has now been told."""
+    if fcntl:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    print(f"{name} is being downloaded by another process; waiting for it", flush=True)
+                told = True
+                fcntl.flock(f, fcntl.LOCK_EX)
+    return told
+
+
 @contextlib.contextmanager
 def held(part: Path):
     """Open `part` for appending, by one process at a time: others wait here. An empty one is not left behind."""
     told = False
     while True:
         f = open(part, "ab", buffering=0)  # unbuffered: its size is what has been stored
-        if fcntl:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told:
-                    print(f"{part.name} is being downloaded by another process; waiting for it", flush=True)
-                told = True
-                fcntl.flock(f, fcntl.LOCK_EX)
-            except OSError:
-                pass  # some network file systems have no locks
+        told = lock(f, part.name, told)
         if is_open(f, part):
             break
         f.close()  # the other has finished and renamed it
@@ -149,12 +165,13 @@ def held(part: Path):
 
 
 def ask(url: str, headers: dict, token: str | None, mend: str):
-    """(the answer to one request for plain bytes, what a redirect said of the file); Again or UserError for any but a success."""
+    """(the answer to one request for plain bytes, what a redirect said of the file). Errors: Again or UserError."""
     headers = {"User-Agent": "gpt2course", "Accept-Encoding": "identity"} | headers
-    headers |= {"Authorization": f"Bearer {token}"} if token else {}
-    redirects = SameHost()
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    request, redirects = urllib.request.Request(url, headers=headers), SameHost()
     try:
-        response = urllib.request.build_opener(redirects).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        response = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as e:
         e.close()
         answer = f"HTTP {e.code} {' '.join(str(e.reason).split())}"
@@ -162,49 +179,54 @@ def ask(url: str, headers: dict, token: str | None, mend: str):
             raise Again(answer, retry_after(e.headers), e.code) from None
         rights = "; it may need a token with the right to read it" if e.code in (401, 403) else ""
         raise UserError(f"{url} answers {answer}{rights}; {mend}") from None
-    wrong = f"answers HTTP {response.status} {response.reason}" if response.status not in (200, 206) else None
-    if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
-        wrong = f"sends {coding}-compressed bytes, must send plain ones"
-    if wrong:
-        response.close()
-        raise UserError(f"{url} {wrong}; {mend}")
-    return response, redirects.linked
+    coding = response.headers.get("Content-Encoding", "identity")
+    if response.status in (200, 206) and coding == "identity":
+        return response, redirects.linked
+    response.close()
+    if coding != "identity":
+        raise UserError(f"{url} sends {coding}-compressed bytes, must send plain ones; {mend}")
+    raise UserError(f"{url} answers HTTP {response.status} {response.reason}; {mend}")
 
 
 def attempt(url: str, f, memory: Path, size: int | None, token: str | None, mend: str, report) -> bool:
-    """One request: append to `f` what it still lacks. Returns whether earlier bytes were kept. Raises Again or UserError."""
+    """One request: append to `f` what it still lacks; returns whether earlier bytes were kept. Errors: as `ask`."""
     have = os.fstat(f.fileno()).st_size
     known = {}
     with contextlib.suppress(UserError):
         known = read_json(memory) if have else {}
     if not isinstance(known, dict) or known.get("url") != url or not known.get("validator"):
-        f.truncate(have := 0)  # nothing says that the bytes belong to this file
+        f.truncate(0)  # nothing says that the bytes belong to this file
+        have = 0
     elif have == known.get("total"):
         return True
+    the_rest = {"Range": f"bytes={have}-", "If-Range": known["validator"]} if have else {}
     try:
-        response, _ = ask(url, {"Range": f"bytes={have}-", "If-Range": known["validator"]} if have else {}, token, mend)
+        response, _ = ask(url, the_rest, token, mend)
     except Again as e:
         if e.code != 416:
             raise
         f.truncate(0)
         raise Again("the file at the server is shorter than what is here; from the start") from None
     with response:
-        stated, total = response.headers.get("Content-Length"), None
+        version = validator(response.headers)
         if response.status == 206:
             m = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
             total = int(m[2]) if m else None
-            if not m or int(m[1]) != have or total != known.get("total") or validator(response.headers) != known.get("validator"):
+            as_before = total == known.get("total") and version == known.get("validator")
+            if not m or int(m[1]) != have or not as_before:
                 f.truncate(0)
                 raise Again("the file at the server has changed; from the start")
         else:
-            f.truncate(have := 0)  # changed, or a server that always sends all
+            f.truncate(0)  # changed, or a server that always sends all
+            have = 0
+            stated = response.headers.get("Content-Length")
             total = int(stated) if stated and stated.isdigit() else size
         if size is not None and total != size:
             f.truncate(0)
             raise UserError(f"{url} has {total:,} bytes, must have {size:,}; {mend}")
         if total is None and not response.chunked:
             raise UserError(f"{url} does not say how long it is, so nobody can tell when it is whole; {mend}")
-        write_json(memory, {"url": url, "validator": validator(response.headers), "total": total})
+        write_json(memory, {"url": url, "validator": version, "total": total})
         kept = have > 0
         while total is None or have < total:
             chunk = response.read1(CHUNK if total is None else min(CHUNK, total - have))
@@ -220,14 +242,22 @@ def attempt(url: str, f, memory: Path, size: int | None, token: str | None, mend
     return kept
 
 
+def keep_hash(path: Path, sha256: str) -> None:
+    """Keep the hash of a file beside it."""
+    with atomic_file(f"{path}.sha256") as f:
+        f.write(f"{sha256}  {path.name}\n")
+
+
 def recorded(path: Path) -> str | None:
     """The hash kept beside a file at its first download."""
-    record = Path(f"{path}.sha256")
-    if not record.exists():
+    file = Path(f"{path}.sha256")
+    if not file.exists():
         return None
-    words = record.read_text(encoding="utf-8", errors="replace").split()
+    words = file.read_text(encoding="utf-8", errors="replace").split()
     if not words or not re.fullmatch("[0-9a-f]{64}", words[0]):
-        raise UserError(f"{record} must begin with a sha256 of 64 hex digits; delete it, and that of the file as it is is kept")
+        raise UserError(
+            f"{file} must begin with a sha256 of 64 hex digits; delete it, and that of the file as it is is kept"
+        )
     return words[0]
 
 
@@ -245,18 +275,18 @@ def accept(file: Path, path: Path, sha256: str | None, size: int | None, check) 
                 check(file)
         except UserError as e:
             return f"is not what is wanted: {e}"
-        with atomic_file(f"{path}.sha256") as f:
-            f.write(f"{found}  {path.name}\n")
+        keep_hash(path, found)
     return None
 
 
 def address(url: str, path, mirror: str, token: str | None) -> tuple[str, str | None, str]:
     """(the address to ask for `url`, the token to send along, what mends a failure for the file meant for `path`)."""
-    secret, asked = os.environ.get(token, "").strip() if token else None, mirrored(url, mirror)
+    asked = mirrored(url, mirror)
     if not re.match(r"https?://[^/]", asked):
         raise UserError(f"address {url!r} is not allowed; it must begin with http:// or https://")
     if asked != url:
         return asked, None, f"mend or unset {mirror}, or put the file at {path}"
+    secret = os.environ.get(token, "").strip() if token else None
     return asked, secret, f"set {mirror} to a mirror, or put the file at {path}"
 
 
@@ -275,19 +305,26 @@ def passing(e: Exception, url: str, mend: str) -> Again:
 def pause(name: str, url: str, problem: Again, failed: int, mend: str, sleep) -> None:
     """Wait before the next attempt, after `failed` in a row; UserError if there is to be none."""
     if failed == TRIES:
-        raise UserError(f"{url}: {problem}; given up after {TRIES} attempts, what has arrived is kept: run the same again later, or {mend}")
-    wait = problem.wait if problem.wait is not None else min(60.0, 2.0 ** (failed - 1)) * random.uniform(0.5, 1.0)
+        raise UserError(
+            f"{url}: {problem}; given up after {TRIES} attempts, "
+            f"what has arrived is kept: run the same again later, or {mend}"
+        )
+    wait = problem.wait
+    if wait is None:
+        wait = min(60.0, 2.0 ** (failed - 1)) * random.uniform(0.5, 1.0)
     if wait > LONGEST_WAIT:
         raise UserError(f"{url}: {problem} and asks to wait {duration(wait)}: run the same again then, or {mend}")
     print(f"{name}: {problem}; attempt {failed + 1} of {TRIES} in {wait:.1f} s", flush=True)
     sleep(wait)
 
 
-def piece(url: str, path, first: int, last: int, *, mirror: str = MIRROR, token: str | None = None, sleep=time.sleep) -> tuple[bytes, int, str | None] | None:
-    """(bytes `first` to `last` of the file of `url`, its size, its sha256 where the server says so); None from a server that sends
-    no pieces. `path` is where the file is to be, for messages. Tries again and fails as `fetch` does."""
+def piece(
+    url: str, path, first: int, last: int, *, mirror: str = MIRROR, token: str | None = None, sleep=time.sleep
+) -> tuple[bytes, int, str | None] | None:
+    """(bytes `first` to `last` of the file of `url`, its size, its sha256 where the server says so); None from a server
+    that sends no pieces. `path` is where the file is to be, for messages. Tries again and fails as `fetch` does."""
     asked, secret, mend = address(url, path, mirror, token)
-    failed = 0
+    length, failed = last + 1 - first, 0
     while True:
         try:
             response, linked = ask(asked, {"Range": f"bytes={first}-{last}"}, secret, mend)
@@ -298,13 +335,14 @@ def piece(url: str, path, first: int, last: int, *, mirror: str = MIRROR, token:
                 m = re.fullmatch(rf"bytes {first}-{last}/(\d+)", said)
                 if not m or int(m[1]) <= last:
                     raise UserError(f"{asked} sends {said!r} for bytes {first:,} to {last:,} of the file; {mend}")
-                if (stated := linked.get("X-Linked-Size", m[1])) != m[1]:
-                    raise UserError(f"{asked} has {int(m[1]):,} bytes, must have {stated} as it says itself; {mend}")
-                data = response.read(last + 1 - first)
-            if len(data) == last + 1 - first:
+                size, stated = int(m[1]), linked.get("X-Linked-Size", m[1])
+                if stated != m[1]:
+                    raise UserError(f"{asked} has {size:,} bytes, must have {stated} as it says itself; {mend}")
+                data = response.read(length)
+            if len(data) == length:
                 found = re.fullmatch('"([0-9a-f]{64})"', linked.get("X-Linked-ETag", ""))
-                return data, int(m[1]), found and found[1]
-            problem = Again(f"the connection ended at {len(data):,} of {last + 1 - first:,} bytes")
+                return data, size, found[1] if found else None
+            problem = Again(f"the connection ended at {len(data):,} of {length:,} bytes")
         except (Again, OSError, http.client.HTTPException) as e:
             if getattr(e, "code", None) == 416:
                 raise UserError(f"{asked} is empty, or shorter than it was a moment ago; {mend}") from None
@@ -314,16 +352,25 @@ def piece(url: str, path, first: int, last: int, *, mirror: str = MIRROR, token:
 
 
 def fetch(
-    url: str, path, *, sha256: str | None = None, size: int | None = None, check: Callable[[Path], None] | None = None,
-    mirror: str = MIRROR, token: str | None = None, progress: Progress | None = None, sleep: Callable[[float], None] = time.sleep,
-) -> Path:  # fmt: skip
-    """The file of `url` at `path`, downloaded unless it is there already; afterwards it is whole and checked, or not there.
+    url: str,
+    path,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    check: Callable[[Path], None] | None = None,
+    mirror: str = MIRROR,
+    token: str | None = None,
+    progress: Progress | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Path:
+    """The file of `url` at `path`, downloaded unless it is there; afterwards it is whole and checked, or not there.
 
-    Args: sha256 (hex) and size (bytes) where they are known; check(file) raises UserError for bytes that are not what is wanted,
-    and is asked where no hash is known yet; mirror and token name environment variables, of which the token's goes to the host
-    of `url` alone, not to a mirror; progress as `Progress`, default a line now and then; sleep waits between attempts.
-    A failure that may pass (HTTP 408, 425, 429, 5xx; a broken, silent or refused connection) is said in a line and tried again,
-    after a wait that doubles, or the one the server asks for, at most TRIES times without coming further.
+    Args: sha256 (hex) and size (bytes) where they are known; check(file) raises UserError for bytes that are not what
+    is wanted, and is asked where no hash is known yet; mirror and token name environment variables, of which the
+    token's goes to the host of `url` alone, not to a mirror; progress as `Progress`, default a line now and then;
+    sleep waits between attempts. A failure that may pass (HTTP 408, 425, 429, 5xx; a broken, silent or refused
+    connection) is said in a line and tried again, after a wait that doubles, or the one the server asks for, at most
+    TRIES times without coming further.
     Errors: UserError for any other answer, for wrong bytes (which are deleted), for no room (what has arrived is kept).
     """
     path, part = Path(path), Path(f"{path}.part")
@@ -348,13 +395,15 @@ def fetch(
 
         def report(done: int, total: int | None) -> None:
             speed = max(0, done - at_first) / max(time.monotonic() - began, 1e-6)
-            progress(done, total, speed, (total - done) / speed if total is not None and speed else None)
+            left = (total - done) / speed if total is not None and speed else None
+            progress(done, total, speed, left)
 
         while True:
             try:
                 kept = attempt(asked, f, memory, size, secret, mend, report)
                 os.fsync(f.fileno())
-                if (wrong := accept(part, path, sha256, size, check)) is None:
+                wrong = accept(part, path, sha256, size, check)
+                if wrong is None:
                     os.replace(part, path)
                     memory.unlink(missing_ok=True)
                     fsync_dir(path.parent)

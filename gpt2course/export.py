@@ -78,8 +78,10 @@ def verify(folder) -> dict:
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in NEEDED:
         path = folder / name
-        if not path.is_file() or sha256(path) != sums.get(name):
-            raise UserError(f"{path} is {'not what ' + SUMS + ' says, so it is damaged or was changed' if path.is_file() else 'missing'}; {AGAIN}")
+        if not path.is_file():
+            raise UserError(f"{path} is missing; {AGAIN}")
+        if sha256(path) != sums.get(name):
+            raise UserError(f"{path} is not what {SUMS} says, so it is damaged or was changed; {AGAIN}")
     return config
 
 

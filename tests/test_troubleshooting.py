@@ -26,25 +26,65 @@ SELF = (  # refusals that say all there is to say: a value, what is allowed, and
 )  # fmt: skip
 
 
-def template(node) -> str | None:
-    """A string as the code writes it, with … for what varies; None for what is no string."""
+def no_name(name: str) -> None:
+    return None
+
+
+def template(node, text_of=no_name) -> str | None:
+    """A string as the code writes it, with … for what varies; ``text_of`` a name gives the text that it stands for, or None."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.Name):
+        return text_of(node.id)
     if isinstance(node, ast.JoinedStr):
-        return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        return "".join(part.value if isinstance(part, ast.Constant) else template(part.value, text_of) or "…" for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = template(node.left), template(node.right)
+        left, right = template(node.left, text_of), template(node.right, text_of)
         return None if left is None and right is None else (left or "…") + (right or "…")
     return None
+
+
+class Names:
+    """The texts of a function's names, or of a module's, at each line: a message may be put together from them."""
+
+    def __init__(self, tree: ast.AST, outer=no_name):
+        self.set_at, self.outer = {}, outer
+        for node in sorted((n for n in ast.walk(tree) if isinstance(n, ast.Assign)), key=lambda n: n.lineno):
+            target, value = node.targets[0], node.value
+            pairs = zip(target.elts, value.elts) if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) else [(target, value)]
+            for name, each in pairs:
+                if isinstance(name, ast.Name):
+                    self.set_at.setdefault(name.id, []).append((node.lineno, template(each, self.before(node.lineno))))
+
+    def before(self, line: int):
+        """The text of a name where it was set last above the line."""
+
+        def text_of(name: str) -> str | None:
+            above = [text for at, text in self.set_at.get(name, ()) if at < line]
+            return above[-1] if above else self.outer(name)
+
+        return text_of
+
+
+@functools.cache
+def parsed(path: Path) -> tuple[tuple[ast.AST, str | None], ...]:
+    """(node, its template) of every node of a Python file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    shared = Names(ast.Module([n for n in tree.body if isinstance(n, ast.Assign)], [])).before(10**6)
+    out = {node: template(node, shared) for node in ast.walk(tree)}
+    for function in ast.walk(tree):  # an inner function after the one around it
+        if isinstance(function, ast.FunctionDef):
+            names = Names(function, shared)
+            out |= {node: template(node, names.before(node.lineno)) for node in ast.walk(function) if hasattr(node, "lineno")}
+    return tuple(out.items())
 
 
 @functools.cache
 def strings(path: Path) -> tuple[str, ...]:
     """All strings of a file: of Python the templates of its constants and f-strings, of anything else its lines."""
-    text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
-        return tuple(text.splitlines())
-    return tuple(t for node in ast.walk(ast.parse(text)) if (t := template(node)) is not None)
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    return tuple(t for node, t in parsed(path) if t is not None and not isinstance(node, ast.Name))
 
 
 FILES = (*sorted((ROOT / "gpt2course").rglob("*.py")), *sorted((ROOT / "tools").glob("*.py")), ROOT / "Makefile", *sorted((ROOT / "launch").glob("*.sh")))
@@ -87,9 +127,11 @@ def refusals() -> list[tuple[str, str]]:
     """(module, template) of every UserError and STOP of the modules of a run."""
     out = []
     for name in RUN:
-        for node in ast.walk(ast.parse((ROOT / "gpt2course" / f"{name}.py").read_text(encoding="utf-8"))):
+        found = parsed(ROOT / "gpt2course" / f"{name}.py")
+        said = {node: t for node, t in found}
+        for node, _ in found:
             called = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
-            if called in ("UserError", "stop") and node.args and (t := template(node.args[-1])) and fragments(t):
+            if called in ("UserError", "stop") and node.args and (t := said[node.args[-1]]) and fragments(t):
                 out.append((name, t))
     return out
 
