@@ -25,7 +25,8 @@ PEAKS = (
     ("h200", 989e12, "NVIDIA H200 data sheet, SXM: 1,979 TFLOP/s sparse"),
     ("h100 nvl", 835.5e12, "NVIDIA H100 NVL product brief: 1,671 TFLOP/s sparse"),
     ("h100 pcie", 756e12, "NVIDIA H100 data sheet, PCIe: 1,513 TFLOP/s sparse"),
-    ("h100", 989e12, "NVIDIA H100 data sheet, SXM: 1,979 TFLOP/s sparse; the peak behind the published 50.0 % MFU of Run 1"),
+    ("h100", 989e12, "NVIDIA H100 data sheet, SXM: 1,979 TFLOP/s sparse; "
+                     "the peak behind the published 50.0 % MFU of Run 1"),
     ("a100", 312e12, "NVIDIA A100 data sheet: 312 TFLOP/s"),
     ("l40s", 362e12, "NVIDIA L40S data sheet: 362 TFLOP/s, 733 sparse"),
     ("l4", 121e12, "NVIDIA L4 data sheet: 242 TFLOP/s sparse"),
@@ -36,7 +37,7 @@ PEAKS = (
     ("rtx 4090", 165.2e12, "NVIDIA Ada architecture paper: 165.2 TFLOP/s"),
     ("rtx 3090", 71e12, "NVIDIA GA102 architecture paper: 71 TFLOP/s"),
     ("mi300x", 1307.4e12, "AMD Instinct MI300X data sheet: 1,307.4 TFLOP/s"),
-)
+)  # fmt: skip
 # Other chips that share these names: slower laptop, power-limited and export versions, and slices of a GPU.
 OTHER_CHIPS = {"laptop", "max", "mig", "ti", "d"}
 
@@ -44,16 +45,19 @@ OTHER_CHIPS = {"laptop", "max", "mig", "ti", "d"}
 def chip(device_name: str) -> tuple[str, float, str] | None:
     """The entry of PEAKS that a device's name fits, None where there is none (every CPU).
 
-    Whole words are compared, so "NVIDIA A10" is not an A100; versions with another peak under the same name are unknown.
+    Whole words are compared, so "NVIDIA A10" is not an A100; versions with another peak under the same name are
+    unknown.
     """
     words = set(re.findall(r"[a-z0-9]+", device_name.lower()))
-    return None if words & OTHER_CHIPS else next((entry for entry in PEAKS if set(entry[0].split()) <= words), None)
+    if words & OTHER_CHIPS:
+        return None
+    return next((entry for entry in PEAKS if set(entry[0].split()) <= words), None)
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Peak dense bfloat16 FLOP/s of one device by the name its driver gives, None where it is unknown. Sources stand in PEAKS."""
+    """Peak dense bfloat16 FLOP/s of one device by the name its driver gives, None where it is unknown."""
     found = chip(device_name)
-    return found and found[1]
+    return None if found is None else found[1]
 
 
 def _positive(**values) -> None:
@@ -65,8 +69,9 @@ def _positive(**values) -> None:
 def mfu(flops_per_token: float, tokens_per_second: float, n_devices: int, peak: float | None) -> float | None:
     """Model FLOPs utilisation (PaLM, arXiv 2204.02311): the share of the peak that the model's own arithmetic uses.
 
-    flops_per_token: training FLOPs, forward and backward; tokens_per_second over all devices; peak: FLOP/s of one device.
-    None where the peak is unknown. Recomputed activations do not count as useful, so this is not hardware utilisation.
+    flops_per_token: training FLOPs, forward and backward; tokens_per_second over all devices; peak: FLOP/s of one
+    device. None where the peak is unknown. Recomputed activations do not count as useful, so this is not hardware
+    utilisation.
     """
     if peak is None:
         return None
@@ -89,12 +94,14 @@ def dollars(hours: float, price_per_hour: float) -> float:
     return hours * price_per_hour
 
 
-# Tensors of (B, T, C) that one layer keeps for the backward pass. Counted by hand in model.py, and by autograd's own hooks
-# in the tests: the residual, the inputs and outputs of the two norms (4), q and k before the QK-norm (2), q, k and v after
-# it (3), the attention output (1), 4C values before and after the squaring (8), a value embedding on half of the layers.
+# Tensors of (B, T, C) that one layer keeps for the backward pass. Counted by hand in model.py, and by autograd's own
+# hooks in the tests: the residual, the inputs and outputs of the two norms (4), q and k before the QK-norm (2), q, k
+# and v after it (3), the attention output (1), 4C values before and after the squaring (8), a value embedding on half
+# of the layers.
 SAVED_EAGER = 19.5
-# torch.compile recomputes cheap ones instead of keeping them. This number is fitted to two published measurements, 34 GB for
-# depth 12 with 32 rows (nanochat, dev/LOG.md, 12 January 2026) and 45.1 GB for depth 8 with 128 rows (karpathy/autoresearch).
+# torch.compile recomputes cheap ones instead of keeping them. This number is fitted to two published measurements,
+# 34 GB for depth 12 with 32 rows (nanochat, dev/LOG.md, 12 January 2026) and 45.1 GB for depth 8 with 128 rows
+# (karpathy/autoresearch).
 SAVED_COMPILED = 15.0
 
 
@@ -118,15 +125,16 @@ class Memory:
 
 
 def memory_estimate(
-    params: dict[str, int], *, B: int, T: int, n_layer: int, n_embd: int, vocab_size: int, matrix_optimizer: str = "muon",
-    weight_bytes: int = 4, embed_bytes: int = 2, compute_bytes: int = 2, loss_piece: int | None = 512 << 20, compiled: bool = False,
+    params: dict[str, int], *, B: int, T: int, n_layer: int, n_embd: int, vocab_size: int,
+    matrix_optimizer: str = "muon", weight_bytes: int = 4, embed_bytes: int = 2, compute_bytes: int = 2,
+    loss_piece: int | None = 512 << 20, compiled: bool = False,
 ) -> Memory:  # fmt: skip
     """An estimate of the memory of one training step on one device, without sharding, from plain numbers.
 
-    params: parameters by group, as `GPT.num_params` gives them (wte, wpe, value_embeds, lm_head, matrices, scalars; others
-    are ignored). B rows of T tokens at a time. Bytes of a value: weight_bytes for matrices, head and scalars, embed_bytes for
-    wte and value embeddings, compute_bytes for activations. loss_piece: bytes of logits that exist at a time
-    (losses.PIECE_BYTES), None for all of them. compiled: with torch.compile, which keeps fewer activations.
+    params: parameters by group, as `GPT.num_params` gives them (wte, wpe, value_embeds, lm_head, matrices, scalars;
+    others are ignored). B rows of T tokens at a time. Bytes of a value: weight_bytes for matrices, head and scalars,
+    embed_bytes for wte and value embeddings, compute_bytes for activations. loss_piece: bytes of logits that exist at a
+    time (losses.PIECE_BYTES), None for all of them. compiled: with torch.compile, which keeps fewer activations.
 
         weights        each parameter once
         weight copies  matrices and head once more in the compute dtype, if that is not theirs
@@ -137,8 +145,8 @@ def memory_estimate(
                        B * T * V values in float32 and in the compute dtype
 
     The optimizer step itself needs scratch for its largest stack, a third of the matrices, about six times over.
-    Attention masks, the allocator's slack (10 % is common), the buffers of communication, and on GPUs without Triton up to
-    0.4 GB of scratch for the loss are not in it.
+    Attention masks, the allocator's slack (10 % is common), the buffers of communication, and on GPUs without Triton up
+    to 0.4 GB of scratch for the loss are not in it.
     """
     _positive(B=B, T=T, n_layer=n_layer, n_embd=n_embd, vocab_size=vocab_size)
     if matrix_optimizer not in ("muon", "adamw"):
@@ -148,13 +156,17 @@ def memory_estimate(
     head = group["lm_head"] or group["wte"]  # GPT-2's is its embedding
     others = group["lm_head"] + group["scalars"]
     weights = (matrices + others) * weight_bytes + embeds * embed_bytes
-    matrix_state = matrices + matrices / n_embd if matrix_optimizer == "muon" else 2 * matrices
+    if matrix_optimizer == "muon":
+        matrix_state = matrices + matrices / n_embd
+        scratch = matrices / 3 * (2 * weight_bytes + 4 * compute_bytes)
+    else:
+        matrix_state = 2 * matrices
+        scratch = 2 * 4 * max(group.values())
     values = B * T * n_embd
     if loss_piece is None:
         logits = B * T * vocab_size * (4 + compute_bytes)
     else:
         logits = min(loss_piece, B * T * vocab_size * compute_bytes) + values * compute_bytes + head * 4
-    scratch = matrices / 3 * (2 * weight_bytes + 4 * compute_bytes) if matrix_optimizer == "muon" else 2 * 4 * max(group.values())
     return Memory(
         weights=weights,
         weight_copies=(matrices + head) * compute_bytes if compute_bytes != weight_bytes else 0,
@@ -169,16 +181,18 @@ def memory_estimate(
 def suggest_device_batch(free_bytes: float, rows: int, params: dict[str, int], *, slack: float = 0.1, **sizes) -> int:
     """The largest B that divides `rows`, the rows of one step on one device, and whose estimate fits in free_bytes.
 
-    slack: the share of free_bytes kept for what the estimate leaves out. sizes: the other arguments of `memory_estimate`.
-    Smaller B only means more accumulation of gradients: the batch of the step, and so its loss, stays the same.
+    slack: the share of free_bytes kept for what the estimate leaves out. sizes: the other arguments of
+    `memory_estimate`. Smaller B only means more accumulation of gradients: the batch of the step, and so its loss,
+    stays the same.
     """
     _positive(free_bytes=free_bytes, rows=rows)
+    usable = free_bytes * (1 - slack)
     for B in (b for b in range(rows, 0, -1) if rows % b == 0):
         need = memory_estimate(params, B=B, **sizes).total
-        if need <= free_bytes * (1 - slack):
+        if need <= usable:
             return B
     raise UserError(
-        f"one row of {sizes['T']} tokens needs about {need / 1e9:.1f} GB and {free_bytes * (1 - slack) / 1e9:.1f} GB "
+        f"one row of {sizes['T']} tokens needs about {need / 1e9:.1f} GB and {usable / 1e9:.1f} GB "
         f"({free_bytes / 1e9:.1f} GB less {slack:.0%}) are there; choose a smaller depth, or a device with more memory"
     )
 
@@ -197,7 +211,8 @@ class Cost:
     flops: float  # training FLOPs of the whole run
     gpus: int = 8  # number of devices
     gpu: str | None = None  # name of the device, for example H100, "H100 PCIe", A100, "RTX 4090"; or give --peak
-    peak: float | None = None  # peak FLOP/s of one device in the dtype of training, for example 989e12; goes before --gpu
+    # peak FLOP/s of one device in the dtype of training, for example 989e12; goes before --gpu
+    peak: float | None = None
     mfu: float = 0.5  # share of the peak that the run reaches; 0.5 is what Run 1 of nanochat measured on 8 H100
     price: float | None = None  # dollars for one hour of ONE device; without it only the hours are printed
     overhead_hours: float = 0.0  # paid hours besides training: set-up, download, tokenizer, compilation, evaluation
@@ -211,19 +226,23 @@ def main(args: Cost) -> None:
         peak = peak_flops(args.gpu)
         if peak is None:
             known = ", ".join(name.upper() for name, _, _ in PEAKS)
-            raise UserError(f"the peak of gpu {args.gpu!r} is unknown; known are {known}; or give --peak, such as --peak 989e12")
+            raise UserError(
+                f"the peak of gpu {args.gpu!r} is unknown; known are {known}; or give --peak, such as --peak 989e12"
+            )
     if args.overhead_hours < 0:
         raise UserError(f"overhead_hours = {args.overhead_hours!r} is not allowed; it must not be negative")
     train = hours(args.flops, args.gpus, peak, args.mfu)
     print(f"{args.flops:.4g} FLOPs on {args.gpus} x {peak / 1e12:g} TFLOP/s at {args.mfu:.1%} MFU")
-    print(f"training   {train:.2f} h ({train * 3600:,.0f} s); at 100 % MFU, the limit of the hardware, {train * args.mfu:.2f} h")
+    limit = f"at 100 % MFU, the limit of the hardware, {train * args.mfu:.2f} h"
+    print(f"training   {train:.2f} h ({train * 3600:,.0f} s); {limit}")
     paid = train + args.overhead_hours
     if args.overhead_hours:
         print(f"paid       {paid:.2f} h, with {args.overhead_hours:g} h of overhead")
     if args.price is None:
         print("dollars    give --price, the dollars for one hour of one device")
     else:
-        print(f"dollars    {dollars(paid, args.gpus * args.price):,.2f} at {args.gpus * args.price:g} an hour for the machine")
+        price = args.gpus * args.price
+        print(f"dollars    {dollars(paid, price):,.2f} at {price:g} an hour for the machine")
 
 
 if __name__ == "__main__":

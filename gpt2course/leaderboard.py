@@ -1,4 +1,4 @@
-"""Time to GPT-2: the published records, the claims that were never merged, and our own runs, in one checked table. Lesson 14.
+"""Time to GPT-2: the published records, the claims never merged, and our own runs, in one checked table. Lesson 14.
 
 The table is results/leaderboard.csv. An entry counts as GPT-2 grade when its CORE, measured on all 22 tasks in full, is
 above 0.256525, the score of GPT-2 XL (1.5B) in karpathy/nanochat, dev/LEADERBOARD.md. Hours are training time alone.
@@ -14,6 +14,7 @@ import math
 import re
 import shlex
 import shutil
+import string
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -29,10 +30,11 @@ WHO = ("published", "unmerged", "ours")
 
 # The 22 tasks of CORE and the examples of each in the public bundle: only a score over all of them is CORE.
 CORE_TASKS = {
-    "hellaswag_zeroshot": 10042, "jeopardy": 2117, "bigbench_qa_wikidata": 20321, "arc_easy": 2376, "arc_challenge": 1172,
-    "copa": 100, "commonsense_qa": 1221, "piqa": 1838, "openbook_qa": 500, "lambada_openai": 5153, "hellaswag": 10042,
-    "winograd": 273, "winogrande": 1267, "bigbench_dyck_languages": 1000, "agi_eval_lsat_ar": 230, "bigbench_cs_algorithms": 1320,
-    "bigbench_operators": 210, "bigbench_repeat_copy_logic": 32, "squad": 10570, "coqa": 7983, "boolq": 3270,
+    "hellaswag_zeroshot": 10042, "jeopardy": 2117, "bigbench_qa_wikidata": 20321, "arc_easy": 2376,
+    "arc_challenge": 1172, "copa": 100, "commonsense_qa": 1221, "piqa": 1838, "openbook_qa": 500,
+    "lambada_openai": 5153, "hellaswag": 10042, "winograd": 273, "winogrande": 1267, "bigbench_dyck_languages": 1000,
+    "agi_eval_lsat_ar": 230, "bigbench_cs_algorithms": 1320, "bigbench_operators": 210,
+    "bigbench_repeat_copy_logic": 32, "squad": 10570, "coqa": 7983, "boolq": 3270,
     "bigbench_language_identification": 10000,
 }  # fmt: skip
 
@@ -71,23 +73,28 @@ class Entry:
     def __post_init__(self):
         def need(ok, field, allowed):
             if not ok:
-                raise UserError(f"leaderboard entry {self.id!r}: {field} = {getattr(self, field)!r} is not allowed; {allowed}")
+                value = getattr(self, field)
+                raise UserError(f"leaderboard entry {self.id!r}: {field} = {value!r} is not allowed; {allowed}")
 
         need(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.id), "id", "lower-case letters, digits, '.', '_' and '-'")
         need(self.who in WHO, "who", " or ".join(WHO))
         need(self.name, "name", "it must say what the entry is")
         try:
-            date.fromisoformat((self.date + "-01-01")[:10] if re.fullmatch(r"\d{4}(-\d\d){0,2}", self.date) else "")
+            date.fromisoformat((self.date + "-01-01")[:10])
+            dated = re.fullmatch(r"\d{4}(-\d\d){0,2}", self.date)
         except ValueError:
-            need(False, "date", "year-month-day, for example 2026-01-29, or year-month, or year")
+            dated = False
+        need(dated, "date", "year-month-day, for example 2026-01-29, or year-month, or year")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str):
-                need(value.isprintable() and value == value.strip(), field.name, "text on one line without spaces around it")
+                tidy = value.isprintable() and value == value.strip()
+                need(tidy, field.name, "text on one line without spaces around it")
             elif value is not None:
                 need(math.isfinite(value), field.name, "a finite number")
                 need(value > 0 or field.name == "core", field.name, "it must be greater than 0")
-        need(not self.command or re.match(r"[a-z]\w* --profile \w+( |$)", self.command), "command", "a recipe and --profile come first, for example jan29 --profile 8xh100")
+        profiled = not self.command or re.match(r"[a-z]\w* --profile \w+( |$)", self.command)
+        need(profiled, "command", "a recipe and --profile come first, for example jan29 --profile 8xh100")
         need(self.core is None or -1 < self.core < 1, "core", "CORE lies between -1 and 1")
         need(self.core is not None or self.core_runs is None, "core_runs", "without CORE there are no runs behind it")
         need(self.val_bpb is None or self.val_data, "val_data", "an entry with val_bpb must name the validation data")
@@ -96,16 +103,20 @@ class Entry:
             need(abs(self.hours - exact) <= 0.0051, "hours", f"{self.seconds} seconds are {exact:.4f} hours")
         if self.who == "ours":
             need(self.run, "run", "an entry of our own must name its run")
-            need(re.fullmatch(r"\w[\w.-]*", self.evidence), "evidence", "an entry of our own must name its folder in results/")
+            folder = re.fullmatch(r"\w[\w.-]*", self.evidence)
+            need(folder, "evidence", "an entry of our own must name its folder in results/")
         else:
-            need(self.source.startswith("https://"), "source", "an entry of others must name its source, an https address")
+            address = self.source.startswith("https://")
+            need(address, "source", "an entry of others must name its source, an https address")
 
     @property
     def grade(self) -> str:
         """GPT-2 grade: "yes", "below", "the bar" (GPT-2 XL itself), or "not measured" without a real CORE."""
         if self.core is None:
             return "not measured"
-        return "yes" if self.core > GPT2_CORE else "the bar" if self.core == GPT2_CORE else "below"
+        if self.core == GPT2_CORE:
+            return "the bar"
+        return "yes" if self.core > GPT2_CORE else "below"
 
 
 FIELDS = [f.name for f in dataclasses.fields(Entry)]
@@ -116,7 +127,10 @@ def _parse(row: dict, where: str) -> Entry:
     values = {}
     for name, text in row.items():
         try:
-            values[name] = text if KINDS[name] is str else KINDS[name](text) if text else None
+            if text or KINDS[name] is str:
+                values[name] = KINDS[name](text)
+            else:
+                values[name] = None
         except ValueError:
             raise UserError(f"{where}: {name} = {text!r} is not a number of type {KINDS[name].__name__}") from None
     if values["hours"] is None:
@@ -142,26 +156,38 @@ def _plan(command: str):
 def check(entries: list[Entry], folder: Path) -> None:
     """What no entry can check alone: ids are unique, and the evidence of our own entries exists in `folder`."""
     ids = [e.id for e in entries]
-    for i in ids:
-        if ids.count(i) > 1:
-            raise UserError(f"leaderboard entry {i!r} exists already; give the run another name, or remove the old line")
     for e in entries:
-        if e.who == "ours":
-            for name in ("record.json", "metrics.jsonl"):
-                if not (folder / e.evidence / name).is_file():
-                    raise UserError(f"leaderboard entry {e.id!r}: evidence {folder / e.evidence / name} does not exist; "
-                                    f"`python -m gpt2course.leaderboard add {e.run}` makes it from the run")  # fmt: skip
+        if ids.count(e.id) > 1:
+            raise UserError(
+                f"leaderboard entry {e.id!r} exists already; give the run another name, or remove the old line"
+            )
+    for e in entries:
+        if e.who != "ours":
+            continue
+        for path in (folder / e.evidence / "record.json", folder / e.evidence / "metrics.jsonl"):
+            if not path.is_file():
+                raise UserError(
+                    f"leaderboard entry {e.id!r}: evidence {path} does not exist; "
+                    f"`python -m gpt2course.leaderboard add {e.run}` makes it from the run"
+                )
 
 
 def by_hours(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda e: (e.hours, e.id))
 
 
+def of_others(entries: list[Entry]) -> list[Entry]:
+    """The published entries, then the unmerged ones, each by date."""
+    return sorted((e for e in entries if e.who != "ours"), key=lambda e: (e.who, e.date, e.id))
+
+
 def read(path=CSV) -> list[Entry]:
     """All entries of a leaderboard file, checked, fastest first."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"leaderboard {path} does not exist; run from a clone of the repository, or name the file with --csv")
+        raise UserError(
+            f"leaderboard {path} does not exist; run from a clone of the repository, or name the file with --csv"
+        )
     with open(path, encoding="utf-8", newline="") as f:
         rows = list(csv.reader(f))
     if not rows or rows[0] != FIELDS:
@@ -169,13 +195,10 @@ def read(path=CSV) -> list[Entry]:
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(FIELDS):
             raise UserError(f"leaderboard {path}, line {number}: {len(row)} columns, expected {len(FIELDS)}")
-    entries = [_parse(dict(zip(FIELDS, row)), f"leaderboard {path}, line {number}") for number, row in enumerate(rows[1:], 2)]
+    where = f"leaderboard {path}, line"
+    entries = [_parse(dict(zip(FIELDS, row)), f"{where} {number}") for number, row in enumerate(rows[1:], 2)]
     check(entries, path.parent)
     return by_hours(entries)
-
-
-def _cell(value) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
 def write(entries: list[Entry], path=CSV) -> None:
@@ -184,7 +207,7 @@ def write(entries: list[Entry], path=CSV) -> None:
     with atomic_file(path) as f:
         out = csv.writer(f, lineterminator="\n")
         out.writerow(FIELDS)
-        out.writerows([_cell(getattr(e, name)) for name in FIELDS] for e in by_hours(entries))
+        out.writerows(dataclasses.astuple(e) for e in by_hours(entries))  # csv writes a float by repr, None as nothing
 
 
 def append(entry: Entry, path=CSV) -> None:
@@ -212,15 +235,16 @@ def _read_run(run) -> tuple[Path, dict, list[dict]]:
 def real_core(result: dict) -> tuple[float | None, str]:
     """(CORE, "") from a result of core.py if it is the real one, else (None, what it is instead).
 
-    Real means: all 22 tasks and no other, each on every example and uncropped, centred by the baselines of DCLM's version 1.
-    Fewer examples read about 0.01 too high, and a bundle of other tasks measures something else. result: "core" and "tasks",
-    {label: {"n": examples, "centred": ...}}; "name", "baselines", "max_len" and "draw" are checked where they are given.
+    Real means: all 22 tasks and no other, each on every example and uncropped, centred by the baselines of DCLM's
+    version 1. Fewer examples read about 0.01 too high, and a bundle of other tasks measures something else.
+    result: "core" and "tasks", {label: {"n": examples, "centred": ...}}; "name", "baselines", "max_len" and "draw" are
+    checked where they are given.
     """
-    tasks, score = result.get("tasks") or {}, result["core"]
+    tasks, score, max_len = result.get("tasks") or {}, result["core"], result.get("max_len")
     if set(tasks) != set(CORE_TASKS) or result.get("name", "CORE") != "CORE":
         return None, f"{result.get('name', 'score')} {score:.4f} on {len(tasks)} tasks, not CORE"
-    if result.get("max_len") is not None or result.get("baselines", "DCLM v1") != "DCLM v1":
-        how = f"max_len {result.get('max_len')} and baselines {result.get('baselines')}"
+    if max_len is not None or result.get("baselines", "DCLM v1") != "DCLM v1":
+        how = f"max_len {max_len} and baselines {result.get('baselines')}"
         return None, f"score {score:.4f} on the tasks of CORE with {how}, not CORE"
     if result.get("draw"):
         return None, f"score {score:.4f} on few-shot draw {result['draw']} of CORE, not CORE"
@@ -228,10 +252,13 @@ def real_core(result: dict) -> tuple[float | None, str]:
     if None in counts.values():
         return None, f"score {score:.4f} on the 22 tasks of CORE, number of examples not recorded"
     if counts != CORE_TASKS:
-        return None, f"score {score:.4f} on {sum(counts.values()):,} of {sum(CORE_TASKS.values()):,} CORE examples, not CORE"
+        examples = f"{sum(counts.values()):,} of {sum(CORE_TASKS.values()):,} CORE examples"
+        return None, f"score {score:.4f} on {examples}, not CORE"
     mean = sum(task["centred"] for task in tasks.values()) / len(tasks)
     if abs(mean - score) > 1e-6:
-        raise UserError(f"core = {score!r} is not the mean of its 22 tasks, {mean:.6f}; run `python -m gpt2course.core` again")
+        raise UserError(
+            f"core = {score!r} is not the mean of its 22 tasks, {mean:.6f}; run `python -m gpt2course.core` again"
+        )
     return score, ""
 
 
@@ -242,7 +269,8 @@ def _core_result(folder: Path, lines: list[dict]) -> dict | None:
         return next((line for line in reversed(lines) if line.get("kind") == "core"), None)
     result = read_json(path, "CORE result")
     if "core" not in result:
-        raise UserError(f"CORE result {path} has no score; make it with `python -m gpt2course.core {folder.name} --out {path}`")
+        made_with = f"python -m gpt2course.core {folder.name} --out {path}"
+        raise UserError(f"CORE result {path} has no score; make it with `{made_with}`")
     stale = path.stat().st_mtime < (folder / "metrics.jsonl").stat().st_mtime  # written before the run ended
     return {"step": -1 if stale else lines[-1]["step"]} | result
 
@@ -256,32 +284,40 @@ def _hardware(config: dict) -> str:
 
 
 def entry_from_run(run, evidence: str | None = None) -> Entry:
-    """The leaderboard row of a finished run, from its config.json, metrics.jsonl and report/core.json; nothing is written.
+    """The leaderboard row of a finished run, from its config.json, metrics.jsonl and report/core.json. Writes nothing.
 
-    run: a folder, or the name of one under home()/runs. hours are the training clock, by the rule of the published table
-    without the first steps, which warm the machine up. CORE stays empty unless it is the real one of the last step (see
-    `real_core`); what was measured instead goes into the notes. evidence: the folder in results/ that will prove it, by
-    default date and run.
+    run: a folder, or the name of one under home()/runs. hours are the training clock, by the rule of the published
+    table without the first steps, which warm the machine up. CORE stays empty unless it is the real one of the last
+    step (see `real_core`); what was measured instead goes into the notes. evidence: the folder in results/ that will
+    prove it, by default date and run.
     """
     folder, config, lines = _read_run(run)
     last = {line["kind"]: line for line in lines if "kind" in line}
     if "done" not in last:
         at = lines[-1].get("step", 0) if lines else 0
         raise UserError(f"run {folder.name!r} is not finished (step {at}); the command that began it goes on with it")
-    done, bpb, result, core, notes = last["done"], last.get("eval"), _core_result(folder, lines), None, []
+    done, bpb, result = last["done"], last.get("eval"), _core_result(folder, lines)
+    core, notes = None, []
     if result is not None:
         core, note = real_core(result)
         if result.get("step", -1) != done["step"]:
             core, note = None, note or f"CORE {result['core']:.4f} was measured before the end"
-        notes += [note] if note else []
+        if note:
+            notes.append(note)
     if bpb is not None and bpb["step"] != done["step"]:
         notes.append(f"val_bpb is of step {bpb['step']}")
     seconds = done.get("leaderboard_seconds") or done["seconds"]
     plan = config.get("plan") or {}
     recipe, model, scaling = plan.get("recipe", {}), plan.get("model", {}), plan.get("params", {}).get("scaling")
-    sizes = {"width": "n_embd", "T": "sequence_len", "vocabulary": "vocab_size"}
-    sizes = {label: model.get(key) for label, key in sizes.items()} | {"batch": plan.get("batch_tokens")}
-    val = [config.get("val_name") or "not recorded"] + [f"sha256 {config['val_sha256'][:12]}"] * bool(config.get("val_sha256"))
+    settings = {
+        "recipe": recipe.get("name"), "width": model.get("n_embd"), "T": model.get("sequence_len"),
+        "vocabulary": model.get("vocab_size"), "batch": plan.get("batch_tokens"),
+    }  # fmt: skip
+    val_data = ""
+    if bpb is not None:
+        val_data = config.get("val_name") or "not recorded"
+        if config.get("val_sha256"):
+            val_data += f", sha256 {config['val_sha256'][:12]}"
     name = folder.resolve().name
     day = str(date.fromtimestamp((folder / "metrics.jsonl").stat().st_mtime))
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower())
@@ -295,12 +331,12 @@ def entry_from_run(run, evidence: str | None = None) -> Entry:
         core=None if core is None else round(core, 6),
         core_runs=None if core is None else 1,
         val_bpb=None if bpb is None else round(bpb["val_bpb"], 6),
-        val_data="" if bpb is None else ", ".join(val),
+        val_data=val_data,
         train_data=str(config.get("corpus") or ""),
         commit=config.get("commit") or "",
         depth=model.get("n_layer"),
-        ratio=float(f"{done['tokens'] / scaling:.4g}") if scaling else None,  # what was trained, whatever the recipe asked for
-        config=", ".join([f"recipe {recipe['name']}"] * ("name" in recipe) + [f"{k} {v}" for k, v in sizes.items() if v]),
+        ratio=float(f"{done['tokens'] / scaling:.4g}") if scaling else None,  # as trained, not as the recipe asked
+        config=", ".join(f"{label} {value}" for label, value in settings.items() if value),
         steps=done["step"],
         tokens=float(done["tokens"]),
         flops=float(done["flops"]),
@@ -312,27 +348,35 @@ def entry_from_run(run, evidence: str | None = None) -> Entry:
 
 
 def record(run, folder) -> None:
-    """Make the recorded result of a run: `folder` with record.json, the raw metrics.jsonl, config.json, core.json where there is one, and
-    SHA256SUMS over them (see results/README.md). record.json has the hashes of the last checkpoint, the tokenizer and the validation text too."""
+    """Make the recorded result of a run: `folder` with record.json, copies of the raw files, and SHA256SUMS over them.
+
+    The raw files are metrics.jsonl, config.json, and core.json where there is one (see results/README.md). record.json
+    has the hashes of the last checkpoint, the tokenizer and the validation text too.
+    """
     entry, (source, config, lines) = entry_from_run(run, Path(folder).name), _read_run(run)
     if Path(folder).exists():
-        raise UserError(f"evidence {folder} exists already; a recorded result is never overwritten: name another with --evidence")
+        raise UserError(
+            f"evidence {folder} exists already; a recorded result is never overwritten: name another with --evidence"
+        )
+    machine = config.get("machine") or {}
+    peak = peak_flops(machine.get("device") or "")
     names = ("hours", "seconds", "steps", "tokens", "flops", "val_bpb", "val_data", "core", "notes")
+    result = {name: getattr(entry, name) for name in names}
+    # what the devices could have done in the time
+    result["hardware_flops"] = None if peak is None else entry.seconds * (machine.get("devices") or 1) * peak
+    core = _core_result(source, lines)
+    state = source / "checkpoints" / f"step_{entry.steps:08d}" / "state.json"
+    weights = read_json(state, "checkpoint state")["sha256"]["model.safetensors"] if state.is_file() else None
+    hashes = {"weights": weights, "tokenizer": config.get("tokenizer_sha256"), "validation": config.get("val_sha256")}
+    made = {"run": entry.run, "date": entry.date, "result": result, "core": core, "hashes": hashes, "made": config}
     with atomic_dir(folder) as tmp:
-        machine = config.get("machine") or {}
-        peak = peak_flops(machine.get("device") or "")  # hardware FLOPs: what the devices could have done in the time
-        result = {name: getattr(entry, name) for name in names}
-        result["hardware_flops"] = None if peak is None else entry.seconds * (machine.get("devices") or 1) * peak
-        core = _core_result(source, lines)
-        state = source / "checkpoints" / f"step_{entry.steps:08d}" / "state.json"
-        weights = read_json(state, "checkpoint state")["sha256"]["model.safetensors"] if state.is_file() else None
-        hashes = {"weights": weights, "tokenizer": config.get("tokenizer_sha256"), "validation": config.get("val_sha256")}
-        write_json(tmp / "record.json", {"run": entry.run, "date": entry.date, "result": result, "core": core, "hashes": hashes, "made": config})
+        write_json(tmp / "record.json", made)
         for name in ("metrics.jsonl", "config.json"):
             shutil.copyfile(source / name, tmp / name)
         if core is not None:
             write_json(tmp / "core.json", core)
-        (tmp / "SHA256SUMS").write_text("".join(f"{sha256(p)}  {p.name}\n" for p in sorted(tmp.iterdir())), encoding="utf-8")
+        sums = "".join(f"{sha256(p)}  {p.name}\n" for p in sorted(tmp.iterdir()))
+        (tmp / "SHA256SUMS").write_text(sums, encoding="utf-8")
 
 
 def table(entries: list[Entry]) -> str:
@@ -340,25 +384,48 @@ def table(entries: list[Entry]) -> str:
     rows = [("hours", "CORE", "GPT-2 grade", "val_bpb", "data", "who", "date", "hardware", "name")]
     data = {}  # validation data -> letter
     for e in by_hours(entries):
-        letter = data.setdefault(e.val_data, "abcdefghijklmnopqrstuvwxyz"[len(data) % 26]) if e.val_bpb is not None else ""
-        core = "" if e.core is None else f"{e.core:.4f}" + (f" ({e.core_runs})" if (e.core_runs or 1) > 1 else "")
-        bpb = "" if e.val_bpb is None else f"{e.val_bpb:.5f}"
+        letter = core = bpb = ""
+        if e.val_bpb is not None:
+            bpb = f"{e.val_bpb:.5f}"
+            letter = data.setdefault(e.val_data, string.ascii_lowercase[len(data) % 26])
+        if e.core is not None:
+            core = f"{e.core:.4f}"
+            if (e.core_runs or 1) > 1:
+                core += f" ({e.core_runs})"
         hours = f"{e.hours:.2f}" if e.hours >= 1 else f"{e.hours:.4f}"
         rows.append((hours, core, e.grade, bpb, letter, e.who, e.date, _short(e.hardware, 16), _short(e.name, 44)))
     width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     right = (True, False, False, True, *[False] * 5)  # columns of numbers
-    text = ["  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, width, right)).rstrip() for row in rows]
+    text = []
+    for row in rows:
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, width, right)]
+        text.append("  ".join(cells).rstrip())
     text.insert(1, "  ".join("-" * w for w in width))
-    text.append("")
-    text.append(f"GPT-2 grade: CORE on all 22 tasks above {GPT2_CORE}, the score of GPT-2 XL. (n): mean of n runs; one run has a")
-    text.append("standard deviation of 0.002 to 0.006, so a single CORE within 0.012 of the bar decides little.")
-    text.append("val_bpb compares only within the same validation data:")
+    text += [
+        "",
+        f"GPT-2 grade: CORE on all 22 tasks above {GPT2_CORE}, the score of GPT-2 XL. "
+        "(n): mean of n runs; one run has a",
+        "standard deviation of 0.002 to 0.006, so a single CORE within 0.012 of the bar decides little.",
+        "val_bpb compares only within the same validation data:",
+    ]
     text += [f"  {letter}  {name}" for name, letter in data.items()]
     return "\n".join(text)
 
 
 def _short(text: str, n: int) -> str:
     return text if len(text) <= n else text[: n - 3].rstrip() + "..."
+
+
+def commands(entries: list[Entry]) -> str:
+    """Each published or unmerged entry's command as text, in the order of its date, and what is missing in it."""
+    lines = []
+    for e in of_others(entries):
+        lines += ["", f"{e.id}: {e.name}, {e.hours:.2f} h"]
+        if e.command:
+            lines.append(f"  torchrun --standalone --nproc_per_node=8 -m gpt2course.train {e.command}")
+        if e.missing:
+            lines.append(f"  {'differs' if e.command else 'cannot be repeated'}: {e.missing}")
+    return "\n".join(lines[1:])
 
 
 @dataclass
@@ -385,21 +452,6 @@ class Commands:
     csv: Path = CSV  # the leaderboard file
 
 
-def commands(entries: list[Entry]) -> str:
-    """Each published or unmerged entry's command as text, in the order of its date, and what is missing in it."""
-    lines = []
-    for e in sorted((e for e in entries if e.who != "ours"), key=lambda e: (e.who, e.date, e.id)):
-        lines += ["", f"{e.id}: {e.name}, {e.hours:.2f} h"]
-        lines += [f"  torchrun --standalone --nproc_per_node=8 -m gpt2course.train {e.command}"] * bool(e.command)
-        lines += [f"  {'differs' if e.command else 'cannot be repeated'}: {e.missing}"] * bool(e.missing)
-    return "\n".join(lines[1:])
-
-
-def show(args: Show) -> None:
-    entries = read(args.csv)
-    print(table([*entries, entry_from_run(args.run)] if args.run else entries))
-
-
 def add(args: Add) -> None:
     entries = read(args.csv)  # a damaged table must stop us before anything is written
     entry = entry_from_run(args.run, args.evidence or None)
@@ -418,10 +470,16 @@ def main(args: Show | Add | Commands) -> None:
 
     python -m gpt2course.leaderboard show
     """
+    if isinstance(args, Add):
+        add(args)
+        return
+    entries = read(args.csv)
     if isinstance(args, Commands):
-        print(commands(read(args.csv)))
-    else:
-        show(args) if isinstance(args, Show) else add(args)
+        print(commands(entries))
+        return
+    if args.run:
+        entries.append(entry_from_run(args.run))
+    print(table(entries))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The ladder of recipes and the dial `depth`, which together fix every number of a run. Lesson 03 on; all of lesson 14.
 
 A recipe says how to train; depth says how large; `resolve` turns the two into a Plan in which nothing is left open.
-Sources: `gpt2` is the model of 2019 with the training settings that the GPT-3 paper published (arXiv 2005.14165, appendix B;
-GPT-2's own were never published), its rate swept by this course; `jan29` is karpathy/nanochat at commit 348fbb3 (the 3.04-hour run of 29 January 2026), `record` is the same
+Sources: `gpt2` is the model of 2019 with the training settings that the GPT-3 paper published (arXiv 2005.14165,
+appendix B; GPT-2's own were never published), its rate swept by this course;
+`jan29` is karpathy/nanochat at commit 348fbb3 (the 3.04-hour run of 29 January 2026), and `record` is the same
 project at commit 92d63d4 (3 July 2026), both as their code computes it; small machines are this course's own choice.
 """
 
@@ -83,7 +84,8 @@ class Recipe:
     ve_weight_decay: float = 0.0
     resid_weight_decay: float = 0.0
     weight_decay: float = 0.2  # of the matrices, cautious with Muon
-    weight_decay_rule: str = "depth"  # depth: * (12 / depth)^2; horizon: * sqrt(B / 2^19) * D_d12 / D (arXiv 2405.13698); fixed: as it is
+    # depth: * (12 / depth)^2; horizon: * sqrt(B / 2^19) * D_d12 / D (arXiv 2405.13698); fixed: as it is
+    weight_decay_rule: str = "depth"
     matrix_betas: tuple[float, float] = (0.9, 0.95)  # AdamW on the matrices
     eps: float = 1e-10  # AdamW
     grad_clip: float = 0.0  # largest norm of all gradients together; off: 0
@@ -93,13 +95,13 @@ class Recipe:
     muon_row_norm: bool = False
     muon_renorm: bool = False
     lr_batch_power: float = 0.5  # rates scale with (B / 2^19)^power, as published ...
-    tiny_batch: int = 2**15  # ... but batches of up to this many tokens, far from where that rule was tuned, take tiny_batch_lr instead
+    tiny_batch: int = 2**15  # ... but batches of up to so many tokens, far from where it was tuned, take tiny_batch_lr
     tiny_batch_lr: float = 1.0  # this course's measurement at 2,048 tokens: results/2026-11-23_small-batch-rates
 
     # schedules
     warmup_steps: int = 0
     warmup_ratio: float = 0.0  # the same as a share of the steps, where warmup_steps is 0
-    lr_schedule: str = "linear"  # linear: flat, then falling in the warm-down; cosine: falling from the warm-up to the last step
+    lr_schedule: str = "linear"  # linear: flat, then falling in the warm-down; cosine: falling from the warm-up on
     warmdown_ratio: float = 0.5  # share of the steps in which the rate falls linearly
     final_lr: float = 0.0
     momentum_start: float = 0.85
@@ -111,13 +113,16 @@ class Recipe:
 
 MODERN = Recipe()
 GPT2_2019 = dataclasses.replace(
-    MODERN, name="gpt2", lesson="03", architecture="gpt2", matrix_adamw_lr=6e-4, head_betas=(0.9, 0.95), embed_betas=(0.9, 0.95), eps=1e-8,
-    weight_decay=0.1, wte_weight_decay=0.1, weight_decay_rule="fixed", warmup_ratio=0.02, lr_schedule="cosine", final_lr=0.1, grad_clip=1.0,
+    MODERN, name="gpt2", lesson="03", architecture="gpt2",
+    matrix_adamw_lr=6e-4, head_betas=(0.9, 0.95), embed_betas=(0.9, 0.95), eps=1e-8, grad_clip=1.0,
+    weight_decay=0.1, wte_weight_decay=0.1, weight_decay_rule="fixed",
+    warmup_ratio=0.02, lr_schedule="cosine", final_lr=0.1,
 )  # fmt: skip
 # settings that mean something to the model of 2019 and its optimizer; any other is refused for it
 GPT2_SETTINGS = {
-    "depth", "width", "head_dim", "sequence_len", "vocab_size", "batch_tokens", "batch_rule", "ratio", "steps", "eval_bytes", "matrix_adamw_lr", "matrix_betas", "eps", "grad_clip",
-    "weight_decay", "wte_weight_decay", "weight_decay_rule", "lr_batch_power", "tiny_batch", "tiny_batch_lr",
+    "depth", "width", "head_dim", "sequence_len", "vocab_size", "batch_tokens", "batch_rule", "ratio", "steps",
+    "eval_bytes", "matrix_adamw_lr", "matrix_betas", "eps", "grad_clip", "weight_decay", "wte_weight_decay",
+    "weight_decay_rule", "lr_batch_power", "tiny_batch", "tiny_batch_lr",
     "warmup_steps", "warmup_ratio", "lr_schedule", "warmdown_ratio", "final_lr",
 }  # fmt: skip
 MUON = dataclasses.replace(MODERN, name="muon", lesson="05", matrix_optimizer="muon")
@@ -126,20 +131,23 @@ LAMBDAS = dataclasses.replace(WINDOWS, name="lambdas", lesson="07", resid_lambda
 JAN29 = dataclasses.replace(LAMBDAS, name="jan29", lesson="08", value_embeds=True)
 RECORD = dataclasses.replace(
     JAN29, name="record", lesson="14", ratio=8.0, batch_rule="horizon", eval_bytes=192_000_000,
-    rope_base=100_000.0, qk_gain=1.2, short_window_divisor=4, short_window_tile=128, resid_lambda=(1.15, 1.05), x0_lambda=(0.20, 0.05),
-    ve_gate_channels=12, ve_gate_scale=3.0, ve_gate_init=0.02, smear=True, backout=0.2, wte_std=0.8, c_fc_scale=0.4,
-    head_lr=0.008, ve_lr=0.15, head_betas=(0.8, 0.96), embed_betas=(0.8, 0.995), head_weight_decay=0.01, wte_weight_decay=0.001,
-    ve_weight_decay=0.01, resid_weight_decay=0.05, weight_decay=0.28, weight_decay_rule="horizon", muon_beta2=0.9, muon_safety=1.01,
-    muon_row_norm=True, muon_renorm=True, warmup_steps=40, warmdown_ratio=0.65, final_lr=0.05, momentum=0.97, momentum_steps=400,
-    momentum_end=0.90, weight_decay_schedule="cosine",
+    rope_base=100_000.0, qk_gain=1.2, short_window_divisor=4, short_window_tile=128,
+    resid_lambda=(1.15, 1.05), x0_lambda=(0.20, 0.05), ve_gate_channels=12, ve_gate_scale=3.0, ve_gate_init=0.02,
+    smear=True, backout=0.2, wte_std=0.8, c_fc_scale=0.4,
+    head_lr=0.008, ve_lr=0.15, head_betas=(0.8, 0.96), embed_betas=(0.8, 0.995),
+    head_weight_decay=0.01, wte_weight_decay=0.001, ve_weight_decay=0.01, resid_weight_decay=0.05,
+    weight_decay=0.28, weight_decay_rule="horizon", weight_decay_schedule="cosine",
+    muon_beta2=0.9, muon_safety=1.01, muon_row_norm=True, muon_renorm=True,
+    warmup_steps=40, warmdown_ratio=0.65, final_lr=0.05,
+    momentum=0.97, momentum_steps=400, momentum_end=0.90,
 )  # fmt: skip
 LADDER = {r.name: r for r in (GPT2_2019, MODERN, MUON, WINDOWS, LAMBDAS, JAN29, RECORD)}
 
-# What a machine can hold and finish: sizes only, never a change of the recipe. `corpus` and `device_batch` (rows a device
-# takes at a time) are not fields of a recipe; all the others are.
+# What a machine can hold and finish: sizes only, never a change of the recipe. `corpus` and `device_batch` (rows a
+# device takes at a time) are not fields of a recipe; all the others are.
 PROFILES = {
-    "laptop": dict(corpus="embedded", device_batch=16, depth=4, width=128, head_dim=64, sequence_len=256, vocab_size=4096,
-                   batch_tokens=2048, steps=1300, eval_bytes=130_000),
+    "laptop": dict(corpus="embedded", device_batch=16, depth=4, width=128, head_dim=64, sequence_len=256,
+                   vocab_size=4096, batch_tokens=2048, steps=1300, eval_bytes=130_000),
     "1gpu": dict(corpus="climbmix", device_batch=32, depth=12),
     "8xh100": dict(corpus="climbmix", device_batch=16, depth=24),
 }  # fmt: skip
@@ -163,30 +171,38 @@ class Plan:
     groups: dict[str, dict] = field(default_factory=dict)  # optimizer group -> its settings, rates at their peak
 
     def lr(self, step: int) -> float:
-        """The multiplier of every rate at `step` (from 0): warm-up, flat, linear warm-down to final_lr; or warm-up and cosine."""
+        """The multiplier of every rate at `step` (from 0).
+
+        Linear: warm-up, flat, linear warm-down to final_lr. Cosine: warm-up, then a half cosine down to final_lr.
+        """
         r, warmdown = self.recipe, round(self.recipe.warmdown_ratio * self.steps)
         warmup = r.warmup_steps or round(r.warmup_ratio * self.steps)
         if step < warmup:
             return (step + 1) / warmup
         if r.lr_schedule == "cosine":
-            return r.final_lr + (1 - r.final_lr) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (self.steps - warmup)))
+            angle = math.pi * (step - warmup) / (self.steps - warmup)
+            return r.final_lr + (1 - r.final_lr) * 0.5 * (1 + math.cos(angle))
         if step <= self.steps - warmdown:
             return 1.0
         left = (self.steps - step) / warmdown
         return left + (1 - left) * r.final_lr
 
     def muon_momentum(self, step: int) -> float:
+        """Muon's momentum at `step`: rising, flat, and falling in the warm-down where momentum_end is set."""
         r, warmdown = self.recipe, round(self.recipe.warmdown_ratio * self.steps)
         if step < r.momentum_steps:
             return r.momentum_start + (r.momentum - r.momentum_start) * step / r.momentum_steps
         if r.momentum_end is not None and step >= self.steps - warmdown:
-            return r.momentum + (r.momentum_end - r.momentum) * (step - (self.steps - warmdown)) / warmdown
+            into = step - (self.steps - warmdown)  # steps into the warm-down
+            return r.momentum + (r.momentum_end - r.momentum) * into / warmdown
         return r.momentum
 
     def weight_decay(self, step: int) -> float:
         """The multiplier of the matrices' weight decay at `step`."""
         done = step / self.steps
-        return 1 - done if self.recipe.weight_decay_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        if self.recipe.weight_decay_schedule == "linear":
+            return 1 - done
+        return 0.5 * (1 + math.cos(math.pi * done))
 
     def to_json(self) -> dict:
         return dataclasses.asdict(self)
@@ -203,7 +219,10 @@ class Plan:
             config = GPT2Config if recipe.architecture == "gpt2" else GPTConfig
             return Plan(**(value | {"recipe": recipe, "model": make(config, value["model"])}))
         except (KeyError, TypeError) as e:
-            raise UserError(f"this is not the plan of a run made by this version of gpt2course ({e}); train again, or use the version that made it") from None
+            raise UserError(
+                f"this is not the plan of a run made by this version of gpt2course ({e}); "
+                "train again, or use the version that made it"
+            ) from None
 
 
 def override(recipe: Recipe, changes: dict) -> Recipe:
@@ -213,25 +232,39 @@ def override(recipe: Recipe, changes: dict) -> Recipe:
     for name, value in changes.items():
         if name not in known or name in ("name", "lesson"):
             near = difflib.get_close_matches(name, known, n=3)
-            raise UserError(f"recipe {recipe.name!r} has no setting {name!r}" + (f"; did you mean {' or '.join(near)}? " if near else "; ")
-                            + "`python -m gpt2course.recipes jan29 --depth 24` prints them all")  # fmt: skip
+            guess = f"did you mean {' or '.join(near)}? " if near else ""
+            raise UserError(
+                f"recipe {recipe.name!r} has no setting {name!r}; {guess}"
+                "`python -m gpt2course.recipes jan29 --depth 24` prints them all"
+            )
         if name == "architecture":  # with it, settings of the other one would be there and do nothing
-            raise UserError(f"recipe {recipe.name!r}: architecture = {shown(value)} is not allowed; it comes with the recipe, and gpt2 is the one of 2019")
+            raise UserError(
+                f"recipe {recipe.name!r}: architecture = {shown(value)} is not allowed; "
+                "it comes with the recipe, and gpt2 is the one of 2019"
+            )
         if recipe.architecture == "gpt2" and name not in GPT2_SETTINGS:
-            raise UserError(f"recipe {recipe.name!r} has no setting {name!r}: the model of 2019 and its optimizer have none; it has {', '.join(sorted(GPT2_SETTINGS))}")
+            raise UserError(
+                f"recipe {recipe.name!r} has no setting {name!r}: the model of 2019 and its optimizer have none; "
+                f"it has {', '.join(sorted(GPT2_SETTINGS))}"
+            )
         kind = known[name].type
         clean[name] = _coerce(name, value, kind.__name__ if kind in (int, float, bool, str) else str(kind))
     return dataclasses.replace(recipe, **clean)
 
 
 def _coerce(name, value, kind):
-    """`value` as the annotated kind ("int | None", "tuple[float, float]", ...), from JSON, YAML or command-line text."""
-    given = value
-    allowed = {"bool": "true or false", "int": "a whole number", "float": "a number", "tuple": "two numbers such as [1.0,0.1]", "str": "text"}
-    refused = UserError(f"setting {name} = {shown(given)} is not allowed; it must be {allowed[re.match('[a-z]+', kind)[0]]}" + (", or none" if "None" in kind else ""))
+    """`value` as the annotated kind ("int | None", "tuple[float, float]", ...), from JSON, YAML or the command line."""
+    allowed = {
+        "bool": "true or false", "int": "a whole number", "float": "a number",
+        "tuple": "two numbers such as [1.0,0.1]", "str": "text",
+    }[re.match("[a-z]+", kind)[0]]  # fmt: skip
+    if "None" in kind:
+        allowed += ", or none"
+    refused = UserError(f"setting {name} = {shown(value)} is not allowed; it must be {allowed}")
     if isinstance(value, str) and kind != "str":
+        text = {"True": "true", "False": "false", "None": "null", "none": "null"}.get(value, value)
         try:
-            value = json.loads(value.lower() if value in ("True", "False") else "null" if value in ("None", "none") else value)
+            value = json.loads(text)
         except ValueError:  # no JSON, or a number of thousands of digits
             raise refused from None
     if value is None and "None" in kind:
@@ -261,14 +294,18 @@ def _check(r: Recipe) -> None:
         if not ok:
             raise UserError(f"recipe {r.name!r}: {name} = {shown(getattr(r, name))} is not allowed; {allowed}")
 
-    for name in ("depth", "head_dim", "eval_bytes", "short_window_divisor", "short_window_tile", "ns_steps", "ve_gate_channels"):
+    for name in (
+        "depth", "head_dim", "eval_bytes", "short_window_divisor", "short_window_tile", "ns_steps", "ve_gate_channels",
+    ):  # fmt: skip
         need(getattr(r, name) >= 1, name, "it must be at least 1")
     for name, most in (("width", 65_536), ("n_kv_head", 65_536), ("batch_tokens", 2**30), ("steps", 10**9)):
-        need(getattr(r, name) is None or 1 <= getattr(r, name) <= most, name, f"it must be from 1 to {most}, or None to derive it")
+        value = getattr(r, name)
+        need(value is None or 1 <= value <= most, name, f"it must be from 1 to {most}, or None to derive it")
     need(r.depth <= 128, "depth", "at most 128 layers")
     need(r.head_dim % 2 == 0, "head_dim", "it must be even, since RoPE turns pairs of channels")
     need(2 <= r.sequence_len <= 2**20, "sequence_len", f"it must be from 2 to {2**20}")
-    need(266 <= r.vocab_size <= 2**20, "vocab_size", f"it must be from 266 to {2**20}: 256 bytes, 9 special tokens and one merge")
+    smallest = "256 bytes, 9 special tokens and one merge"
+    need(266 <= r.vocab_size <= 2**20, "vocab_size", f"it must be from 266 to {2**20}: {smallest}")
     need(r.window_pattern and set(r.window_pattern) <= set("SL"), "window_pattern", "it may hold only S and L")
     need(r.ratio > 0, "ratio", "it must be positive")
     need(r.ns_steps <= 5, "ns_steps", "there are coefficients for 1 to 5 iterations")
@@ -280,8 +317,11 @@ def _check(r: Recipe) -> None:
     need(r.eps > 0, "eps", "it must be positive")
     need(r.weight_decay_schedule in ("linear", "cosine"), "weight_decay_schedule", "linear or cosine")
     need(0 <= r.warmdown_ratio <= 1, "warmdown_ratio", "it is a share, 0 to 1")
-    rates = ("matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "final_lr", "tiny_batch_lr", "grad_clip")
-    for name in (*rates, "weight_decay", "tiny_batch", "softcap", "rope_base", "warmup_steps", "momentum_steps"):
+    for name in (
+        "matrix_lr", "matrix_adamw_lr", "head_lr", "wte_lr", "ve_lr", "scalar_lr", "smear_lr", "final_lr",
+        "tiny_batch_lr", "grad_clip", "weight_decay", "tiny_batch", "softcap", "rope_base", "warmup_steps",
+        "momentum_steps",
+    ):  # fmt: skip
         need(getattr(r, name) >= 0, name, "it must not be negative")
     for name in ("momentum_start", "momentum", "x0_beta1", "muon_beta2"):
         need(0 <= getattr(r, name) < 1, name, "it must be in [0, 1)")
@@ -291,12 +331,19 @@ def model_config(r: Recipe) -> GPTConfig | GPT2Config:
     """The architecture of a recipe at its depth."""
     width = r.width or -(-r.depth * 64 // r.head_dim) * r.head_dim
     if width % r.head_dim:
-        raise UserError(f"width {width} is not a multiple of head_dim {r.head_dim}; set head_dim to a divisor of {width}, or width to a multiple of {r.head_dim}")
+        raise UserError(
+            f"width {width} is not a multiple of head_dim {r.head_dim}; "
+            f"set head_dim to a divisor of {width}, or width to a multiple of {r.head_dim}"
+        )
     heads = width // r.head_dim
     if r.architecture == "gpt2":
-        return GPT2Config(vocab_size=r.vocab_size, sequence_len=r.sequence_len, n_layer=r.depth, n_head=heads, n_embd=width)
+        sizes = dict(n_layer=r.depth, n_head=heads, n_embd=width)
+        return GPT2Config(vocab_size=r.vocab_size, sequence_len=r.sequence_len, **sizes)
     if r.n_kv_head and heads % r.n_kv_head:
-        raise UserError(f"recipe {r.name!r}: n_kv_head = {r.n_kv_head} is not allowed; it must divide the {heads} heads of width {width} / head_dim {r.head_dim}")
+        raise UserError(
+            f"recipe {r.name!r}: n_kv_head = {r.n_kv_head} is not allowed; "
+            f"it must divide the {heads} heads of width {width} / head_dim {r.head_dim}"
+        )
     short = -(-r.sequence_len // r.short_window_divisor // r.short_window_tile) * r.short_window_tile
     shared = {f.name for f in dataclasses.fields(GPTConfig)} & {f.name for f in dataclasses.fields(Recipe)}
     values = {name: getattr(r, name) for name in shared}
@@ -305,10 +352,6 @@ def model_config(r: Recipe) -> GPTConfig | GPT2Config:
         return GPTConfig(**values)
     except ValueError as e:
         raise UserError(str(e)) from None
-
-
-def scaling_params(r: Recipe) -> int:
-    return build(model_config(r)).num_params()["scaling"]
 
 
 def build(config: GPTConfig | GPT2Config, *dtypes):
@@ -327,15 +370,25 @@ def resolve(name: str, /, **changes) -> Plan:
     model = build(config)
     params = model.num_params()
     horizon = int(r.ratio * params["scaling"])  # D, the tokens that ratio asks for
-    d12 = r.ratio * scaling_params(dataclasses.replace(r, depth=12, width=None, head_dim=128, n_kv_head=None))  # the same, at depth 12
-    batch = r.batch_tokens
-    if batch is None:
-        batch = REFERENCE_BATCH if r.batch_rule == "fixed" else 2 ** round(math.log2(REFERENCE_BATCH * (horizon / d12) ** 0.383))
+    reference = build(model_config(dataclasses.replace(r, depth=12, width=None, head_dim=128, n_kv_head=None)))
+    d12 = r.ratio * reference.num_params()["scaling"]  # D at depth 12
+    if r.batch_tokens is not None:
+        batch = r.batch_tokens
+    elif r.batch_rule == "fixed":
+        batch = REFERENCE_BATCH
+    else:
+        batch = 2 ** round(math.log2(REFERENCE_BATCH * (horizon / d12) ** 0.383))
     if batch % r.sequence_len:
-        raise UserError(f"batch_tokens {batch} is not a multiple of sequence_len {r.sequence_len}; the next one is {-(-batch // r.sequence_len) * r.sequence_len}")
+        above = -(-batch // r.sequence_len) * r.sequence_len
+        raise UserError(
+            f"batch_tokens {batch} is not a multiple of sequence_len {r.sequence_len}; the next one is {above}"
+        )
     steps = r.steps if r.steps is not None else horizon // batch
     if steps < 1:
-        raise UserError(f"recipe {name!r}: ratio {r.ratio:g} asks for {horizon:,} tokens, less than one batch of {batch:,}; set steps, or a smaller batch_tokens")
+        raise UserError(
+            f"recipe {name!r}: ratio {r.ratio:g} asks for {horizon:,} tokens, less than one batch of {batch:,}; "
+            "set steps, or a smaller batch_tokens"
+        )
     width_scale = (config.n_embd / REFERENCE_WIDTH) ** -0.5
     batch_scale = r.tiny_batch_lr if batch <= r.tiny_batch else (batch / REFERENCE_BATCH) ** r.lr_batch_power
     if r.weight_decay_rule == "fixed":
@@ -376,13 +429,15 @@ def _group_settings(r: Recipe, width_scale: float, batch_scale: float, decay: fl
     if r.matrix_optimizer == "adamw":
         groups["matrices"] = adamw(r.matrix_adamw_lr * embed, r.matrix_betas, decay)
     else:
-        groups["matrices"] = dict(kind="muon", lr=r.matrix_lr * batch_scale, weight_decay=decay, beta2=r.muon_beta2, ns_steps=r.ns_steps,
-                                  safety=r.muon_safety, row_norm=r.muon_row_norm, renorm=r.muon_renorm)  # fmt: skip
+        groups["matrices"] = dict(
+            kind="muon", lr=r.matrix_lr * batch_scale, weight_decay=decay, beta2=r.muon_beta2,
+            ns_steps=r.ns_steps, safety=r.muon_safety, row_norm=r.muon_row_norm, renorm=r.muon_renorm,
+        )  # fmt: skip
     return groups
 
 
 def make_model(plan: Plan, device="cpu", compute_dtype=torch.float32, embed_dtype=torch.float32) -> GPT | GPT2:
-    """The model of a plan on a device, its weights not yet filled. GPT-2's embeddings, tied to its head, stay in float32."""
+    """The model of a plan on a device, its weights not yet filled. GPT-2's embedding, tied to its head, is float32."""
     return build(plan.model, compute_dtype, embed_dtype).to_empty(device=device)
 
 
@@ -391,10 +446,16 @@ def group_of(name: str) -> str:
     if name.endswith(".bias") or ".ln_" in f".{name}":
         return "scalars"  # GPT-2 alone has any
     first = name.split(".")[0]
-    return {"blocks": "matrices", "smear_gate": "smear_backout", "smear_lambda": "smear_backout", "backout_lambda": "smear_backout"}.get(first, first)
+    if first == "blocks":
+        return "matrices"
+    if first in ("smear_gate", "smear_lambda", "backout_lambda"):
+        return "smear_backout"
+    return first
 
 
-def make_optimizer(model: GPT | GPT2, plan: Plan, ns_dtype=torch.float32, compile: bool = False, ranks=(0, 1)) -> MuonAdamW:
+def make_optimizer(
+    model: GPT | GPT2, plan: Plan, ns_dtype=torch.float32, compile: bool = False, ranks=(0, 1)
+) -> MuonAdamW:
     """The optimizer of a plan, every parameter of the model in exactly one group."""
     members = {name: {} for name in plan.groups}
     for name, p in model.named_parameters():
@@ -429,7 +490,8 @@ def settings_from_text(pairs) -> dict:
 
 
 def main(args: Show) -> None:
-    changes = {"depth": args.depth} | ({} if args.ratio is None else {"ratio": args.ratio}) | settings_from_text(args.set)
+    ratio = {} if args.ratio is None else {"ratio": args.ratio}
+    changes = {"depth": args.depth} | ratio | settings_from_text(args.set)
     print(json.dumps(resolve(args.recipe, **changes).to_json(), indent=2))
 
 

@@ -1,14 +1,16 @@
 """The cross-entropy between the matrix products as one Triton kernel for CUDA. Lesson 12.
 
-What losses.losses_and_gradient_ does in a dozen operations with scratch: here a row of logits is read from memory once, a second
-time from the GPU's cache, and its gradient is written over it.
+What losses.losses_and_gradient_ does in a dozen operations with scratch: here a row of logits is read from memory
+once, a second time from the GPU's cache, and its gradient is written over it.
 """
 
 import functools
 
-import torch
+from torch import Tensor
 
-BOUNDED = 40.0  # exp(f - cap) of capped logits, f in (0, 2 cap), neither overflows nor vanishes up to here, so no running maximum is needed
+# Up to this cap exp(f - cap) of capped logits, f in (0, 2 cap), neither overflows nor vanishes, so that no running
+# maximum is needed
+BOUNDED = 40.0
 
 
 @functools.cache
@@ -18,8 +20,11 @@ def _kernel():
     import triton.language as tl
 
     @triton.jit
-    def kernel(z_ptr, row_stride, target_ptr, loss_ptr, share_ptr, V, cap, CAPPED: tl.constexpr, RUNNING: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
-        """One program, one row. f are the logits, up to a constant; lane i of a block sums over columns i, i + BLOCK, ..."""
+    def kernel(
+        z_ptr, row_stride, target_ptr, loss_ptr, share_ptr, V, cap,
+        CAPPED: tl.constexpr, RUNNING: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
+    ):  # fmt: skip
+        """One program, one row. f are the logits, up to a constant; lane i of a block sums columns i, i + BLOCK, ..."""
         row = tl.program_id(0).to(tl.int64)  # row * V passes 2^31
         z_ptr += row * row_stride
         target = tl.load(target_ptr + row)
@@ -57,9 +62,11 @@ def _kernel():
     return kernel
 
 
-def losses_and_gradient_(z: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor, share: torch.Tensor, cap: float, gradient: bool, block: int = 4096) -> None:
-    """As losses.losses_and_gradient_: z (n, V) bfloat16 or float32 with rows of its own stride, targets (n,), losses (n,) and share () float32."""
+def losses_and_gradient_(
+    z: Tensor, targets: Tensor, losses: Tensor, share: Tensor, cap: float, gradient: bool, block: int = 4096
+) -> None:
+    """As losses.losses_and_gradient_; z (n, V) bfloat16 or float32 with any row stride, losses and share float32."""
     n, V = z.shape
     if n:
-        running = not 0 < cap <= BOUNDED
-        _kernel()[(n,)](z, z.stride(0), targets, losses, share, V, cap, CAPPED=cap > 0, RUNNING=running, GRADIENT=gradient, BLOCK=block, num_warps=8)
+        settings = dict(CAPPED=cap > 0, RUNNING=not 0 < cap <= BOUNDED, GRADIENT=gradient, BLOCK=block, num_warps=8)
+        _kernel()[(n,)](z, z.stride(0), targets, losses, share, V, cap, **settings)
