@@ -1,7 +1,7 @@
 """What every lesson's notebook uses: compare with the package, train toy models side by side, read recorded runs.
 
-A toy model (`TOY`) trains in seconds on two CPU cores. It shows that a mechanism works and which way an effect points; how large the
-effect is at full size, only the recorded runs in results/ can say.
+A toy model (`TOY`) trains in seconds on two CPU cores. It shows that a mechanism works and which way an effect points;
+how large the effect is at full size, only the recorded runs in results/ can say.
 """
 
 import json
@@ -32,8 +32,9 @@ VAL_BYTES = 50_000
 
 
 def compare(yours: torch.Tensor, ours: torch.Tensor, atol: float = 1e-5) -> None:
-    """Print how far two tensors agree, and stop with an error unless they do: "exact: True | approximate: True | maxdiff: 0".
+    """Print how far two tensors agree, and stop with an error unless they do.
 
+    It prints "exact: True | approximate: True | maxdiff: 0".
     approximate: within atol + 1e-5 of the size of ours, number by number.
     """
     yours, ours = torch.as_tensor(yours).detach(), torch.as_tensor(ours).detach()
@@ -55,8 +56,8 @@ def tokenizer(vocab_size: int = TOY["vocab_size"]) -> Tokenizer:
 def train(recipe: str = "modern", seed: int = 1, progress=None, **settings) -> dict:
     """Train a toy model and measure it: {"val_bpb", "tok_per_sec", "loss" (one a step), "seconds", "plan", "model"}.
 
-    settings: any of the recipe's by name (TOY fills in the sizes). Weights and data depend on the seed alone, so two runs with one
-    seed see the same batches. progress is called with nothing after each step.
+    settings: any of the recipe's by name (TOY fills in the sizes). Weights and data depend on the seed alone, so two
+    runs with one seed see the same batches. progress is called with nothing after each step.
     """
     plan = resolve(recipe, **(TOY | settings))
     corpus, T = load_corpus("embedded"), plan.model.sequence_len
@@ -76,18 +77,24 @@ def train(recipe: str = "modern", seed: int = 1, progress=None, **settings) -> d
             progress()
     seconds = time.perf_counter() - began
     bpb, _ = bits_per_byte(model, first_bytes(corpus.val, VAL_BYTES), tok, T)
-    return {"val_bpb": bpb, "tok_per_sec": plan.tokens / seconds, "loss": losses, "seconds": seconds, "plan": plan, "model": model}
+    return {
+        "val_bpb": bpb, "tok_per_sec": plan.tokens / seconds, "loss": losses, "seconds": seconds,
+        "plan": plan, "model": model,
+    }  # fmt: skip
 
 
 def experiment(variants: dict[str, dict], seeds=(1, 2), **settings) -> dict[str, list[dict]]:
     """Train every variant with every seed: {name: [what `train` gives, seed by seed]}.
 
-    variants: name -> settings of `train`, for example {"AdamW": dict(recipe="modern"), "Muon": dict(recipe="muon")}; settings are
-    common to all. Seeds take turns, so that a change in the machine's pace meets every variant.
+    variants: name -> settings of `train`, for example {"AdamW": dict(recipe="modern"), "Muon": dict(recipe="muon")};
+    settings are common to all. Seeds take turns, so that a change in the machine's pace meets every variant.
     """
-    plans = {name: resolve((settings | v).get("recipe", "modern"), **({k: x for k, x in (TOY | settings | v).items() if k != "recipe"})) for name, v in variants.items()}
+    steps = 0
+    for variant in variants.values():
+        changes = TOY | settings | variant
+        steps += len(seeds) * resolve(changes.pop("recipe", "modern"), **changes).steps
     found = {name: [] for name in variants}
-    with tqdm(total=len(seeds) * sum(p.steps for p in plans.values()), unit="step", mininterval=1, leave=False, file=sys.stdout) as bar:
+    with tqdm(total=steps, unit="step", mininterval=1, leave=False, file=sys.stdout) as bar:
         for seed in seeds:
             for name, variant in variants.items():
                 bar.set_description(f"{name}, seed {seed}")
@@ -96,7 +103,7 @@ def experiment(variants: dict[str, dict], seeds=(1, 2), **settings) -> dict[str,
 
 
 def table(results: dict[str, list[dict]]) -> None:
-    """Show an experiment: for each variant its validation bits per byte (mean, and least to most over the seeds) and tokens/s."""
+    """Show an experiment: each variant's validation bits per byte (mean, least to most of the seeds) and tokens/s."""
     from IPython.display import Markdown, display
 
     lines = ["| | val bpb, mean | over seeds | tokens/s |", "|---|---|---|---|"]
@@ -113,15 +120,20 @@ def words(lesson: str) -> None:
 
     path = RESULTS.parent / "lessons" / "glossary.yaml"
     if not path.is_file():
-        raise UserError(f"there is no glossary at {path}; it comes with a clone of the course, not with the package alone")
+        raise UserError(
+            f"there is no glossary at {path}; it comes with a clone of the course, not with the package alone"
+        )
     entries = yaml.safe_load(path.read_text())[lesson]
     display(Markdown("\n".join(f"- **{word}**: {text}" for word, text in entries.items())))
 
 
 def recorded(what: str) -> list[dict]:
-    """The lines of a recorded result's runs.jsonl, by the name of its folder without the date: `recorded("ladder-laptop")`."""
+    """The lines of a recorded runs.jsonl, by the name of its folder without the date: `recorded("ladder-laptop")`."""
     if not RESULTS.is_dir():
-        raise UserError(f"there are no recorded results at {RESULTS}; they come with a clone of the course, not with the package alone")
+        raise UserError(
+            f"there are no recorded results at {RESULTS}; "
+            "they come with a clone of the course, not with the package alone"
+        )
     found = sorted(RESULTS.glob(f"*_{what}/runs.jsonl"))
     if not found:
         there = sorted({p.parent.name.split("_", 1)[1] for p in RESULTS.glob("*_*/runs.jsonl")})
@@ -130,13 +142,17 @@ def recorded(what: str) -> list[dict]:
 
 
 def ladder(upto: str | None = None) -> dict[str, list[float]]:
-    """The recorded ladder, laptop size: recipe -> validation bits per byte of each seed; the rungs up to `upto`, or all there are."""
+    """The recorded ladder, laptop size: recipe -> validation bits per byte of each seed.
+
+    The rungs are those up to `upto`, or all there are; one without a recorded run is left out.
+    """
     names = list(LADDER)
     if upto is not None and upto not in names:
         raise UserError(f"rung {upto!r} does not exist; the ladder is {', '.join(names)}")
     rungs = names[: names.index(upto) + 1] if upto else names
     rows = [r for r in recorded("ladder-laptop") if r["role"] == "ladder"]
-    return {name: [r["val_bpb"] for r in rows if r["recipe"] == name] for name in rungs if any(r["recipe"] == name for r in rows)}
+    found = {name: [r["val_bpb"] for r in rows if r["recipe"] == name] for name in rungs}
+    return {name: bpb for name, bpb in found.items() if bpb}
 
 
 def provenance(rows: list[dict]) -> str:
@@ -146,4 +162,5 @@ def provenance(rows: list[dict]) -> str:
         return ", ".join(sorted({str(r[name]) for r in rows if r.get(name) is not None}))
 
     made = f"{len(rows)} runs on {each('device')}, torch {each('torch')}, commit {each('commit')}, seeds {each('seed')}"
-    return made + (f"; command: {each('command')}" if each("command") else "")
+    command = each("command")
+    return f"{made}; command: {command}" if command else made

@@ -1,8 +1,9 @@
 """Every figure that a lesson or a runbook draws, in one style. Each function takes plain data and returns a Figure.
 
-The style: 7 inches wide and no text below 11 points, so that a figure still reads at half its size; the Okabe-Ito colours,
-which colour-blind readers can tell apart; units on every axis; nothing drawn that carries no data. `fig.alt` says in words
-what the figure shows, and `show(fig)` puts both into a notebook. Figures are made without pyplot, so none stays in memory.
+The style: 7 inches wide and no text below 11 points, so that a figure still reads at half its size; the Okabe-Ito
+colours, which colour-blind readers can tell apart; units on every axis; nothing drawn that carries no data. `fig.alt`
+says in words what the figure shows, and `show(fig)` puts both into a notebook. Figures are made without pyplot, so none
+stays in memory.
 """
 
 import html
@@ -20,11 +21,21 @@ from gpt2course.files import UserError
 from gpt2course.leaderboard import GPT2_CORE
 
 # Okabe and Ito, "Color Universal Design" (jfly.uni-koeln.de/color), without the yellow, which is faint on white
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#666666"
 TINTS = ("#BFE3F7", "#FBDFA6", "#B5E3D5", "#F3CFE0", "#F7C9A9")  # the same hues, light enough for black text on them
 WIDTH = 7.0  # inches
 FONT = 11.0  # points
+DOTS = dict(markersize=6, markeredgecolor="white", markeredgewidth=0.5)
+LEGEND = dict(loc="outside upper center", fontsize=FONT, frameon=False)
+
+
+def _style(ax, grid: str) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=FONT, length=3)
+    ax.grid(axis=grid, color="#DDDDDD", linewidth=0.6)
+    ax.set_axisbelow(True)
 
 
 def figure(height: float, rows: int = 1, **kw):
@@ -33,10 +44,7 @@ def figure(height: float, rows: int = 1, **kw):
     axes = [fig.add_subplot(rows, 1, 1)]
     axes += [fig.add_subplot(rows, 1, i + 1, sharex=axes[0] if kw.get("sharex") else None) for i in range(1, rows)]
     for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=FONT, length=3)
-        ax.grid(axis=kw.get("grid", "y"), color="#DDDDDD", linewidth=0.6)
-        ax.set_axisbelow(True)
+        _style(ax, kw.get("grid", "y"))
     for ax in axes[:-1]:
         ax.tick_params(labelbottom=not kw.get("sharex"))
     fig.alt = ""
@@ -51,6 +59,11 @@ def name_axes(ax, x: str | None = None, y: str | None = None) -> None:
         ax.set_ylabel(y, fontsize=FONT)
 
 
+def _note(ax, text: str, at: tuple, by: tuple, **style) -> None:
+    """Write text `by` (right, up) points away from a place of the axes."""
+    ax.annotate(text, at, by, textcoords="offset points", fontsize=FONT, **style)
+
+
 def amount(value: float, _pos=None) -> str:
     """1500000 -> "1.5M": counts on axes, with at most three figures."""
     for scale, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -61,7 +74,9 @@ def amount(value: float, _pos=None) -> str:
 
 def _time_unit(longest: float) -> tuple[float, str]:
     """Seconds of one unit, and its name, for a time axis that reaches `longest` seconds."""
-    return (3600, "hours") if longest > 2 * 3600 else (60, "minutes") if longest > 600 else (1, "seconds")
+    if longest > 2 * 3600:
+        return 3600, "hours"
+    return (60, "minutes") if longest > 600 else (1, "seconds")
 
 
 def time_text(seconds: float) -> str:
@@ -69,23 +84,28 @@ def time_text(seconds: float) -> str:
     if seconds < 0.995:
         return f"{seconds * 1000:.0f} ms"
     scale, unit = _time_unit(seconds)
-    return f"{seconds / scale:.3g} {({'seconds': 's', 'minutes': 'min', 'hours': 'h'})[unit]}"
+    short = {"seconds": "s", "minutes": "min", "hours": "h"}
+    return f"{seconds / scale:.3g} {short[unit]}"
 
 
 def _columns(metrics: list[dict], kind: str, *names: str) -> list[list[float]]:
     """Columns of the metrics lines of one kind that hold all of `names`."""
     lines = [m for m in metrics if m.get("kind") == kind and all(m.get(n) is not None for n in names)]
     if not lines:
-        raise UserError(f"there is nothing to draw: no metrics line of kind {kind!r} has {', '.join(names)}; train for longer")
+        raise UserError(
+            f"there is nothing to draw: no metrics line of kind {kind!r} has {', '.join(names)}; train for longer"
+        )
     return [[line[n] for line in lines] for n in names]
 
 
-COURSE = ("the 600x\nstory", "tokenizer", "data", "GPT", "training", "Muon", "windows", "lambdas",
-          "value em-\nbeddings", "scaling\nlaws", "CORE", "several\nGPUs", "speed", "talking\nto it", "the\nspeedrun")  # fmt: skip
+COURSE = (
+    "the 600x\nstory", "tokenizer", "data", "GPT", "training", "Muon", "windows", "lambdas", "value em-\nbeddings",
+    "scaling\nlaws", "CORE", "several\nGPUs", "speed", "talking\nto it", "the\nspeedrun",
+)  # fmt: skip
 
 
 def strip(lesson: int) -> Figure:
-    """Where we are: the course as a strip of blocks in two rows, with the block of `lesson` (0 to 14) lit and those before it tinted."""
+    """Where we are: the course as two rows of blocks, that of `lesson` (0 to 14) lit and those before it tinted."""
     if not 0 <= lesson < len(COURSE):
         raise UserError(f"lesson {lesson} does not exist; the lessons are 0 to {len(COURSE) - 1}")
     fig = Figure(figsize=(WIDTH, 1.5), facecolor="white")
@@ -95,53 +115,61 @@ def strip(lesson: int) -> Figure:
     ax.set_ylim(2, 0)
     for i, name in enumerate(COURSE):
         x, y = i % 8, i // 8
-        colour = ORANGE if i == lesson else TINTS[0] if i < lesson else "#EEEEEE"
+        colour = TINTS[0] if i < lesson else "#EEEEEE"
+        if i == lesson:
+            colour = ORANGE
         ax.add_patch(Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, color=colour, linewidth=0))
         ax.text(x + 0.5, y + 0.28, f"{i:02}", ha="center", va="center", fontsize=FONT, weight="bold", color=BLACK)
         ax.text(x + 0.5, y + 0.65, name, ha="center", va="center", fontsize=FONT, color=BLACK, linespacing=0.95)
     words = [name.replace("-\n", "").replace("\n", " ") for name in COURSE]
-    before = f" after {', '.join(words[:lesson])}" if lesson else ""
-    fig.alt = f"Where we are: lesson {lesson:02} of 00 to {len(COURSE) - 1}, {words[lesson]},{before}." if before else f"Where we are: lesson 00 of {len(COURSE) - 1}, {words[0]}."
+    fig.alt = f"Where we are: lesson 00 of {len(COURSE) - 1}, {words[0]}."
+    if lesson:
+        before = ", ".join(words[:lesson])
+        fig.alt = f"Where we are: lesson {lesson:02} of 00 to {len(COURSE) - 1}, {words[lesson]}, after {before}."
     return fig
 
 
 def ladder(runs: dict[str, list[float]], rungs: list[str]) -> Figure:
-    """The ladder: validation bits per byte of each rung, a dot for each seed and a line for their mean; rungs without runs stay empty.
+    """The ladder: validation bits per byte of each rung, a dot for each seed and a line for their mean.
 
-    runs: recipe -> bits per byte of its seeds; rungs: all recipes, from the first to the last.
+    runs: recipe -> bits per byte of its seeds; rungs: all recipes, from the first to the last; one without runs stays
+    empty.
     """
     if not any(runs.values()):
         raise UserError("there is nothing to draw: no rung of the ladder has a run")
     fig, (ax,) = figure(0.9 + 0.36 * len(rungs), grid="x")
-    means = []
+    said = []
     for row, name in enumerate(rungs):
-        values = runs.get(name, [])
-        if values:
-            means.append((name, sum(values) / len(values), len(values)))
-            ax.plot([means[-1][1]] * 2, [row - 0.32, row + 0.32], color=BLUE, linewidth=2.5)
-            ax.plot(values, [row] * len(values), "o", color=ORANGE, markersize=6, markeredgecolor="white", markeredgewidth=0.5)
-            ax.annotate(f"{means[-1][1]:.3f}", (max(values), row), (9, 0), textcoords="offset points", va="center", fontsize=FONT, color=BLUE)
+        if values := runs.get(name, []):
+            mean = sum(values) / len(values)
+            ax.plot([mean] * 2, [row - 0.32, row + 0.32], color=BLUE, linewidth=2.5)
+            ax.plot(values, [row] * len(values), "o", color=ORANGE, **DOTS)
+            _note(ax, f"{mean:.3f}", (max(values), row), (9, 0), va="center", color=BLUE)
+            said.append(f"{name} {mean:.3f} (mean of {len(values)})")
     ax.set_yticks(range(len(rungs)), rungs)
     for text, name in zip(ax.get_yticklabels(), rungs):
         text.set_color(BLACK if runs.get(name) else "#999999")
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rungs) - 0.4, -0.6)
     low, high = min(min(v) for v in runs.values() if v), max(max(v) for v in runs.values() if v)
-    ax.set_xlim(low - 0.08 * (high - low or 1), high + 0.2 * (high - low or 1))
+    gap = high - low or 1
+    ax.set_xlim(low - 0.08 * gap, high + 0.2 * gap)
     name_axes(ax, "validation bits per byte (lower is better); dots: seeds, bar: mean")
-    fig.alt = "The ladder, validation bits per byte: " + ", ".join(f"{name} {mean:.3f} (mean of {n})" for name, mean, n in means) + "."
+    fig.alt = f"The ladder, validation bits per byte: {', '.join(said)}."
     return fig
 
 
 def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
     """Training loss and validation bits per byte against tokens.
 
-    metrics: the lines of a run's metrics.jsonl. xz_bpb: what `xz -9e` needs for the same validation text, drawn as a line.
+    metrics: the lines of a run's metrics.jsonl. xz_bpb: what `xz -9e` needs for the same validation text, drawn as a
+    line.
     """
     tokens, loss = _columns(metrics, "train", "tokens", "loss")
-    final = [m for m in metrics if m.get("kind") == "eval" and m.get("final")][-1:]  # on all validation text, the others on its beginning
-    curve = [m for m in metrics if not (m.get("kind") == "eval" and m.get("final"))]
-    eval_tokens, bpb = _columns(curve if any(m.get("kind") == "eval" for m in curve) else metrics, "eval", "tokens", "val_bpb")
+    evals = [m for m in metrics if m.get("kind") == "eval"]
+    final = [m for m in evals if m.get("final")][-1:]  # on all validation text, the others on its beginning
+    curve = [m for m in evals if not m.get("final")] or evals
+    eval_tokens, bpb = _columns(curve, "eval", "tokens", "val_bpb")
     fig, (top, bottom) = figure(4.6, rows=2, sharex=True)
     top.plot(tokens, loss, color=BLUE, linewidth=1.6)
     name_axes(top, y="training loss\n(nats per token)")
@@ -154,10 +182,12 @@ def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
         note = f"★ {note} on all the text"
     if xz_bpb is not None:
         low, high = min(low, xz_bpb), max(high, xz_bpb)
-        under = xz_bpb > low + 0.8 * (high - low) or last > xz_bpb  # keep clear of the note in the corner, and of the curve
         bottom.axhline(xz_bpb, color=BLACK, linewidth=1.2, linestyle="--")
-        bottom.annotate(f"xz -9e: {xz_bpb:.3f}", (1, xz_bpb), (0, -4 if under else 4), xycoords=("axes fraction", "data"),
-                        textcoords="offset points", ha="right", va="top" if under else "bottom", fontsize=FONT)  # fmt: skip
+        up, side = 4, "bottom"
+        if xz_bpb > low + 0.8 * (high - low) or last > xz_bpb:  # clear of the note in the corner, and of the curve
+            up, side = -4, "top"
+        at = ("axes fraction", "data")
+        _note(bottom, f"xz -9e: {xz_bpb:.3f}", (1, xz_bpb), (0, up), xycoords=at, ha="right", va=side)
         note += f", {1 - last / xz_bpb:.0%} below xz" if last < xz_bpb else f", {last / xz_bpb - 1:.0%} above xz"
     bottom.annotate(note, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=FONT, color=VERMILION)
     gap = (high - low) or 1.0
@@ -167,16 +197,22 @@ def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
     bottom.xaxis.set_major_formatter(FuncFormatter(amount))
     fig.align_ylabels()
     xz = "" if xz_bpb is None else f" A dashed line marks xz -9e on the same text at {xz_bpb:.3f}."
-    fig.alt = (f"Two curves against training tokens, up to {amount(tokens[-1])}. Training loss goes from {loss[0]:.2f} to "
-               f"{loss[-1]:.2f} nats per token, validation from {bpb[0]:.3f} to {last:.3f} bits per byte.{xz}")  # fmt: skip
+    fig.alt = (
+        f"Two curves against training tokens, up to {amount(tokens[-1])}. "
+        f"Training loss goes from {loss[0]:.2f} to {loss[-1]:.2f} nats per token, "
+        f"validation from {bpb[0]:.3f} to {last:.3f} bits per byte.{xz}"
+    )
     return fig
 
 
 def learning_rates(metrics: list[dict]) -> Figure:
-    """The three schedules against steps: multiplier of the learning rates, Muon's momentum, multiplier of the weight decay."""
+    """The three schedules against steps: multipliers of the learning rates and the weight decay, Muon's momentum."""
     steps, lr = _columns(metrics, "train", "step", "lr")
     parts = [("learning rate\n(share of peak)", BLUE, steps, lr)]
-    others = (("muon_momentum", "Muon momentum\n(no unit)", GREEN), ("weight_decay", "weight decay\n(share of peak)", VERMILION))
+    others = (
+        ("muon_momentum", "Muon momentum\n(no unit)", GREEN),
+        ("weight_decay", "weight decay\n(share of peak)", VERMILION),
+    )
     for name, label, colour in others:
         if any(m.get(name) is not None for m in metrics if m.get("kind") == "train"):
             parts.append((label, colour, *_columns(metrics, "train", "step", name)))
@@ -192,7 +228,8 @@ def learning_rates(metrics: list[dict]) -> Figure:
     fig.align_ylabels()
     fig.alt = f"Schedules over {steps[-1]:,} steps."
     for label, _, _, y in parts:
-        fig.alt += f" {label.splitlines()[0].capitalize()}: starts at {y[0]:.3g}, peaks at {max(y):.3g}, ends at {y[-1]:.3g}."
+        name = label.splitlines()[0].capitalize()
+        fig.alt += f" {name}: starts at {y[0]:.3g}, peaks at {max(y):.3g}, ends at {y[-1]:.3g}."
     return fig
 
 
@@ -237,8 +274,9 @@ def where_time_went(seconds_by_stage: dict[str, float]) -> Figure:
 
 
 def _visible(piece: str) -> str:
-    """A token as it can be printed on one line: control characters and line ends become signs, combining marks get a carrier."""
-    out = "".join({"\n": "⏎", "\t": "→", "\r": "␍", "\ufffd": "�"}.get(c, c if c.isprintable() else "·") for c in piece)
+    """A token as it can be printed on one line: control characters become signs, combining marks get a carrier."""
+    signs = {"\n": "⏎", "\t": "→", "\r": "␍", "\ufffd": "�"}
+    out = "".join(signs.get(c, c if c.isprintable() else "·") for c in piece)
     return "\u25cc" + out if out and unicodedata.combining(out[0]) else out
 
 
@@ -247,28 +285,34 @@ def _columns_of(text: str) -> int:
     return sum(not unicodedata.combining(c) for c in text)
 
 
-def coloured_tokens_html(pieces: list[str], ids: list[int] | None = None) -> str:
-    """HTML that shows text cut into tokens, each on its own colour; hovering shows the token's id. Spaces stay visible as space.
-
-    pieces: the tokens in order, as text; ids: their numbers, of the same length.
-    """
+def _check_ids(pieces: list[str], ids: list[int] | None) -> None:
     if ids is not None and len(ids) != len(pieces):
         raise UserError(f"{len(pieces)} pieces and {len(ids)} ids: there must be one id for each piece")
+
+
+def coloured_tokens_html(pieces: list[str], ids: list[int] | None = None) -> str:
+    """HTML that shows text cut into tokens, each on its own colour; hovering shows the token's id.
+
+    pieces: the tokens in order, as text; ids: their numbers, of the same length. Spaces stay visible as space.
+    """
+    _check_ids(pieces, ids)
     spans = []
     for i, piece in enumerate(pieces):
         title = f' title="token {ids[i]}"' if ids is not None else ""
         text = html.escape(_visible(piece)) + "<br>" * piece.count("\n")
-        spans.append(f'<span{title} style="background:{TINTS[i % len(TINTS)]};color:#000;border-radius:2px">{text}</span>')
-    return f'<div style="font-family:monospace;font-size:14px;line-height:1.7;white-space:pre-wrap">{"".join(spans)}</div>'
+        style = f"background:{TINTS[i % len(TINTS)]};color:#000;border-radius:2px"
+        spans.append(f'<span{title} style="{style}">{text}</span>')
+    style = "font-family:monospace;font-size:14px;line-height:1.7;white-space:pre-wrap"
+    return f'<div style="{style}">{"".join(spans)}</div>'
 
 
 def coloured_tokens(pieces: list[str], ids: list[int] | None = None, columns: int = 72) -> Figure:
-    """The same as a Figure, for places without HTML: monospaced text, a coloured box behind each token, ids unused but checked.
+    """The same as a Figure, for places without HTML: monospaced text, a coloured box behind each token.
 
-    A character that the font lacks is drawn as a small square. Text is broken after `columns` characters and at line ends.
+    ids are unused but checked. A character that the font lacks is drawn as a small square. Text is broken after
+    `columns` characters and at line ends.
     """
-    if ids is not None and len(ids) != len(pieces):
-        raise UserError(f"{len(pieces)} pieces and {len(ids)} ids: there must be one id for each piece")
+    _check_ids(pieces, ids)
     if not pieces:
         raise UserError("there is nothing to draw: no tokens")
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans Mono"))
@@ -277,7 +321,9 @@ def coloured_tokens(pieces: list[str], ids: list[int] | None = None, columns: in
         for text in piece.splitlines(keepends=True) or [piece]:
             shown = "".join(c if font.get_char_index(ord(c)) else "\u25a1" for c in _visible(text))
             while shown:
-                n = next((n for n in range(len(shown)) if _columns_of(shown[: n + 1]) > columns - column), len(shown))
+                n = 0  # characters that still fit into this row
+                while n < len(shown) and _columns_of(shown[: n + 1]) <= columns - column:
+                    n += 1
                 head, shown = shown[:n], shown[n:]
                 boxes.append((i, head, row, column))
                 column += _columns_of(head)
@@ -297,116 +343,135 @@ def coloured_tokens(pieces: list[str], ids: list[int] | None = None, columns: in
         ax.text(c, r + 0.5, text, family="DejaVu Sans Mono", fontsize=size, va="center_baseline", parse_math=False)
     text = "".join(pieces)
     mean = len(text) / len(pieces)
-    fig.alt = f"Text cut into {len(pieces)} tokens of {mean:.1f} characters on average, each on its own colour: {text[:160]!r}"
+    of = f"{len(pieces)} tokens of {mean:.1f} characters on average"
+    fig.alt = f"Text cut into {of}, each on its own colour: {text[:160]!r}"
     return fig
+
+
+def _task_name(label: str) -> str:
+    return label.removeprefix("bigbench_").replace("_", " ")
 
 
 def core_bars(ours: dict[str, float], references: dict[str, dict[str, float]], name: str = "this model") -> Figure:
     """Centred accuracy of every task: ours as bars, reference models as marks.
 
-    ours: task -> centred accuracy (0 is guessing, 1 is perfect). references: model -> the same, for example the four GPT-2.
-    A mean is drawn only where all models have the same tasks, since means over different tasks cannot be compared.
+    ours: task -> centred accuracy (0 is guessing, 1 is perfect). references: model -> the same, for example the four
+    GPT-2. A mean is drawn only where all models have the same tasks: means over different tasks cannot be compared.
     """
-    tasks = list(ours) + [t for r in references.values() for t in r if t not in ours]
-    tasks = list(dict.fromkeys(tasks))
+    tasks = list(dict.fromkeys([*ours, *(t for r in references.values() for t in r)]))  # ours first
     if not tasks:
         raise UserError("there is nothing to draw: no task has a score")
     same = all(set(r) == set(ours) for r in references.values())
 
     def scores(model):
-        return ([sum(model.values()) / len(model)] if same else []) + [model.get(t, math.nan) for t in tasks]
+        mean = [sum(model.values()) / len(model)] if same else []
+        return mean + [model.get(t, math.nan) for t in tasks]
 
-    labels = ([f"mean of {len(tasks)}"] if same else []) + [t.removeprefix("bigbench_").replace("_", " ") for t in tasks]
+    labels = [f"mean of {len(tasks)}"] if same else []
+    labels += [_task_name(t) for t in tasks]
     rows = range(len(labels))
     fig, (ax,) = figure(1.3 + 0.29 * len(labels), grid="x")
     ax.barh(rows, scores(ours), color=SKY, height=0.72, label=name)
     styles = tuple(zip((GREY, GREEN, ORANGE, VERMILION, PURPLE, BLUE), "sDo^vP"))
     for i, (model, values) in enumerate(references.items()):
         colour, mark = styles[i % len(styles)]
-        y = [row + 0.18 * (i - (len(references) - 1) / 2) for row in rows]  # one below the other, so that equal scores both show
-        ax.plot(scores(values), y, mark, color=colour, markersize=6, markeredgecolor="white", markeredgewidth=0.5, label=model)
+        shift = 0.18 * (i - (len(references) - 1) / 2)  # one below the other, so that equal scores both show
+        ax.plot(scores(values), [row + shift for row in rows], mark, color=colour, label=model, **DOTS)
     ax.axvline(0, color=BLACK, linewidth=1)
     ax.set_yticks(rows, labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     if same:
         ax.get_yticklabels()[0].set_fontweight("bold")
-    if same or 0 < len(ours) < len(tasks):  # between the mean and the tasks, or our tasks and those that only others have
-        ax.axhline(0.5 if same else len(ours) - 0.5, color=GREY, linewidth=0.8)
+        ax.axhline(0.5, color=GREY, linewidth=0.8)  # between the mean and the tasks
+    elif 0 < len(ours) < len(tasks):
+        ax.axhline(len(ours) - 0.5, color=GREY, linewidth=0.8)  # between our tasks and those that only others have
     name_axes(ax, "centred accuracy (0 = guessing, 1 = perfect)")
     handles, names = ax.get_legend_handles_labels()
-    fig.legend(handles[-1:] + handles[:-1], names[-1:] + names[:-1], loc="outside upper center", ncols=3, fontsize=FONT,
-               frameon=False, handletextpad=0.4, columnspacing=1.4)  # fmt: skip
-    best = sorted(ours, key=ours.get)
-    means = [f"{m} {scores(v)[0]:.3f}" for m, v in ((name, ours), *references.items())] if same and ours else []
+    handles, names = handles[-1:] + handles[:-1], names[-1:] + names[:-1]  # ours first
+    fig.legend(handles, names, ncols=3, handletextpad=0.4, columnspacing=1.4, **LEGEND)
     others = f", {', '.join(references)} as marks" if references else ""
     fig.alt = f"Centred accuracy on {len(tasks)} tasks, {name} as bars{others}."
-    fig.alt += f" Means: {', '.join(means)}." if means else ""
-    fig.alt += f" Best of {name}: {best[-1]} {ours[best[-1]]:.2f}; worst: {best[0]} {ours[best[0]]:.2f}." if ours else ""
+    if same and ours:
+        means = [f"{m} {scores(v)[0]:.3f}" for m, v in ((name, ours), *references.items())]
+        fig.alt += f" Means: {', '.join(means)}."
+    if ours:
+        order = sorted(ours, key=ours.get)
+        worst, best = order[0], order[-1]
+        fig.alt += f" Best of {name}: {best} {ours[best]:.2f}; worst: {worst} {ours[worst]:.2f}."
     return fig
 
 
 def core_report_figure(report: dict) -> Figure:
     """A CORE score with its noise: the mean above, the tasks below, each with its 95 % interval, beside those of GPT-2.
 
-    report: what `core_report.report` gives. A task is drawn full where it differs from GPT-2 XL by more than the noise of both,
-    hollow where it does not; without GPT-2's scores all are full.
+    report: what `core_report.report` gives. A task is drawn full where it differs from GPT-2 XL by more than the noise
+    of both, hollow where it does not; without GPT-2's scores all are full.
     """
     tasks, name = report["tasks"], report["name"]
     if not tasks:
         raise UserError("there is nothing to draw: no task has a score")
     best = list(next(iter(tasks.values()))["gpt2"])[-1:]  # GPT-2 XL, or none
-    means = [(model, g["core"], g["interval"]) for model, g in report["gpt2"].items()] + [("this model", report["core"], report["interval"])]
+    means = [(model, g["core"], g["interval"]) for model, g in report["gpt2"].items()]
+    means.append(("this model", report["core"], report["interval"]))
     fig = Figure(figsize=(WIDTH, 1.9 + 0.25 * (len(means) + len(tasks))), layout="constrained", facecolor="white")
     axes = fig.subplots(2, 1, height_ratios=(len(means) + 0.8, len(tasks) + 0.8))
     top, bottom = axes
     whiskers = dict(linestyle="none", elinewidth=1.44)  # two pixels
     for row, (model, value, (low, high)) in enumerate(means):
-        colour, mark = (BLUE, "o") if model == "this model" else (VERMILION, "^") if [model] == best else (GREY, "s")
-        top.errorbar([value], [row], xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], color=colour, marker=mark, markersize=6, **whiskers)
-        top.annotate(f"{value:.4f}", (high, row), (5, 0), textcoords="offset points", va="center", fontsize=FONT, color=colour)
+        colour, mark = (VERMILION, "^") if [model] == best else (GREY, "s")
+        if model == "this model":
+            colour, mark = BLUE, "o"
+        error = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        top.errorbar([value], [row], xerr=error, color=colour, marker=mark, markersize=6, **whiskers)
+        _note(top, f"{value:.4f}", (high, row), (5, 0), va="center", color=colour)
     if "bar" in report:
         top.axvline(report["bar"], color=BLACK, linewidth=1.2, linestyle="--")
     top.set_yticks(range(len(means)), [model for model, *_ in means])
     name_axes(top, f"{name}: mean centred accuracy")
     rows = range(len(tasks))
-    for shift, model, colour, mark in [(0.17, m, VERMILION, "^") for m in best] + [(-0.17 if best else 0.0, None, BLUE, "o")]:
+    marks = [(0.17, m, VERMILION, "^") for m in best]
+    marks.append((-0.17 if best else 0.0, None, BLUE, "o"))  # ours
+    for shift, model, colour, mark in marks:
         for row, task in zip(rows, tasks.values()):
-            g = task["gpt2"].get(model)
-            value, full = (g["centred"], True) if g else (task["centred"], all(task["gpt2"][m]["beyond_noise"] for m in best))
-            guess = task["random_baseline"]
-            accuracy, n = value * (1 - guess) + guess, (g or task)["n"]
-            error = 1.96 * math.sqrt(max(0.0, accuracy * (1 - accuracy)) / n) / (1 - guess)
-            bottom.errorbar([value], [row + shift], xerr=[error], color=colour, marker=mark, markersize=4.5,
-                            markerfacecolor=colour if full else "white", **whiskers)  # fmt: skip
+            scored = task["gpt2"][model] if model else task
+            full = bool(model) or all(task["gpt2"][m]["beyond_noise"] for m in best)
+            value, guess = scored["centred"], task["random_baseline"]
+            accuracy = value * (1 - guess) + guess
+            error = 1.96 * math.sqrt(max(0.0, accuracy * (1 - accuracy)) / scored["n"]) / (1 - guess)
+            style = dict(color=colour, marker=mark, markersize=4.5, markerfacecolor=colour if full else "white")
+            bottom.errorbar([value], [row + shift], xerr=[error], **style, **whiskers)
     bottom.axvline(0, color=BLACK, linewidth=1)
-    bottom.set_yticks(rows, [label.removeprefix("bigbench_").replace("_", " ") for label in tasks])
+    bottom.set_yticks(rows, [_task_name(label) for label in tasks])
     name_axes(bottom, "centred accuracy (0 = guessing, 1 = perfect)")
     for ax, n in zip(axes, (len(means), len(tasks))):
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
-        ax.set_axisbelow(True)
-        ax.tick_params(labelsize=FONT, length=3)
+        _style(ax, "x")
         ax.tick_params(axis="y", length=0)
         ax.set_ylim(n - 0.4, -0.6)
-    legend = [Line2D([], [], color=BLUE, marker="o", linestyle="none", label="this model")]
+    mark = dict(linestyle="none", marker="o", color=BLUE)
+    legend = [Line2D([], [], label="this model", **mark)]
     if best:
-        legend.append(Line2D([], [], color=BLUE, marker="o", markerfacecolor="white", linestyle="none", label=f"within the noise of {best[0]}"))
-        legend.append(Line2D([], [], color=VERMILION, marker="^", linestyle="none", label=best[0]))
-    fig.legend(handles=legend, loc="outside upper center", ncols=3, fontsize=FONT, frameon=False, handletextpad=0.4, columnspacing=1.4)
+        legend.append(Line2D([], [], label=f"within the noise of {best[0]}", markerfacecolor="white", **mark))
+        legend.append(Line2D([], [], label=best[0], linestyle="none", marker="^", color=VERMILION))
+    fig.legend(handles=legend, ncols=3, handletextpad=0.4, columnspacing=1.4, **LEGEND)
     beyond = [task["gpt2"][m]["difference"] for task in tasks.values() for m in best if task["gpt2"][m]["beyond_noise"]]
     low, high = report["interval"]
-    fig.alt = f"A score with its noise: {name} {report['core']:.4f}, 95 % interval {low:.4f} to {high:.4f}, over {len(tasks)} tasks with their intervals."
+    score = f"{name} {report['core']:.4f}, 95 % interval {low:.4f} to {high:.4f}"
+    fig.alt = f"A score with its noise: {score}, over {len(tasks)} tasks with their intervals."
     if "above_bar" in report:
-        fig.alt += f" The probability of being above the bar of {best[0]} at {report['bar']:.4f} is {report['above_bar']:.2f}."
+        bar = f"the bar of {best[0]} at {report['bar']:.4f}"
+        fig.alt += f" The probability of being above {bar} is {report['above_bar']:.2f}."
     if best:
-        fig.alt += (f" Beyond the noise of both, {sum(d > 0 for d in beyond)} tasks are above {best[0]} and {sum(d < 0 for d in beyond)} below, "
-                    f"{len(tasks) - len(beyond)} are neither.")  # fmt: skip
+        above, below = sum(d > 0 for d in beyond), sum(d < 0 for d in beyond)
+        fig.alt += (
+            f" Beyond the noise of both, {above} tasks are above {best[0]} and {below} below, "
+            f"{len(tasks) - len(beyond)} are neither."
+        )
     return fig
 
 
 def _number(fig: Figure, ax, labels: list[tuple[str, float, float]], points: list[tuple[float, float]]) -> None:
-    """Write each label (text, x, y) beside its point, on the side farthest from other points, other labels and the line."""
+    """Write each label (text, x, y) beside its point, on the side farthest from other points, labels and the line."""
     fig.draw_without_rendering()  # fixes the layout, so that distances can be measured in points
     place = ax.transData + fig.dpi_scale_trans.inverted()
     taken = [tuple(72 * v for v in place.transform(p)) for p in points]
@@ -420,25 +485,25 @@ def _number(fig: Figure, ax, labels: list[tuple[str, float, float]], points: lis
             room = min([math.dist(t, at) for t in others] + [abs(at[1] - line) + 3, 14])  # 14 is as good as more
             if room > best + 0.001:  # so the right side wins ties
                 best, dx, dy = room, at[0] - px, at[1] - py
-        style = dict(ha="center", va="center", fontsize=FONT, color=BLUE, weight="bold")
-        ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", **style)
+        _note(ax, text, (x, y), (dx, dy), ha="center", va="center", color=BLUE, weight="bold")
         taken.append((px + dx, py + dy))
 
 
 def leaderboard_figure(rows: list, ours=None) -> Figure:
     """Hours against CORE: official records, unmerged claims, GPT-2 of 2019, and `ours`, with the bar of GPT-2 XL.
 
-    rows: leaderboard entries (id, who, hours, core, name); those without CORE cannot be drawn. ours: one more entry; without a
-    CORE of its own it is a vertical line at its hours.
+    rows: leaderboard entries (id, who, hours, core, name); those without CORE cannot be drawn. ours: one more entry;
+    without a CORE of its own it is a vertical line at its hours.
     """
     drawn = [r for r in rows if r.core is not None]
     if not drawn:
         raise UserError("there is nothing to draw: no entry of the leaderboard has a CORE")
     fig, (ax,) = figure(4.2)
     ax.axhline(GPT2_CORE, color=BLACK, linewidth=1.2, linestyle="--")
+    hollow = dict(fillstyle="none", markeredgewidth=1.3)
     for who, label, style in (
         ("published", "official record, by number", dict(marker="o", markersize=8, color=BLUE)),
-        ("unmerged", "unmerged claim", dict(marker="o", markersize=7, fillstyle="none", color=GREY, markeredgewidth=1.3)),
+        ("unmerged", "unmerged claim", dict(marker="o", markersize=7, color=GREY, **hollow)),
         ("ours", "ours", dict(marker="D", markersize=7, color=VERMILION)),
     ):
         some = [r for r in drawn if r.who == who and r.id != "gpt2-2019"]
@@ -447,15 +512,16 @@ def leaderboard_figure(rows: list, ours=None) -> Figure:
     for r in drawn:
         if r.id == "gpt2-2019":
             ax.plot([r.hours], [r.core], marker="*", markersize=15, color=BLACK, linestyle="none")
-            ax.annotate(f"GPT-2 XL, 2019\n{r.hours:g} h\nCORE {r.core}", (r.hours, r.core), (0, 10), textcoords="offset points",
-                        ha="center", fontsize=FONT)  # fmt: skip
+            _note(ax, f"GPT-2 XL, 2019\n{r.hours:g} h\nCORE {r.core}", (r.hours, r.core), (0, 10), ha="center")
     times, cores, extra = [r.hours for r in drawn], [r.core for r in drawn], ""
     if ours is not None:
         times.append(ours.hours)
-        extra = f"{ours.name}: {ours.hours:.3g} h, " + ("CORE not measured" if ours.core is None else f"CORE {ours.core:.4f}")
+        extra = f"{ours.name}: {ours.hours:.3g} h, "
         if ours.core is None:
+            extra += "CORE not measured"
             ax.axvline(ours.hours, color=VERMILION, linewidth=1.8, label=extra)
         else:
+            extra += f"CORE {ours.core:.4f}"
             cores.append(ours.core)
             ax.plot([ours.hours], [ours.core], marker="D", markersize=9, color=VERMILION, linestyle="none", label=extra)
         extra = f" {extra}."
@@ -471,14 +537,17 @@ def leaderboard_figure(rows: list, ours=None) -> Figure:
     ax.yaxis.set_major_locator(MaxNLocator(5))
     name_axes(ax, "training time (hours, log scale)", "CORE (mean centred accuracy)")
     handles, names = ax.get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside upper center", ncols=2, fontsize=FONT, frameon=False)
-    official = [(r.id.rpartition("-")[2], r.hours, r.core) for r in drawn if r.who == "published" and r.id != "gpt2-2019"]
-    _number(fig, ax, official, list(zip(times, cores)))
-    spans = sorted(r[1] for r in official)
-    record = f" The official record fell from {spans[-1]:g} to {spans[0]:g} hours." if official else ""
-    left_out = len(rows) - len(drawn)
-    fig.alt = (f"Training hours against CORE for {len(drawn)} entries, with the bar of GPT-2 XL at {GPT2_CORE}.{record}{extra}"
-               + (f" {left_out} without a measured CORE not drawn." if left_out else ""))  # fmt: skip
+    fig.legend(handles, names, ncols=2, **LEGEND)
+    official = [r for r in drawn if r.who == "published" and r.id != "gpt2-2019"]
+    labels = [(r.id.rpartition("-")[2], r.hours, r.core) for r in official]
+    _number(fig, ax, labels, list(zip(times, cores)))
+    fig.alt = f"Training hours against CORE for {len(drawn)} entries, with the bar of GPT-2 XL at {GPT2_CORE}."
+    if official:
+        spans = [r.hours for r in official]
+        fig.alt += f" The official record fell from {max(spans):g} to {min(spans):g} hours."
+    fig.alt += extra
+    if left_out := len(rows) - len(drawn):
+        fig.alt += f" {left_out} without a measured CORE not drawn."
     return fig
 
 
@@ -492,7 +561,8 @@ def png(fig: Figure, dpi: int = 100) -> bytes:
 def show(fig: Figure, dpi: int = 100) -> None:
     """Display the figure in a notebook as an <img> with its alt text; a plain log shows the alt text alone.
 
-    HTML, since an image/png output loses its alt text in nbconvert's own template (7.17: "No description has been provided").
+    HTML, since an image/png output loses its alt text in nbconvert's own template (7.17: "No description has been
+    provided").
     """
     import base64
 

@@ -33,8 +33,9 @@ def context(ids: list[int], T: int, bos: int) -> list[int]:
 def next_logits(model, contexts: list[list[int]], pad: int = 0, cache: Cache | None = None) -> torch.Tensor:
     """The forward pass: logits (N, V) of the token after each of N contexts, on the CPU.
 
-    Without a cache all is read: model(idx (N, T)) -> logits (N, T, V), shorter contexts being filled up on the right, which a
-    causal model does not see. With one, only what is new: at first all contexts, filled up on the left, then one token of each.
+    Without a cache all is read: model(idx (N, T)) -> logits (N, T, V), shorter contexts being filled up on the right,
+    which a causal model does not see. With one, only what is new: at first all contexts, filled up on the left, then
+    one token of each.
     """
     device, longest = next(model.parameters()).device, max(len(c) for c in contexts)
     filler = [[pad] * (longest - len(c)) for c in contexts]
@@ -75,15 +76,20 @@ def pick(logits: torch.Tensor, temperature: float, top_k: int | None, generator:
 
 
 def prompt_generator(seed: int, ids: list[int], number: int = 0) -> torch.Generator:
-    """The random numbers of one continuation: they depend on the seed, on the prompt's tokens and on which
-    continuation of this prompt it is, and on nothing else. On the CPU, so that every device draws the same ones."""
+    """The random numbers of one continuation, on the CPU, so that every device draws the same ones.
+
+    They depend on the seed, on the prompt's tokens and on which continuation of this prompt it is, and on nothing else.
+    """
     digest = hashlib.sha256(repr((seed, number, ids)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 class Text:
-    """Bytes of tokens in, text out. Held back are bytes that are not yet a whole character, and text that may yet become
-    one of `stops`. `stopped` says that one of them has come; nothing from it on is given out."""
+    """Bytes of tokens in, text out.
+
+    Held back are bytes that are not yet a whole character, and text that may yet become one of `stops`. `stopped` says
+    that one of them has come; nothing from it on is given out.
+    """
 
     def __init__(self, stops: Sequence[str] = ()):
         self.stops, self.stopped, self.held = stops, False, ""
@@ -128,21 +134,26 @@ def _run(
 ) -> Iterator[tuple[int, str]]:  # fmt: skip
     """(index of the prompt, piece of its continuation), all prompts together; rows that end leave the batch."""
     T, bos = model.config.sequence_len, tokenizer.bos
+    stop_texts = [s for s in stop or () if isinstance(s, str)]
     ends = {bos}  # at the end of a document the model predicts the BOS of the next one
     for token in (s for s in stop or () if not isinstance(s, str)):
         if not 0 <= token < tokenizer.vocab_size:
-            raise UserError(f"stop token {token} is outside the vocabulary: 0 to {tokenizer.vocab_size - 1} are allowed")
+            allowed = f"0 to {tokenizer.vocab_size - 1} are allowed"
+            raise UserError(f"stop token {token} is outside the vocabulary: {allowed}")
         ends.add(token)
     ids = [tokenizer.encode(prompt) for prompt in prompts]
     generators = [prompt_generator(seed, i, n) for i, n in zip(ids, numbers)]
-    texts = [Text([s for s in stop or () if isinstance(s, str)]) for _ in prompts]
+    texts = [Text(stop_texts) for _ in prompts]
     special = torch.from_numpy(tokenizer.token_bytes() == 0)
     active, forbidden, cache = list(range(len(prompts))), None, None
     for _ in range(max_tokens):
         if not active:
             return
         slides = max(len(ids[i]) for i in active) >= T  # see `context`
-        cache = None if slides or not cached else cache or Cache()
+        if slides or not cached:
+            cache = None
+        elif cache is None:
+            cache = Cache()
         logits = next_logits(model, [context(ids[i], T, bos) for i in active], bos, cache)  # (N, V)
         if forbidden is None:  # special tokens, and the ids past the vocabulary of a model whose V was rounded up
             forbidden = torch.ones(logits.size(-1), dtype=torch.bool)
@@ -171,13 +182,13 @@ def generate(
 ) -> list[str]:  # fmt: skip
     """Continue every prompt; returns the continuations without their prompts.
 
-    model(idx (B, T), cache=attention.Cache()) -> float32 logits (B, T, V), with model.config.sequence_len, the T of training.
-    A token costs one position's forward pass, until a text of the batch grows past T and the contexts slide (`context`): then
-    each costs the whole of them, as all do with cached=False. The text is the same but for rounding.
-    temperature, top_k: see `probabilities`. stop: texts or token ids that end a continuation and are not part of it. BOS
-    ends it too, for a document ends there; other special tokens are never drawn.
+    model(idx (B, T), cache=attention.Cache()) -> float32 logits (B, T, V), with model.config.sequence_len, the T of
+    training. A token costs one position's forward pass, until a text of the batch grows past T and the contexts slide
+    (`context`): then each costs the whole of them, as all do with cached=False. The text is the same but for rounding.
+    temperature, top_k: see `probabilities`. stop: texts or token ids that end a continuation and are not part of it.
+    BOS ends it too, for a document ends there; other special tokens are never drawn.
     A continuation depends on the seed and its prompt, not on the rest of the batch (but for rounding: another batch may
-    change the last bits of the logits). The same prompt given again gets another one. Errors: UserError for bad settings.
+    change the last bits of the logits). The same prompt given again gets another one. UserError for bad settings.
     """
     check(max_tokens, temperature, top_k, seed, stop)
     if not isinstance(prompts, (list, tuple)) or not all(isinstance(p, str) for p in prompts):
@@ -197,10 +208,11 @@ def stream(
 ) -> Iterator[str]:  # fmt: skip
     """Yield the continuation of one prompt in pieces as they come, never half a character; arguments as in `generate`.
 
-    number: 0 for the first continuation of this prompt, 1 for another, and so on, as where `generate` is given it again.
+    number: 0 for the first continuation of this prompt, 1 for another, as where `generate` is given it again.
     """
     check(max_tokens, temperature, top_k, seed, stop)
-    return (piece for _, piece in _run(model, tokenizer, [prompt], [number], max_tokens, temperature, top_k, seed, stop))
+    found = _run(model, tokenizer, [prompt], [number], max_tokens, temperature, top_k, seed, stop)
+    return (piece for _, piece in found)
 
 
 # Control characters would move the cursor or change the terminal, so they are shown as pictures (U+2400 and on), those
@@ -248,7 +260,8 @@ class Sample:
     """
 
     run: tyro.conf.Positional[str]  # name of a run, or path of a run or checkpoint folder
-    prompt: str | None = None  # text to continue ("": a document from its beginning); default: read lines from the terminal
+    # text to continue ("": a document from its beginning); default: read lines from the terminal
+    prompt: str | None = None
     max_tokens: int = 64  # tokens of a continuation at most; it ends earlier where the model ends the document
     temperature: float = 0.8  # 0: always the most likely token; 1: the model's own probabilities; above 1: wilder
     top_k: int = 50  # draw only from so many most likely tokens; 0: from all
