@@ -1,13 +1,17 @@
-"""Rows of tokens for training: documents packed by best fit, every row starting with BOS, exactly resumable. Built in lesson 02.
+"""Rows of tokens for training: documents packed by best fit, every row starting with BOS, exactly resumable.
 
-The packing is nanochat's (commit 348fbb3). A row has T+1 tokens: T inputs, T targets, one apart. Documents wait in a buffer of
-about 1000. The longest one that fits into what is left of the row goes in, again and again; when none fits, the shortest one is
-cropped to fill the row exactly and the rest of it is dropped. So there is no padding, and every row starts with a document. The
-price is the cropped tokens: at T=2048 about 35 % of web text. A document longer than a row never fits and keeps at most T+1
-tokens, so documents much longer than T should be cut into shorter ones before they come here; `statistics` tells the share.
+Built in lesson 02. A row has T+1 tokens: T inputs and T targets, one apart. Every document begins with BOS.
 
-The order does not depend on the number of ranks. Document i goes to stream i % streams; each stream packs its own rows; global
-row j comes from stream j % streams; rank r of w serves the rows with j % w == r. So w ranks together see exactly what one would.
+The packing is nanochat's (commit 348fbb3): it picks from what has been read ahead. Documents wait in a buffer of
+about 1000. The longest one that fits into what is left of the row goes in, again and again; when none fits, the
+shortest one is cropped to fill the row exactly and the rest of it is dropped. So there is no padding, and every row
+starts with a document. The price is the cropped tokens: at T=2048 about 35 % of web text. A document longer than a row
+never fits and keeps at most T+1 tokens, so documents much longer than T should be cut into shorter ones before they
+come here; `statistics` tells the share.
+
+The order does not depend on the number of ranks. Document i goes to stream i % streams; each stream packs its own rows;
+global row j comes from stream j % streams; rank r of w serves the rows with j % w == r. So w ranks together see exactly
+what one would.
 """
 
 import contextlib
@@ -36,12 +40,13 @@ def _head(tokens: list[int], row_tokens: int) -> tuple[int, np.ndarray]:
 
 
 class _Stream:
-    """Documents s, s + S, s + 2S, ... of the split, epoch after epoch: a buffer of them and the counters that a resume needs."""
+    """Documents s, s + S, s + 2S, ... of the split, epoch after epoch: a buffer of them, and a resume's counters."""
 
     def __init__(self, split, tokenizer, T: int, index: int, streams: int, buffer_docs: int):
-        self.split, self.tokenizer, self.row_tokens, self.index, self.streams = split, tokenizer, T + 1, index, streams
+        self.split, self.tokenizer, self.row_tokens = split, tokenizer, T + 1
+        self.index, self.streams = index, streams  # s and S
         self.documents = len(range(index, len(split), streams))  # in an epoch
-        # With fewer documents than buffer_docs a full buffer would hold each of them several times, so one epoch is enough.
+        # With fewer documents than buffer_docs a full buffer would hold each several times, so one epoch is enough.
         self.target = min(buffer_docs, self.documents)
         # (length, arrival) of every buffered document, sorted, so that the best fit is found by bisection
         self.keys: list[tuple[int, int]] = []
@@ -75,7 +80,7 @@ class _Stream:
         self.arrivals += 1
 
     def top_up(self) -> None:
-        """Add batches of at most 128 documents, none across the end of an epoch, until the buffer has reached its target."""
+        """Add batches of at most 128 documents, none across the end of an epoch, until the buffer is full."""
         empty = 0
         while len(self.keys) < self.target:
             end = min(self.next + TOP_UP, self.documents)
@@ -83,12 +88,14 @@ class _Stream:
             documents = [(i, text) for i, text in zip(indices, self.read(indices)) if text]
             self.epoch, self.next = (self.epoch + 1, 0) if end == self.documents else (self.epoch, end)
             self.skipped += len(indices) - len(documents)
-            for (i, _), tokens in zip(documents, self.tokenizer.encode_batch([text for _, text in documents], bos=True)):
+            encoded = self.tokenizer.encode_batch([text for _, text in documents], bos=True)
+            for (i, _), tokens in zip(documents, encoded):
                 self.add(i, *_head(tokens, self.row_tokens))
             empty = 0 if documents else empty + len(indices)
             if empty >= self.documents:
                 raise UserError(
-                    f"all {self.documents} documents of stream {self.index} (of {self.streams}) are empty; use fewer streams"
+                    f"all {self.documents} documents of stream {self.index} (of {self.streams}) are empty; "
+                    "use fewer streams"
                 )
 
     def take(self, at: int) -> tuple[int, int, np.ndarray]:
@@ -107,7 +114,8 @@ class _Stream:
             fitting = bisect_right(self.keys, (space, self.arrivals))  # how many buffered documents fit
             if fitting:
                 longest = self.keys[fitting - 1][0]
-                index, length, tokens = self.take(bisect_left(self.keys, (longest, 0)))  # among equals the first to arrive
+                at = bisect_left(self.keys, (longest, 0))  # among equals the first to arrive
+                index, length, tokens = self.take(at)
                 row[start : start + length] = tokens
                 start += length
             else:
@@ -126,12 +134,14 @@ _COUNTERS = ("epoch", "next", "skipped", "placed", "cropped", "cropped_tokens")
 class Batches:
     """Endless rows of T+1 tokens from `split` (data.Split), those of one rank out of `world`.
 
-    Args: tokenizer has encode_batch(texts, bos=True) and sha256; streams belongs to the run, not to the machine: keep it when the
-    number of ranks changes; buffer_docs is the size of each stream's buffer, at most the documents of the stream.
+    Args: tokenizer has encode_batch(texts, bos=True) and sha256; streams belongs to the run, not to the machine: keep
+    it when the number of ranks changes; buffer_docs is the size of each stream's buffer, at most its documents.
     Errors: UserError when world does not divide streams, or the split has fewer documents than streams.
     """
 
-    def __init__(self, split, tokenizer, T: int, *, streams: int = 8, rank: int = 0, world: int = 1, buffer_docs: int = 1000):
+    def __init__(
+        self, split, tokenizer, T: int, *, streams: int = 8, rank: int = 0, world: int = 1, buffer_docs: int = 1000
+    ):
         for name, value in [("T", T), ("streams", streams), ("world", world), ("buffer_docs", buffer_docs)]:
             if value < 1:
                 raise UserError(f"{name} {value} is too small: at least 1")
@@ -139,12 +149,17 @@ class Batches:
             raise UserError(f"rank {rank} is outside 0 to {world - 1} (world {world})")
         if streams % world:
             allowed = ", ".join(str(w) for w in range(1, streams + 1) if streams % w == 0)
-            raise UserError(f"world {world} (the number of ranks) does not divide {streams} streams; it can be: {allowed}")
+            raise UserError(
+                f"world {world} (the number of ranks) does not divide {streams} streams; it can be: {allowed}"
+            )
         if len(split) < streams:
-            allowed = ", ".join(str(s) for s in range(1, len(split) + 1) if s % world == 0) or f"none with {world} ranks"
-            raise UserError(f"streams {streams} is too many for {len(split)} documents (one each at least); it can be: {allowed}")
-        self.split, self.tokenizer, self.T, self.streams, self.rank, self.world = split, tokenizer, T, streams, rank, world
-        self.buffer_docs = buffer_docs
+            allowed = ", ".join(str(s) for s in range(world, len(split) + 1, world))
+            raise UserError(
+                f"streams {streams} is too many for {len(split)} documents (one each at least); "
+                f"it can be: {allowed or f'none with {world} ranks'}"
+            )
+        self.split, self.tokenizer, self.T, self.buffer_docs = split, tokenizer, T, buffer_docs
+        self.streams, self.rank, self.world = streams, rank, world
         self.rows = 0  # rows served by all ranks together, each having served as many as this one
         self.last_documents: list[list[int]] = []  # of each row served last, the indices of the documents in it
         self._own = {s: self._stream(s) for s in range(rank, streams, world)}
@@ -167,7 +182,7 @@ class Batches:
                 "buffer_docs": self.buffer_docs, "tokenizer": self.tokenizer.sha256}  # fmt: skip
 
     def state_dict(self) -> dict:
-        """Where this rank is, as plain JSON values, under 10 kB a stream: counters, and the indices of the buffered documents.
+        """Where this rank is, as plain JSON values, under 10 kB a stream: counters, and which documents are buffered.
 
         The states of all ranks make one global state with `merge_states`; with one rank it is global already.
         """
@@ -175,35 +190,42 @@ class Batches:
         for s, stream in self._own.items():
             counters = {name: getattr(stream, name) for name in _COUNTERS}
             tokens = sum(length for length, _ in stream.keys)  # lets a resume notice that the text has changed
-            streams.append({"stream": s, **counters, "buffer_tokens": tokens, "buffer": [i for i, _ in stream.buffer.values()]})
+            indices = [i for i, _ in stream.buffer.values()]
+            streams.append({"stream": s, **counters, "buffer_tokens": tokens, "buffer": indices})
         return {**self._identity(), "rows": self.rows, "stream_states": streams}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on exactly where `state` was taken, by reading and encoding its buffered documents again.
 
         The state may be global (from any number of ranks) or this rank's own.
-        Errors: UserError, and nothing is changed, when the state is of another split, T, tokenizer, number of streams or
-        buffer_docs, lacks one of this rank's streams, or the text of a buffered document is not what it was.
+        Errors: UserError, and nothing is changed, when the state is of another split, T, tokenizer, number of streams
+        or buffer_docs, lacks one of this rank's streams, or the text of a buffered document is not what it was.
         """
         for name, mine in self._identity().items():
             if state.get(name) != mine:
-                raise UserError(f"data state: {name} is {state.get(name)!r} in it and {mine!r} here; use the same or start anew")
+                raise UserError(
+                    f"data state: {name} is {state.get(name)!r} in it and {mine!r} here; use the same or start anew"
+                )
         if state["rows"] % self.world:
-            raise UserError(f"data state: {self.world} ranks cannot share {state['rows']} rows equally; use a divisor of that")
+            raise UserError(
+                f"data state: {self.world} ranks cannot share {state['rows']} rows equally; use a divisor of that"
+            )
         saved = {s["stream"]: s for s in state["stream_states"]}
         if missing := [s for s in self._own if s not in saved]:
-            raise UserError(f"data state: streams {missing} are missing; load what merge_states makes of the states of all ranks")
+            raise UserError(
+                f"data state: streams {missing} are missing; load what merge_states makes of the states of all ranks"
+            )
 
         wanted: dict[int, list[int]] = {}  # block -> documents: each block is read once for all streams
         for i in sorted({i for s in self._own for i in saved[s]["buffer"]}):
             wanted.setdefault(_block_of(self.split, i), []).append(i)
-        heads: dict[int, tuple[int, np.ndarray]] = {}  # of each document; its text and the rest of its tokens are not kept
+        heads: dict[int, tuple[int, np.ndarray]] = {}  # of each document; text and other tokens are not kept
         for block, indices in wanted.items():
-            texts = self.split.read_block(block)
+            first, texts = self.split.blocks[block][0], self.split.read_block(block)
             for at in range(0, len(indices), TOP_UP):
                 some = indices[at : at + TOP_UP]
-                found = self.tokenizer.encode_batch([texts[i - self.split.blocks[block][0]] for i in some], bos=True)
-                heads |= {i: _head(tokens, self.T + 1) for i, tokens in zip(some, found)}
+                encoded = self.tokenizer.encode_batch([texts[i - first] for i in some], bos=True)
+                heads |= {i: _head(tokens, self.T + 1) for i, tokens in zip(some, encoded)}
 
         own = {}
         for s in self._own:
@@ -215,8 +237,8 @@ class Batches:
             now, then = sum(length for length, _ in own[s].keys), saved[s]["buffer_tokens"]
             if now != then:
                 raise UserError(
-                    f"data state: the buffered documents of stream {s} had {then} tokens and have {now} now, so the text of the "
-                    "corpus has changed; restore it or start anew"
+                    f"data state: the buffered documents of stream {s} had {then} tokens and have {now} now, "
+                    "so the text of the corpus has changed; restore it or start anew"
                 )
         self._own, self.rows = own, state["rows"]
 
@@ -228,7 +250,8 @@ class Batches:
 def merge_states(states: list[dict]) -> dict:
     """One global state from the state_dict of every rank, in any order; it can be loaded by any number of ranks.
 
-    Errors: UserError when the ranks are not at the same row, differ in anything else, or do not hold every stream exactly once.
+    Errors: UserError when the ranks are not at the same row, differ in anything else, or do not hold every stream
+    exactly once.
     """
     if not states:
         raise UserError("data state: there are no states to merge")
@@ -237,21 +260,24 @@ def merge_states(states: list[dict]) -> dict:
         for name, value in common.items():
             if state.get(name) != value:
                 raise UserError(
-                    f"data state: the ranks differ in {name}, {value!r} and {state.get(name)!r}; merge one moment of one run"
+                    f"data state: the ranks differ in {name}, {value!r} and {state.get(name)!r}; "
+                    "merge one moment of one run"
                 )
     streams = sorted((s for state in states for s in state["stream_states"]), key=lambda s: s["stream"])
-    if (have := [s["stream"] for s in streams]) != list(range(common["streams"])):
-        last = common["streams"] - 1
-        raise UserError(f"data state: the ranks hold streams {have}, not each of 0 to {last} once; give every rank's state once")
+    have, last = [s["stream"] for s in streams], common["streams"] - 1
+    if have != list(range(last + 1)):
+        raise UserError(
+            f"data state: the ranks hold streams {have}, not each of 0 to {last} once; give every rank's state once"
+        )
     return {**common, "stream_states": streams}
 
 
 def statistics(state: dict) -> dict:
     """What has happened to the documents of the streams that a state (a rank's or a merged one) holds.
 
-    Returns rows; tokens (T a row, the number trained on); documents (placed in rows, whole or cropped); cropped_documents;
-    cropped_tokens and cropped_share (dropped by cropping, out of all tokens of the placed documents); skipped (empty documents);
-    epoch (float: how often the documents have gone through the buffer).
+    Returns rows; tokens (T a row, the number trained on); documents (placed in rows, whole or cropped);
+    cropped_documents; cropped_tokens and cropped_share (dropped by cropping, out of all tokens of the placed
+    documents); skipped (empty documents); epoch (float: how often the documents have gone through the buffer).
     """
     streams, S = state["stream_states"], state["streams"]
 
@@ -274,12 +300,13 @@ def statistics(state: dict) -> dict:
 
 
 class Prefetch:
-    """The rows of the next steps, made by a thread while this step is computed. One thread: the order stays what it was.
+    """The rows of the next steps, made by a thread while this step is computed. One thread: the order stays the same.
 
-    next() gives (rows (n, T+1) int64 on the device; the loader's state after exactly these rows, for a checkpoint, though the
-    thread is up to depth + 1 batches further on; the indices of each row's documents). For a GPU the rows lie in pinned memory,
-    so that the copy runs beside the computation. An error in the thread is raised by next(), after the batches made before it.
-    close() ends the thread, at the latest when it has finished a row; the loader itself is of no use afterwards.
+    next() gives (rows (n, T+1) int64 on the device; the loader's state after exactly these rows, for a checkpoint,
+    though the thread is up to depth + 1 batches further on; the indices of each row's documents). For a GPU the rows
+    lie in pinned memory, so that the copy runs beside the computation. An error in the thread is raised by next(),
+    after the batches made before it. close() ends the thread, at the latest when it has finished a row; the loader
+    itself is of no use afterwards.
     """
 
     def __init__(self, loader: Batches, n: int, device="cpu", depth: int = 1):
@@ -301,8 +328,8 @@ class Prefetch:
                 if self.device.type == "cuda":
                     rows = rows.pin_memory()
                 self.ready.put((rows, self.loader.state_dict(), documents))
-        except BaseException as e:  # a bad document, or a panic of the tokenizer, which is no Exception: next() must not wait
-            self.ready.put(e)
+        except BaseException as e:  # a bad document, or the tokenizer's panic, which is no Exception
+            self.ready.put(e)  # next() must not wait
 
     def next(self, waiting: Callable = lambda: None) -> tuple[torch.Tensor, dict, list[list[int]]]:
         """waiting() is called every second until there is a batch, and may raise."""

@@ -17,16 +17,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-# What the system says of a disk or folder, which no program can mend: no right, no room, a file where a folder should be
+# What the system says of a disk or folder that no program can mend: no right, no room, a file where a folder should be
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class UserError(Exception):
-    """Something the person at the keyboard can mend: the message names the thing, the value, what is allowed and the mend."""
+    """Something the person at the keyboard can mend.
+
+    The message names the thing, the value, what is allowed and the mend.
+    """
 
 
 def home() -> Path:
-    """The folder for data, tokenizers, evaluation bundles and runs: `$GPT2COURSE_HOME`, default `~/.cache/gpt2course`."""
+    """The folder for data, tokenizers, evaluation bundles and runs: `$GPT2COURSE_HOME`, or `~/.cache/gpt2course`."""
     given = os.environ.get("GPT2COURSE_HOME", "").strip()
     try:
         path = Path(given or "~/.cache/gpt2course").expanduser()
@@ -34,7 +37,10 @@ def home() -> Path:
         path = None
     if path is None or path.is_file():
         problem = "is a file" if path else "names a user without a home folder"
-        raise UserError(f"GPT2COURSE_HOME = {given!r} {problem}; set it to a folder that you may write to, for example: export GPT2COURSE_HOME=~/gpt2course")
+        raise UserError(
+            f"GPT2COURSE_HOME = {given!r} {problem}; "
+            "set it to a folder that you may write to, for example: export GPT2COURSE_HOME=~/gpt2course"
+        )
     return path
 
 
@@ -86,8 +92,9 @@ def atomic_file(path, mode: str = "w"):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
-        with os.fdopen(fd, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "\n") as f:
+        with os.fdopen(fd, mode, **text) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -104,7 +111,7 @@ def atomic_file(path, mode: str = "w"):
 
 @contextlib.contextmanager
 def atomic_dir(path):
-    """Yield a temporary folder beside `path`; on success rename it to `path` (replacing an old one), on error delete it."""
+    """Yield a temporary folder beside `path`; on success rename it to `path` (replacing an old one), else delete it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
@@ -146,20 +153,19 @@ def read_json(path, what: str = "file"):
 
 
 def command(main) -> None:
-    """Run `main` with arguments read from the command line by tyro: `main` takes one dataclass, or plain typed arguments.
+    """Run `main` with arguments read from the command line by tyro; `main` takes a dataclass, or typed arguments.
 
-    A UserError, or a file that the system will not let us read or write, ends the program with one line and exit code 2.
+    A UserError, or a file that the system will not let us use, ends the program with one line and exit code 2.
     """
     import tyro
 
     module = sys.modules["__main__"].__spec__
     prog = f"python -m {module.name}" if module else None
     parameters = list(inspect.signature(main).parameters.values())
-    settings = parameters[0].annotation if len(parameters) == 1 and dataclasses.is_dataclass(parameters[0].annotation) else None
     config = (tyro.conf.OmitArgPrefixes,)
     try:
-        if settings:  # the dataclass documents the command
-            main(tyro.cli(settings, prog=prog, config=config))
+        if len(parameters) == 1 and dataclasses.is_dataclass(parameters[0].annotation):
+            main(tyro.cli(parameters[0].annotation, prog=prog, config=config))  # the dataclass documents the command
         else:
             tyro.cli(main, prog=prog, config=config)
     except UserError as e:
@@ -170,5 +176,6 @@ def command(main) -> None:
     except OSError as e:
         if e.errno not in SYSTEM:
             raise  # a fault of ours: its traceback is wanted
-        print(f"error: {e.filename or 'a file'} cannot be used ({e.strerror}); mend that, or choose another place: GPT2COURSE_HOME is {home()}", file=sys.stderr)
+        problem = f"{e.filename or 'a file'} cannot be used ({e.strerror})"
+        print(f"error: {problem}; mend that, or choose another place: GPT2COURSE_HOME is {home()}", file=sys.stderr)
         sys.exit(2)

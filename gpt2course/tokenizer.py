@@ -1,11 +1,12 @@
 """Byte-level BPE: text to token ids and back, without loss. rustbpe learns the merges, tiktoken applies them.
 
-Built by hand in lesson 01. One regular expression (`SPLIT_PATTERN`) splits the text into pieces; each piece, as UTF-8 bytes, is
-merged pair by pair, and the pair that was learned earliest goes first. Nothing merges across pieces. The id of a token is its
-rank, the order in which it was learned: the 256 single bytes, the merges, then the 9 special tokens. Every text can be encoded.
+Built by hand in lesson 01. One regular expression (`SPLIT_PATTERN`) splits the text into pieces; each piece, as UTF-8
+bytes, is merged pair by pair, and the pair that was learned earliest goes first. Nothing merges across pieces. The id
+of a token is its rank, the order in which it was learned: the 256 single bytes, the merges, then the 9 special tokens.
+Every text can be encoded.
 
-A saved tokenizer is a folder of two readable files: `tokenizer.json` (pattern, special tokens, where it came from, checksums) and
-`ranks.tiktoken` (one line a token: base64 of its bytes, a space, its rank; tiktoken's own text format).
+A saved tokenizer is a folder of two readable files: `tokenizer.json` (pattern, special tokens, where it came from,
+checksums) and `ranks.tiktoken` (one line a token: base64 of its bytes, a space, its rank; tiktoken's own text format).
 """
 
 import base64
@@ -27,7 +28,7 @@ import numpy as np
 from gpt2course import files
 from gpt2course.files import UserError
 
-# GPT-4's split with at most two digits a piece (nanochat 348fbb3, the Jan29 record). Trainer and encoder both read this constant.
+# GPT-4's split with at most two digits a piece (nanochat 348fbb3, the Jan29 record). Trainer and encoder both read it.
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
@@ -40,8 +41,9 @@ DOC_CAP = 10_000  # characters of a document that training reads (nanochat 348fb
 MAX_CHARS = 2_000_000_000  # characters that training reads in all (nanochat 348fbb3)
 FORMAT = 1
 
-# The split pattern backtracks once for each character of a run of white space, and the regex engine of tiktoken 0.14 and rustbpe
-# 0.1 panics at one million. So a run longer than this is cut into runs of this length: other tokens there, the same text.
+# The split pattern backtracks once for each character of a run of white space, and the regex engine of tiktoken 0.14
+# and rustbpe 0.1 panics at one million. So a run longer than this is cut into runs of this length: other tokens there,
+# the same text.
 MAX_SPACE_RUN = 16_384
 _LONG_SPACE = re.compile(r"(?<!\s)\s{%d,}" % (MAX_SPACE_RUN + 1))
 
@@ -75,11 +77,14 @@ def _fingerprint(ranks_file: bytes, pattern: str, special: dict[str, int]) -> st
 class Tokenizer:
     """A trained byte-level BPE. Make one with `Tokenizer.train` or `Tokenizer.load`.
 
-    Attributes: vocab_size (with the special tokens), bos (id of "<|bos|>", the first of them), special (name -> id), ranks (bytes of each ordinary
-    token, by id), pattern, sha256 (fingerprint of ranks, pattern and special tokens), provenance (dict: what it learned from).
+    Attributes: vocab_size (with the special tokens), bos (id of "<|bos|>", the first of them), special (name -> id),
+    ranks (bytes of each ordinary token, by id), pattern, sha256 (fingerprint of ranks, pattern and special tokens),
+    provenance (dict: what it learned from).
     """
 
-    def __init__(self, ranks: list[bytes], pattern: str = SPLIT_PATTERN, provenance: dict | None = None, special=SPECIAL_TOKENS):
+    def __init__(
+        self, ranks: list[bytes], pattern: str = SPLIT_PATTERN, provenance: dict | None = None, special=SPECIAL_TOKENS
+    ):
         import tiktoken
 
         self.ranks = list(ranks)
@@ -107,10 +112,11 @@ class Tokenizer:
         pattern: str = SPLIT_PATTERN,
         provenance: dict | None = None,
     ) -> "Tokenizer":
-        """Learn `vocab_size - 256 - 9` merges from the first `doc_cap` characters of each text, `max_chars` characters in all.
+        """Learn `vocab_size - 256 - 9` merges from the first `doc_cap` characters of each text, `max_chars` in all.
 
-        The most frequent pair of neighbours is merged first; among equally frequent pairs the one with the smallest (left id,
-        right id), which is rustbpe 0.1.0's rule. So the same texts give the same tokenizer, whatever their order and the threads.
+        The most frequent pair of neighbours is merged first; among equally frequent pairs the one with the smallest
+        (left id, right id), which is rustbpe 0.1.0's rule. So the same texts give the same tokenizer, whatever their
+        order and the threads.
         Args: texts are read once, and no further than needed; provenance is kept with the tokenizer.
         Errors: UserError when vocab_size is below 265 or above what the text yields.
         """
@@ -121,7 +127,9 @@ class Tokenizer:
                 raise UserError(f"{name} {value} is too small: at least 1 character")
         least = 256 + len(SPECIAL_TOKENS)
         if vocab_size < least:
-            raise UserError(f"vocab_size {vocab_size} is too small: 256 bytes and {least - 256} special tokens need {least}")
+            raise UserError(
+                f"vocab_size {vocab_size} is too small: 256 bytes and {least - 256} special tokens need {least}"
+            )
         seen = {"documents": 0, "chars": 0}
 
         def capped() -> Iterator[str]:
@@ -164,7 +172,7 @@ class Tokenizer:
             return list(pool.map(lambda text: self.encode(text, bos), texts))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of the tokens, joined. Special tokens give their names. UserError for an id outside the vocabulary."""
+        """The bytes of the tokens, joined; special tokens give their names. UserError for an unknown id."""
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < self.vocab_size:
@@ -176,10 +184,10 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def token_bytes(self) -> np.ndarray:
-        """(V,) int32: the number of raw bytes of each token, 0 for special tokens. Bits per byte divide by their sum over the
-        targets.
+        """(V,) int32: the number of raw bytes of each token, 0 for special tokens.
 
-        Counted on raw bytes: many tokens are parts of a character, and decoded to text they would count as U+FFFD, 3 bytes.
+        Bits per byte divide by their sum over the targets. Counted on raw bytes: many tokens are parts of a character,
+        and decoded to text they would count as U+FFFD, 3 bytes.
         """
         return np.array([len(token) for token in self.ranks] + [0] * len(self.special), dtype=np.int32)
 
@@ -194,7 +202,8 @@ class Tokenizer:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise UserError(f"tokenizer folder {folder} is a file; give another name")
-        others = sorted({p.name for p in folder.iterdir()} - {"tokenizer.json", "ranks.tiktoken"}) if folder.exists() else []
+        names = {p.name for p in folder.iterdir()} if folder.exists() else set()
+        others = sorted(names - {"tokenizer.json", "ranks.tiktoken"})
         if others:
             raise UserError(f"tokenizer folder {folder} holds something else ({others[0]}); give a new or an empty one")
         ranks = self._ranks_file()
@@ -226,7 +235,8 @@ class Tokenizer:
                 raise UserError(f"tokenizer {folder}: {problem}; {mend}")
 
         need(isinstance(about, dict), "tokenizer.json does not hold an object")
-        need(about.get("format") == FORMAT, f"format {about.get('format')!r} is not {FORMAT}, the one this version reads")
+        found = about.get("format")
+        need(found == FORMAT, f"format {found!r} is not {FORMAT}, the one this version reads")
         kinds = dict(vocab_size=int, pattern=str, special_tokens=dict, provenance=dict, ranks_sha256=str, sha256=str)
         for key, kind in kinds.items():
             need(isinstance(about.get(key), kind), f"tokenizer.json lacks {key!r} (a {kind.__name__})")
@@ -237,31 +247,36 @@ class Tokenizer:
         need(hashlib.sha256(data).hexdigest() == about["ranks_sha256"], "ranks.tiktoken does not match its checksum")
         ranks = []
         for number, line in enumerate(data.splitlines()):
+            where = f"line {number + 1} of ranks.tiktoken"
             try:
                 token, rank = line.split(b" ")
                 ranks.append(base64.b64decode(token, validate=True))
                 rank = int(rank)
             except (ValueError, binascii.Error):
-                need(False, f"line {number + 1} of ranks.tiktoken is not a base64 token, a space and a rank")
-            need(rank == number, f"line {number + 1} of ranks.tiktoken has rank {rank}, not {number}: there must be no gaps")
+                need(False, f"{where} is not a base64 token, a space and a rank")
+            need(rank == number, f"{where} has rank {rank}, not {number}: there must be no gaps")
         need(len(set(ranks)) == len(ranks), "ranks.tiktoken holds a token twice")
         need({bytes([b]) for b in range(256)} <= set(ranks), "ranks.tiktoken lacks some of the 256 single bytes")
         special = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
-        need(about["special_tokens"] == special, f"special tokens must be {', '.join(SPECIAL_TOKENS)} from id {len(ranks)}")
-        size = len(ranks) + len(special)
-        need(about["vocab_size"] == size, f"vocab_size {about['vocab_size']} is not {size}, what ranks and special tokens make")
-        need(_fingerprint(data, about["pattern"], special) == about["sha256"], "the pattern does not match the fingerprint")
+        allowed = f"{', '.join(SPECIAL_TOKENS)} from id {len(ranks)}"
+        need(about["special_tokens"] == special, f"special tokens must be {allowed}")
+        found, size = about["vocab_size"], len(ranks) + len(special)
+        need(found == size, f"vocab_size {found} is not {size}, what ranks and special tokens make")
+        fingerprint = _fingerprint(data, about["pattern"], special)
+        need(fingerprint == about["sha256"], "the pattern does not match the fingerprint")
         return cls(ranks, about["pattern"], about["provenance"])
 
 
 def default_folder(corpus_name: str, vocab_size: int) -> Path:
     """Where the tokenizer of a corpus is kept: `home()/tokenizers/<corpus>-<vocab_size>`.
 
-    A corpus named by a path becomes a plain name followed by 8 digits of the path's hash, so that two paths never share a folder.
+    A corpus named by a path becomes a plain name followed by 8 digits of the path's hash, so that two paths never share
+    a folder.
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", corpus_name).strip("-.")
     if plain != corpus_name:
-        plain = f"{plain[-40:]}-{hashlib.sha256(corpus_name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        digest = hashlib.sha256(corpus_name.encode("utf-8", "surrogateescape")).hexdigest()
+        plain = f"{plain[-40:]}-{digest[:8]}"
     return files.home() / "tokenizers" / f"{plain}-{vocab_size}"
 
 
@@ -274,15 +289,16 @@ def _train_on(corpus, vocab_size: int, max_chars: int, doc_cap: int = DOC_CAP) -
 
 
 def _source(corpus) -> dict:
+    """What a tokenizer's provenance says of the corpus."""
     return {"corpus": corpus.name, "train_documents": len(corpus.train), "val_sha256": corpus.val_sha256}
 
 
 def train_or_load(corpus, vocab_size: int, folder=None, max_chars: int = MAX_CHARS) -> Tokenizer:
-    """The tokenizer of a corpus (a data.Corpus): loaded if `folder` holds just that one, otherwise trained, saved there and
-    returned.
+    """The tokenizer of a corpus (a data.Corpus): loaded if `folder` holds just that one, else trained and saved there.
 
-    "Just that one" compares what stands in its provenance: corpus name, number of training documents (if all were read), hash of the
-    validation data, vocab_size, max_chars, doc_cap and pattern. A tokenizer of another corpus or size in `folder` is replaced.
+    "Just that one" compares what stands in its provenance: corpus name, number of training documents (if all were
+    read), hash of the validation data, vocab_size, max_chars, doc_cap and pattern. A tokenizer of another corpus or
+    size in `folder` is replaced.
     """
     folder = Path(folder) if folder else default_folder(corpus.name, vocab_size)
     wanted = {**_source(corpus), "max_chars": max_chars, "doc_cap": DOC_CAP}
@@ -294,8 +310,10 @@ def train_or_load(corpus, vocab_size: int, folder=None, max_chars: int = MAX_CHA
             print(f"{e}: making it again")
         else:
             about = tokenizer.provenance
-            whole = about.get("chars", 0) >= max_chars and about.get("documents", documents + 1) <= documents  # more shards would not be read
-            same = all(about.get(key) == value for key, value in wanted.items()) and (whole or about.get("train_documents") == documents)
+            same_texts = about.get("train_documents") == documents
+            if about.get("chars", 0) >= max_chars and about.get("documents", documents + 1) <= documents:
+                same_texts = True  # it stopped at max_chars within these documents, so it would not read any later ones
+            same = same_texts and all(about.get(key) == value for key, value in wanted.items())
             if same and tokenizer.vocab_size == vocab_size and tokenizer.pattern == SPLIT_PATTERN:
                 return tokenizer
     tokenizer = _train_on(corpus, vocab_size, max_chars)
@@ -304,7 +322,7 @@ def train_or_load(corpus, vocab_size: int, folder=None, max_chars: int = MAX_CHA
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str], max_bytes: int = 10_000_000) -> float:
-    """Compression: UTF-8 bytes of `texts` for each token, over whole texts until `max_bytes` are reached. BOS is not counted."""
+    """Compression: UTF-8 bytes of `texts` a token, over whole texts until `max_bytes` are reached; without BOS."""
     sizes, size, tokens = tokenizer.token_bytes(), 0, 0
     for text in texts:
         ids = tokenizer.encode(text)
@@ -324,7 +342,8 @@ class Train:
     vocab_size: int = 4096
     """Tokens in all: 256 bytes, the merges, 9 special tokens. The laptop profile uses 4096, the records use 32768."""
     out: Path | None = None
-    """Folder to save to. Default: tokenizers/<corpus>-<vocab_size> under $GPT2COURSE_HOME (default ~/.cache/gpt2course)."""
+    """Folder to save to.
+    Default: tokenizers/<corpus>-<vocab_size> under $GPT2COURSE_HOME (default ~/.cache/gpt2course)."""
     max_chars: int = MAX_CHARS
     """Characters of training text to read in all."""
     doc_cap: int = DOC_CAP
@@ -333,7 +352,8 @@ class Train:
 
 @dataclass
 class Show:
-    """Encode a text and print its tokens with their ids; a token that is no whole number of characters is shown as b'...'."""
+    """Encode a text and print its tokens with their ids; a token that is no whole number of characters is shown as
+    b'...'."""
 
     text: str
     """The text. Names of special tokens in it are ordinary text, as in documents."""
@@ -342,7 +362,7 @@ class Show:
 
 
 def shown(token: bytes) -> str:
-    """A token as Python would write it: text between quotes, or b'...' where the bytes are no whole UTF-8 characters."""
+    """A token as Python would write it: text between quotes, or b'...' where its bytes are no whole characters."""
     try:
         return repr(token.decode())
     except UnicodeDecodeError:
@@ -357,7 +377,8 @@ def main(action: Train | Show) -> None:
         for i in ids:
             print(f"{i:6d}  {shown(tokenizer.ranks[i])}")
         size = int(tokenizer.token_bytes()[ids].sum()) if ids else 0
-        print(f"{len(ids)} tokens, {size} bytes" + (f", {size / len(ids):.2f} bytes per token" if ids else ""))
+        ratio = f", {size / len(ids):.2f} bytes per token" if ids else ""
+        print(f"{len(ids)} tokens, {size} bytes{ratio}")
         return
 
     from gpt2course import data
@@ -371,7 +392,8 @@ def main(action: Train | Show) -> None:
     folder = tokenizer.save(action.out or default_folder(corpus.name, action.vocab_size))
     about = tokenizer.provenance
     merges = len(tokenizer.ranks) - 256
-    print(f"read {about['chars']:,} characters of {about['documents']:,} documents, learned {merges:,} merges in {seconds:.1f} s")
+    read = f"read {about['chars']:,} characters of {about['documents']:,} documents"
+    print(f"{read}, learned {merges:,} merges in {seconds:.1f} s")
     print(f"validation text ({corpus.val_name}): {bytes_per_token(tokenizer, corpus.val):.3f} bytes per token")
     print(f"saved {folder} (vocabulary {tokenizer.vocab_size:,}, sha256 {tokenizer.sha256[:12]})")
 
