@@ -36,7 +36,7 @@ import torch
 import tyro
 
 from gpt2course import checkpoint, fp8, kernels
-from gpt2course.attention import choose
+from gpt2course.attention import Cache, choose
 from gpt2course.batches import Batches
 from gpt2course.cost import mfu, peak_flops
 from gpt2course.data import load_corpus
@@ -59,7 +59,9 @@ class Bench:
     """
 
     what: tyro.conf.Positional[
-        Literal["attention", "loss", "optimizer", "step", "memory", "profile", "roof", "parity", "all"]
+        Literal[
+            "attention", "loss", "optimizer", "step", "memory", "profile", "loader", "sampling", "roof", "parity", "all"
+        ]
     ]
     out: str | None = None  # folder for the JSON files; `all` needs it, and leaves out what is there already
     name: str | None = None  # of the JSON file; default: the part
@@ -76,7 +78,7 @@ class Bench:
     compile: bool | None = None  # default: on CUDA only
     kernel: str = "auto"  # of attention; the part attention measures this one alone, or with auto all that there are
     fp8: bool = False
-    corpus: str = "embedded"  # for parity
+    corpus: str = "embedded"  # for the loader and for parity
     seed: int = 0
     limit: float = 600.0  # seconds for each piece of `all`
 
@@ -494,6 +496,40 @@ def profile_part(s: Setting, module) -> dict:
     return {"phases": {k: summary(v) for k, v in phases.items()}, "kinds": kinds, "kernels": rows[:30]}
 
 
+def loader_part(s: Setting, module) -> dict:
+    """Rows of T + 1 tokens from documents: read, encoded and packed, by one process."""
+    corpus, m = load_corpus(s.args.corpus), s.plan.model
+    tokenizer = train_or_load(corpus, m.vocab_size)
+    loader = Batches(corpus.train, tokenizer, m.sequence_len, streams=min(8, len(corpus.train)))
+    found = compared(alternate({OURS: lambda: loader.next_rows(s.rows)}, s.args, torch.device("cpu")))
+    one = found["sides"][OURS]
+    one["tokens_per_second"] = s.rows * m.sequence_len / one["seconds"]["median"]
+    return found
+
+
+def sampling_part(s: Setting, module) -> dict:
+    """A prompt of T / 2 tokens read, then 16 tokens one by one, with the cache and without."""
+    model = make_model(s.plan, s.device, s.compute, s.embed)
+    model.load_state_dict(initial(s))
+    prompt = batch(s)[0, :1, : s.plan.model.sequence_len // 2]  # (1, T / 2)
+    count = 16
+
+    @torch.no_grad()
+    def generate(cached):
+        idx, cache, new = prompt, Cache() if cached else None, prompt
+        for _ in range(count):
+            last = model(new if cached else idx, cache=cache)[:, -1]  # (1, V)
+            new = last.argmax(-1, keepdim=True)  # (1, 1)
+            idx = torch.cat([idx, new], dim=1)
+        return idx
+
+    ways = {"cache": partial(generate, True), "no cache": partial(generate, False)}
+    found = compared(alternate(ways, s.args, s.device))
+    for one in found["sides"].values():
+        one["tokens_per_second"] = count / one["seconds"]["median"]
+    return found | {"prompt": prompt.size(1), "tokens": count}
+
+
 def roof_part(s: Setting, module) -> dict:
     """What this device reaches: large matrix products in the compute dtype, and copying memory; and the model's own
     products."""
@@ -562,7 +598,8 @@ def parity_part(s: Setting, module) -> dict:
 
 PARTS = {
     "attention": attention_part, "loss": loss_part, "optimizer": optimizer_part, "step": step_part,
-    "memory": memory_part, "profile": profile_part, "roof": roof_part, "parity": parity_part,
+    "memory": memory_part, "profile": profile_part, "loader": loader_part, "sampling": sampling_part,
+    "roof": roof_part, "parity": parity_part,
 }  # fmt: skip
 
 
@@ -605,7 +642,7 @@ def pieces_of_all(args: Bench, cuda: bool) -> dict[str, list[str]]:
         return [*call, *more]
 
     if not cuda:
-        more = {"step": against, "optimizer": against, "parity": [*against, *corpus]}
+        more = {"step": against, "optimizer": against, "loader": corpus, "parity": [*against, *corpus]}
         return {part: piece(part, more=more.get(part, ())) for part in PARTS if part != "parity" or against}
     pieces = {"roof": piece("roof", "depth=24", rows=None)}
     for kernel in kernels.LOAD:  # 16 rows, 12 heads of 128
@@ -623,7 +660,11 @@ def pieces_of_all(args: Bench, cuda: bool) -> dict[str, list[str]]:
     rows = args.rows or 16
     if against:
         pieces["parity-d12"] = piece("parity", "depth=12", "steps=200", rows=rows, more=[*against, *corpus])
-    return pieces | {"loss-d24": piece("loss", "depth=24", rows=rows)}
+    return pieces | {
+        "loss-d24": piece("loss", "depth=24", rows=rows),
+        "sampling": piece("sampling", "depth=12", rows=None),
+        "loader": piece("loader", "depth=12", rows=None, more=corpus),
+    }
 
 
 def everything(args: Bench) -> None:

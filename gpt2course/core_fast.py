@@ -1,10 +1,12 @@
 """CORE, fast: the decisions of core.py's plain evaluator from a fraction of its work. Lesson 10 shows the plain one.
 
 What is saved, and where it comes from (22 tasks, 160 million tokens if every choice is read in full):
-- the choices of a question share their prompt, which is read once; each choice then goes on from its cache of keys and values;
+- the choices of a question share their prompt, which is read once; each choice then goes on from its cache of keys and
+  values;
 - a choice of one token is read off the last position of the shared prompt, with no further reading;
 - a prompt that is the beginning of another (coqa: many questions on one story) is read with it;
-- the head runs only at the positions that are scored, and the last token of a row, whose successor nobody asks for, is not read;
+- the head runs only at the positions that are scored, and the last token of a row, whose successor nobody asks for, is
+  not read;
 - every solved example is tokenized once, and prompts are put together from these blocks;
 - prompts of like length share a forward pass, up to a budget of tokens.
 """
@@ -35,9 +37,9 @@ HEAD = 1 << 24  # most logits at a time: 64 MB in float32
 class Reading:
     """One row for the model to read, and what is to be read off it.
 
-    `inside` are answers within the row: (answer, the position that predicts its first token, its tokens). `after` are answers that
-    follow the row's last token: (answer, its tokens). An answer is (example, its options): equal options are read once, so
-    that a tie between them is a tie to the last bit.
+    `inside` are answers within the row: (answer, the position that predicts its first token, its tokens). `after` are
+    answers that follow the row's last token: (answer, its tokens). An answer is (example, its options): equal options
+    are read once, so that a tie between them is a tie to the last bit.
     """
 
     row: np.ndarray  # int32
@@ -50,22 +52,24 @@ class Reading:
 
     @property
     def cost(self) -> int:
-        """Tokens that lie in memory while it is read: each answer of several tokens needs its own copy of the row's cache."""
-        return max(1, sum(len(tokens) > 1 for _, tokens in self.after)) * (len(self.row) + max([len(t) for _, t in self.after], default=0))
+        """Tokens in memory while it is read: each answer of several tokens needs its own copy of the row's cache."""
+        lengths = [len(tokens) for _, tokens in self.after]
+        copies = max(1, sum(length > 1 for length in lengths))
+        return copies * (len(self.row) + max(lengths, default=0))
 
 
 # ---- from examples to rows of tokens
 
 
 class Prompts:
-    """The token rows of a task's examples, equal to `core.tokens_and_spans` of their prompts, put together from blocks."""
+    """The token rows of a task's examples, equal to `core.tokens_and_spans` of their prompts, from blocks."""
 
     def __init__(self, task: Task, n: int, tokenizer):
         self.task, self.tokenizer, self.blocks = task, tokenizer, {}
         self.gap = None  # the tokens of "\n\n" where a tokenizer keeps them apart from the text before
         draw = random.Random(0)
         sample = sorted(draw.sample(range(n), min(CHECKED, n)))
-        for self.joined in (True, False, None):  # blocks with their "\n\n", or without; None: every prompt is encoded whole
+        for self.joined in (True, False, None):  # blocks with their "\n\n", without; None: every prompt whole
             self.blocks.clear()
             if self.joined is None or all(self.rows(i) == self.whole(i) for i in sample):
                 break
@@ -106,7 +110,7 @@ class Prompts:
 
 
 def readings(kind: str, i: int, rows, spans, max_len: int | None, shares: bool = True) -> list[Reading]:
-    """How to read example i: rows and spans as `core.tokens_and_spans` gives them. shares: whether the model has a cache."""
+    """How to read example i: rows and spans as of `core.tokens_and_spans`. shares: whether the model has a cache."""
     whole = max_len is None or max(map(len, rows)) <= max_len
     if not whole:
         rows, spans = core.crop(rows, spans, max_len)  # each by its own overflow: they no longer share a beginning
@@ -116,7 +120,8 @@ def readings(kind: str, i: int, rows, spans, max_len: int | None, shares: bool =
     distinct = [((i, tuple(which)), list(row), span) for (row, span), which in options.items()]
     if kind == "multiple_choice" and whole and (shares or max(end - start for start, end in spans) == 1):
         start = spans[0][0]
-        return [Reading(np.array(rows[0][:start], np.int32), after=[(answer, row[start:]) for answer, row, _ in distinct])]
+        after = [(answer, row[start:]) for answer, row, _ in distinct]
+        return [Reading(np.array(rows[0][:start], np.int32), after=after)]
     found = []
     for answer, row, (start, end) in distinct:
         start = start or end  # see core.score: nothing comes before the first token
@@ -127,12 +132,13 @@ def readings(kind: str, i: int, rows, spans, max_len: int | None, shares: bool =
 def merge(found: list[Reading]) -> list[Reading]:
     """Rows that are the beginning of another row are read with it."""
     kept = []
-    for r in sorted(found, key=lambda r: r.row.astype(">u4").tobytes(), reverse=True):  # a beginning comes right after its longer row
-        longer = kept[-1] if kept else None
-        if r.after or longer is None or longer.after or len(r.row) > len(longer.row) or not np.array_equal(longer.row[: len(r.row)], r.row):
-            kept.append(r)
-        else:
+    in_order = lambda r: r.row.astype(">u4").tobytes()  # backwards, a beginning comes right after its longer row
+    for r in sorted(found, key=in_order, reverse=True):
+        longer, n = kept[-1] if kept else None, len(r.row)
+        if longer and not r.after and not longer.after and np.array_equal(longer.row[:n], r.row):
             longer.inside += r.inside
+        else:
+            kept.append(r)
     return kept
 
 
@@ -140,7 +146,7 @@ def merge(found: list[Reading]) -> list[Reading]:
 
 
 def losses_and_hits(head: Callable, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """For states x (N, C) and targets (N,): losses in nats (N,) float32, and whether the target is the argmax (N,), on the CPU."""
+    """For states x (N, C) and targets (N,): losses in nats (N,) float32, and if it is the argmax (N,), on the CPU."""
     losses, hits, start, n = [torch.empty(0)], [torch.empty(0, dtype=torch.bool)], 0, None
     while start < len(x):
         logits = head(x[start : start + (n or 1)]).float()  # (n, V); the first time one row, to learn V
@@ -162,7 +168,8 @@ def at(x: torch.Tensor, wanted: list) -> torch.Tensor:
 def read(model, batch: list[Reading], bos: int) -> dict:
     """{answer: (mean loss, whether all of it is the argmax)} of some readings in one or two forward passes.
 
-    model has hidden(ids (B, T), cache) -> (B, T, C) and head(x) -> logits. An empty answer has the loss NaN, as in core.score.
+    model has hidden(ids (B, T), cache) -> (B, T, C) and head(x) -> logits. An empty answer has the loss NaN, as in
+    core.score.
     """
     device = next(model.parameters()).device
     longest = max(len(r.row) for r in batch)
@@ -191,12 +198,13 @@ def read(model, batch: list[Reading], bos: int) -> dict:
         wanted += more
     losses, hits = losses_and_hits(model.head, torch.cat(states), torch.tensor([w[3] for w in wanted]))
     if losses.isnan().any():
-        raise UserError("the model's logits are NaN: it has diverged; use an earlier checkpoint or a lower learning rate")
+        raise UserError(core.NAN_LOGITS)
 
     where = {answer: [] for r in batch for answer in [a for a, *_ in r.inside] + [a for a, _ in r.after]}
     for k, w in enumerate(wanted):
         where[w[2]].append(k)  # in the order of the answer's tokens
-    return {answer: (losses[ks].mean().item() if ks else math.nan, bool(hits[ks].all())) for answer, ks in where.items()}
+    mean = lambda ks: losses[ks].mean().item() if ks else math.nan
+    return {answer: (mean(ks), bool(hits[ks].all())) for answer, ks in where.items()}
 
 
 def out_of_memory(e: Exception) -> bool:
@@ -226,7 +234,8 @@ class Reader:
                 if not out_of_memory(e):
                     raise
                 if len(batch) == 1:
-                    raise UserError(f"a prompt of {len(batch[0].row)} tokens does not fit into memory; use a device with more, or --max-len") from None
+                    text = f"a prompt of {len(batch[0].row)} tokens does not fit into memory"
+                    raise UserError(f"{text}; use a device with more, or --max-len") from None
                 waiting += batch[::-1]
                 self.budget = cost // 2
                 self.say(f"memory ran out: at most {self.budget:,} tokens at a time from here on")
@@ -258,7 +267,8 @@ def decide(task: Task, answers: dict) -> dict[int, bool]:
 
 def work(task: Task, n: int) -> int:
     """Characters of text that scoring n examples of a task reads, about: what progress is counted in."""
-    sizes = [sum(len(text) for value in e.values() for text in (value if isinstance(value, list) else [str(value)])) for e in task.examples]
+    length = lambda value: sum(map(len, value)) if isinstance(value, list) else len(str(value))
+    sizes = [sum(length(value) for value in e.values()) for e in task.examples]
     return max(1, round(n * (task.num_fewshot + 1) * sum(sizes) / len(sizes)))
 
 
@@ -285,8 +295,8 @@ def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=N
             size += len(part[-1].row)
             if size > PART or k == len(indices) - 1:
                 part = merge(part)
-                before = first / len(indices)
-                each = (k + 1 - first) / len(indices) / max(1, sum(len(r.row) for r in part))  # share of the task, a token
+                before, tokens = first / len(indices), max(1, sum(len(r.row) for r in part))
+                each = (k + 1 - first) / len(indices) / tokens  # share of the task, a token
                 answers |= reader(part, progress and (lambda read, a=before, s=each: progress(a + s * read)))
                 part, size, first = [], 0, k + 1
     except UserError as e:
@@ -294,14 +304,17 @@ def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=N
     return decide(task, answers)
 
 
-def evaluate(model, tokenizer, bundle, *, max_examples=None, tasks=None, progress=None, max_len=None, draw=0, budget=None, keep=None, say=print) -> dict:
-    """What `core.evaluate` returns, with the same decisions, and for each task "right", the decisions as a text of 0 and 1.
+def evaluate(
+    model, tokenizer, bundle, *,
+    max_examples=None, tasks=None, progress=None, max_len=None, draw=0, budget=None, keep=None, say=print,
+) -> dict:  # fmt: skip
+    """What `core.evaluate` returns, with the same decisions, and each task's "right": its decisions, a text of 0 and 1.
 
-    Args as there, but for: model (our GPT or GPT2, or anything with parameters(), hidden(ids, cache) and head(x)); progress(done,
-    total, label) counts about characters, so that it grows evenly with time; budget is the most tokens of a forward pass (default
-    1,024 on a CPU, 65,536 on a GPU), halved when memory runs out; keep is (a file, what the model is): finished tasks are kept
-    there, and an evaluation of the same model, questions and settings goes on after them.
-    Under torchrun every rank scores its share and all of them return the whole.
+    Args as there, but for: model (our GPT or GPT2, or anything with parameters(), hidden(ids, cache) and head(x));
+    progress(done, total, label) counts about characters, so that it grows evenly with time; budget is the most tokens
+    of a forward pass (default 1,024 on a CPU, 65,536 on a GPU), halved when memory runs out; keep is (a file, what the
+    model is): finished tasks are kept there, and an evaluation of the same model, questions and settings goes on after
+    them. Under torchrun every rank scores its share and all of them return the whole.
     """
     bundle, chosen, prepared = core.prepare(bundle, tasks, max_examples, max_len, draw)
     device, training = next(model.parameters()).device, model.training
@@ -311,14 +324,16 @@ def evaluate(model, tokenizer, bundle, *, max_examples=None, tasks=None, progres
     total, right = sum(amount), {}
     for at, (task, n) in enumerate(prepared):
         done, size = sum(amount[:at]), amount[at]
-        key = {"model": keep[1], "tokenizer": tokenizer.sha256, "task": task_digest(task, n), "max_len": max_len} if keep else None
-        kept = read_json(keep[0], "kept decisions") if keep and Path(keep[0]).exists() else {}
+        if keep:
+            key = {"model": keep[1], "tokenizer": tokenizer.sha256, "task": task_digest(task, n), "max_len": max_len}
+            kept = read_json(keep[0], "kept decisions") if Path(keep[0]).exists() else {}
         if keep and kept.get(task.label, {}).get("key") == key:
             right[task.label] = kept[task.label]["right"]
             if progress:
                 progress(done + size, total, task.label)
             continue
-        said = progress and (lambda share, done=done, size=size, label=task.label: progress(done + share * size, total, label))
+        advance = lambda share, done=done, size=size, label=task.label: progress(done + share * size, total, label)
+        said = progress and advance
         mine = score_task(task, range(rank, n, world), n, tokenizer, reader, max_len, said)
         if world > 1:
             shares = [None] * world
@@ -328,7 +343,8 @@ def evaluate(model, tokenizer, bundle, *, max_examples=None, tasks=None, progres
         if keep and rank == 0:
             write_json(keep[0], kept | {task.label: {"key": key, "right": right[task.label]}})
     model.train(training)
-    found = core.result(bundle, chosen, {label: [c == "1" for c in text] for label, text in right.items()}, max_examples, max_len)
+    decided = {label: [c == "1" for c in text] for label, text in right.items()}
+    found = core.result(bundle, chosen, decided, max_examples, max_len)
     for label, text in right.items():
         found["tasks"][label]["right"] = text
     return found

@@ -1,8 +1,9 @@
 """GPT-2 as it was in 2019: the first rung of the ladder, and a reader of the released weights. Lesson 03 builds it.
 
-"Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), with the constants of github.com/openai/gpt-2,
-src/model.py. Learned positions, LayerNorm before attention and MLP, biases everywhere, GELU, head tied to the token embedding.
-Dropout is left out: the released models are run without it, and a run of less than an epoch does not need it.
+"Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), with the constants of
+github.com/openai/gpt-2, src/model.py. Learned positions, LayerNorm before attention and MLP, biases everywhere, GELU,
+head tied to the token embedding. Dropout is left out: the released models are run without it, and a run of less than an
+epoch does not need it.
 
 Letters in shapes: B batch, T time, C width (n_embd), H heads, D head size, V vocabulary.
 """
@@ -43,8 +44,8 @@ class GPT2Config:
         return self.n_embd // self.n_head
 
 
-# The four released sizes by their names on the Hugging Face hub. The paper's table says 117M, 345M, 762M and 1542M; these
-# hold 124, 355, 774 and 1558 million parameters.
+# The four released sizes by their names on the Hugging Face hub. The paper's table says 117M, 345M, 762M and 1542M;
+# these hold 124, 355, 774 and 1558 million parameters.
 SIZES = {
     "gpt2": GPT2Config(),
     "gpt2-medium": GPT2Config(n_layer=24, n_head=16, n_embd=1024),
@@ -136,8 +137,8 @@ class GPT2(nn.Module):
     def init_weights(self, seed: int = 42) -> "GPT2":
         """Fill every parameter, the same on every device; returns the model.
 
-        Matrices and wte N(0, 0.02), wpe N(0, 0.01), the two projections onto the residual stream of each layer smaller by
-        1 / sqrt(2 n_layer), so that their sum does not grow with depth; biases 0, LayerNorm 1 and 0.
+        Matrices and wte N(0, 0.02), wpe N(0, 0.01), the two projections onto the residual stream of each layer smaller
+        by 1 / sqrt(2 n_layer), so that their sum does not grow with depth; biases 0, LayerNorm 1 and 0.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, p in self.named_parameters():
@@ -161,7 +162,8 @@ class GPT2(nn.Module):
             at = cache.advance(T, idx.device)  # (T,) or (B, T)
             T = int(at.max()) + 1
         if T > most:
-            raise UserError(f"GPT-2 has learned positions for {most} tokens, got {T}; crop the input to its last {most} tokens")
+            mend = f"crop the input to its last {most} tokens"
+            raise UserError(f"GPT-2 has learned positions for {most} tokens, got {T}; {mend}")
         x = (self.wte(idx) + self.wpe.weight[at]).to(self.compute_dtype)  # (B, T, C) + (T, C)
         for block in self.blocks:
             x = block(x, cache)
@@ -179,7 +181,8 @@ class GPT2(nn.Module):
     def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean", cache=None):
         """Logits (B, T, V) in float32 without targets; with targets (B, T), -1 ignored, the loss in nats per token.
 
-        reduction: "mean", "sum", or "none" (B, T) without gradients. cache: idx follows what it holds; see attention.Cache.
+        reduction: "mean", "sum", or "none" (B, T) without gradients. cache: idx follows what it holds; see
+        attention.Cache.
         """
         x = self.hidden(idx, cache)  # (B, T, C)
         if targets is None:
@@ -200,7 +203,8 @@ class GPT2(nn.Module):
             "matrices": sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2),
         }
         total = sum(p.numel() for p in self.parameters())
-        return count | {"scalars": total - sum(count.values()), "total": total, "scaling": count["matrices"] + count["wte"]}
+        rest, scaling = total - sum(count.values()), count["matrices"] + count["wte"]
+        return count | {"scalars": rest, "total": total, "scaling": scaling}
 
     def flops_per_token(self, causal: bool = False) -> float:
         """Training FLOPs a token, counted as in model.GPT: 6 for each weight of a matrix product, 12 C T for attention.
@@ -212,21 +216,22 @@ class GPT2(nn.Module):
 
 
 def load_released(path, compute_dtype=torch.float32, n_head: int | None = None) -> GPT2:
-    """The model in a safetensors file of GPT-2's weights, in the layout of gpt2, gpt2-medium, gpt2-large and gpt2-xl on the
-    Hugging Face hub; on the CPU, in float32.
+    """The model in a safetensors file of GPT-2's weights, in the layout of gpt2, gpt2-medium, gpt2-large and gpt2-xl on
+    the Hugging Face hub; on the CPU, in float32.
 
-    path: the file, or the folder that holds it as model.safetensors. The sizes are read off the shapes. The number of heads
-    does not show in them: it is n_head, else what a config.json beside the file says, else C / 64 as in all four. A config.json
-    that contradicts the shapes, or describes a variant of GPT-2 that computes something else, is refused.
-    In the file, names may begin with "transformer.", matrices are stored (in, out), the transpose of ours, and the masks
-    h.*.attn.bias are no weights. Every missing, extra or wrongly shaped tensor is a UserError that names it.
+    path: the file, or the folder that holds it as model.safetensors. The sizes are read off the shapes. The number of
+    heads does not show in them: it is n_head, else what a config.json beside the file says, else C / 64 as in all four.
+    A config.json that contradicts the shapes, or describes a variant of GPT-2 that computes something else, is refused.
+    In the file, names may begin with "transformer.", matrices are stored (in, out), the transpose of ours, and the
+    masks h.*.attn.bias are no weights. Every missing, extra or wrongly shaped tensor is a UserError that names it.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     path = path / "model.safetensors" if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"GPT-2 weights {path} do not exist; give a safetensors file, or a folder that holds model.safetensors")
+        mend = "give a safetensors file, or a folder that holds model.safetensors"
+        raise UserError(f"GPT-2 weights {path} do not exist; {mend}")
 
     def need(ok, problem):
         if not ok:
@@ -288,7 +293,8 @@ def _read(file, path: Path, need, compute_dtype, n_head) -> GPT2:
     with torch.no_grad():
         for p, value in model.named_parameters():  # one at a time: the largest model takes 6 GB, and not twice
             tensor = file.get_tensor(stored[names[p]])
-            need(tensor.is_floating_point(), f"tensor {names[p]} is of {tensor.dtype}; a floating-point type is expected")
+            wrong = f"tensor {names[p]} is of {tensor.dtype}; a floating-point type is expected"
+            need(tensor.is_floating_point(), wrong)
             value.copy_(tensor.T if p in turned else tensor)
     for name in tied:
         same = torch.equal(file.get_tensor(stored[name]).float(), model.wte.weight)
@@ -297,7 +303,7 @@ def _read(file, path: Path, need, compute_dtype, n_head) -> GPT2:
 
 
 def load_tokenizer(folder):
-    """GPT-2's tokenizer from the vocab.json and merges.txt that lie beside the released weights, as a tokenizer.Tokenizer.
+    """GPT-2's tokenizer from the vocab.json and merges.txt beside the released weights, as a tokenizer.Tokenizer.
 
     Its one special token, <|endoftext|>, is BOS. UserError where a file is missing or the two contradict each other.
     """
@@ -320,14 +326,18 @@ def load_tokenizer(folder):
     seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [b for b in range(256) if b not in seen]
     byte = {chr(b): b for b in seen} | {chr(256 + i): b for i, b in enumerate(hidden)}
-    need(all(c in byte for name in vocab if name != "<|endoftext|>" for c in name), "vocab.json holds a character that stands for no byte")
-    ids = {bytes(byte[c] for c in name): i for name, i in vocab.items() if name != "<|endoftext|>"}
-    need(sorted(ids.values()) == list(range(len(ids))) and vocab["<|endoftext|>"] == len(ids), "the ids of vocab.json are not 0, 1, 2 and so on with <|endoftext|> last")
+    plain = {name: i for name, i in vocab.items() if name != "<|endoftext|>"}
+    need(set("".join(plain)) <= set(byte), "vocab.json holds a character that stands for no byte")
+    ids = {bytes(byte[c] for c in name): i for name, i in plain.items()}
+    in_order = sorted(ids.values()) == list(range(len(ids))) and vocab["<|endoftext|>"] == len(ids)
+    need(in_order, "the ids of vocab.json are not 0, 1, 2 and so on with <|endoftext|> last")
     ranks = sorted(ids, key=ids.get)
     need(all(len(token) == 1 for token in ranks[:256]), "the first 256 tokens of vocab.json are not the 256 bytes")
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    need(len(merges) == len(ranks) - 256, f"merges.txt has {len(merges)} merges, vocab.json {len(ranks)} tokens: 256 more are expected")
+    numbers = f"merges.txt has {len(merges)} merges, vocab.json {len(ranks)} tokens"
+    need(len(merges) == len(ranks) - 256, f"{numbers}: 256 more are expected")
     for i, pair in enumerate(merges):
         made = bytes(byte.get(c, 0) for c in "".join(pair))
-        need(len(pair) == 2 and ranks[256 + i] == made, f"merge {i + 1} ({' '.join(pair)}) does not make token {256 + i} of vocab.json")
+        wrong = f"merge {i + 1} ({' '.join(pair)}) does not make token {256 + i} of vocab.json"
+        need(len(pair) == 2 and ranks[256 + i] == made, wrong)
     return Tokenizer(ranks, SPLIT_PATTERN, {"trained_by": "OpenAI, 2019"}, special=("<|endoftext|>",))

@@ -37,7 +37,7 @@ class GPTConfig:
     embed_norm: bool = True  # RMSNorm straight after the token embedding; off: False
     window_pattern: str = "L"  # tiled over the layers, S short or L long, the last layer always L; off: "L"
     short_window: int = 0  # W of the S layers: W previous tokens and itself
-    resid_lambda: tuple[float, float] | None = None  # initial residual scalar of the first and last layer; off: None (1)
+    resid_lambda: tuple[float, float] | None = None  # initial residual scalar, first and last layer; off: None (1)
     x0_lambda: tuple[float, float] | None = None  # the same of the skip from the embedding; off: None (0)
     value_embeds: bool = False  # gated value embeddings on alternating layers (arXiv 2410.17897); off: False
     ve_gate_channels: int = 32  # the gate reads this many channels of its layer's input
@@ -56,14 +56,18 @@ class GPTConfig:
                 raise ValueError(f"GPTConfig: {text}")
 
         for name in ("vocab_size", "sequence_len", "n_layer", "n_embd", "n_head", "n_kv_head"):
-            check(isinstance(getattr(self, name), int) and getattr(self, name) > 0, f"{name} must be a positive integer, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            check(isinstance(value, int) and value > 0, f"{name} must be a positive integer, got {value!r}")
         check(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        check(self.n_head % self.n_kv_head == 0, f"n_head {self.n_head} is not a multiple of n_kv_head {self.n_kv_head}")
+        heads, pattern = self.n_head, self.window_pattern
+        check(heads % self.n_kv_head == 0, f"n_head {heads} is not a multiple of n_kv_head {self.n_kv_head}")
         check(self.head_dim % 2 == 0, f"head size {self.head_dim} must be even, since RoPE turns pairs of channels")
-        check(self.window_pattern and set(self.window_pattern) <= set("SL"), f"window_pattern {self.window_pattern!r} may hold only S and L")
-        check("S" not in self.window_pattern or self.short_window > 0, f"window_pattern {self.window_pattern!r} needs short_window > 0, got {self.short_window}")
-        check(not self.value_embeds or self.ve_gate_channels <= self.n_embd, f"ve_gate_channels {self.ve_gate_channels} exceeds n_embd {self.n_embd}")
-        check(not self.smear or self.smear_channels <= self.n_embd, f"smear_channels {self.smear_channels} exceeds n_embd {self.n_embd}")
+        check(pattern and set(pattern) <= set("SL"), f"window_pattern {pattern!r} may hold only S and L")
+        short = f"window_pattern {pattern!r} needs short_window > 0, got {self.short_window}"
+        check("S" not in pattern or self.short_window > 0, short)
+        for used, name in ((self.value_embeds, "ve_gate_channels"), (self.smear, "smear_channels")):
+            channels = getattr(self, name)
+            check(not used or channels <= self.n_embd, f"{name} {channels} exceeds n_embd {self.n_embd}")
 
     @property
     def head_dim(self) -> int:
@@ -92,7 +96,7 @@ def rope_tables(T: int, head_dim: int, base: float, device=None) -> tuple[torch.
 
 
 def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn the pairs (x_i, x_{i + D/2}) of x (B, T, H, D) by the angle of their position; cos and sin (T, D/2), or (B, T, D/2)."""
+    """Turn the pairs (x_i, x_{i + D/2}) of x (B, T, H, D) by their angle; cos, sin (T, D/2) or (B, T, D/2)."""
     a, b = x.chunk(2, dim=-1)  # (B, T, H, D/2) each: the two halves, not the interleaved channels
     cos, sin = cos[..., None, :], sin[..., None, :]  # (T, 1, D/2) broadcasts over heads
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
@@ -127,10 +131,11 @@ class Linear(nn.Linear):
 def cast_once(model: nn.Module, dtype: torch.dtype):
     """Inside, the weights of the model's blocks are cast to dtype once, and not again for each micro-batch of a step.
 
-    Nothing else changes, to the bit. The weights must not change inside: their copies would not. In float32 there is nothing to do,
-    and fp8 layers (fp8.py) keep copies of their own.
+    Nothing else changes, to the bit. The weights must not change inside: their copies would not. In float32 there is
+    nothing to do, and fp8 layers (fp8.py) keep copies of their own.
     """
-    linears = [m for m in getattr(model, "blocks", nn.Module()).modules() if isinstance(m, Linear) and m.weight.dtype != dtype and not getattr(m, "active", False)]
+    linears = [m for m in getattr(model, "blocks", nn.Module()).modules() if isinstance(m, Linear)]
+    linears = [m for m in linears if m.weight.dtype != dtype and not getattr(m, "active", False)]
     for m in linears:
         m.copy = m.weight.detach().to(dtype)
     try:
@@ -168,7 +173,10 @@ class Attention(nn.Module):
             q, k = norm(q), norm(k)
         if cfg.qk_gain != 1:
             q, k = q * cfg.qk_gain, k * cfg.qk_gain
-        y = attention(q, k, v, self.window) if cache is None else cache.attend(self, q, k, v, self.window)  # (B, T, H, D)
+        if cache is None:
+            y = attention(q, k, v, self.window)  # (B, T, H, D)
+        else:
+            y = cache.attend(self, q, k, v, self.window)
         return self.c_proj(y.reshape(B, T, C))
 
 
@@ -209,7 +217,8 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(V, C, dtype=embed_dtype)
         self.blocks = nn.ModuleList([Block(config, i) for i in range(config.n_layer)])
         kv_dim = config.n_kv_head * config.head_dim
-        self.value_embeds = nn.ModuleDict({str(i): nn.Embedding(V, kv_dim, dtype=embed_dtype) for i in range(config.n_layer) if config.has_value_embed(i)})
+        having = [i for i in range(config.n_layer) if config.has_value_embed(i)]
+        self.value_embeds = nn.ModuleDict({str(i): nn.Embedding(V, kv_dim, dtype=embed_dtype) for i in having})
         self.lm_head = Linear(C, V)
         self.resid_lambdas = nn.Parameter(torch.empty(config.n_layer)) if config.resid_lambda else None
         self.x0_lambdas = nn.Parameter(torch.empty(config.n_layer)) if config.x0_lambda else None
@@ -261,8 +270,9 @@ class GPT(nn.Module):
         return self
 
     def rope(self, T: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin tables (T, D/2) in the compute dtype, made for the training length and grown when asked for more."""
-        key = (str(device), max(self.config.sequence_len, 1 << (T - 1).bit_length() if T > self.config.sequence_len else 0))
+        """cos and sin tables (T, D/2) in the compute dtype, for the training length, and grown when asked for more."""
+        trained = self.config.sequence_len
+        key = str(device), trained if T <= trained else 1 << (T - 1).bit_length()
         if key not in self._rope:
             tables = rope_tables(key[1], self.config.head_dim, self.config.rope_base or 1.0, device)
             self._rope[key] = [t.to(self.compute_dtype) for t in tables]
@@ -282,7 +292,8 @@ class GPT(nn.Module):
         if cfg.smear:  # position t takes in position t - 1; the first has none before it
             if cache is not None:
                 x = cache.shift(x)  # (B, 1 + T, C)
-            gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[:, 1:, : cfg.smear_channels]))  # (B, T-1, 1)
+            gate = torch.sigmoid(self.smear_gate(x[:, 1:, : cfg.smear_channels]))  # (B, T-1, 1)
+            gate = self.smear_lambda.to(x.dtype) * gate
             x = torch.cat([x[:, :1], x[:, 1:] + gate * x[:, :-1]], dim=1)
             if cache is not None:
                 x = x[:, 1:]
@@ -306,10 +317,14 @@ class GPT(nn.Module):
         """Logits (..., V) in float32 of states (..., C) from `hidden`."""
         return softcap(self.lm_head(x).float(), self.config.softcap)
 
-    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean", cache: Cache | None = None):
+    def forward(
+        self, idx: torch.Tensor, targets: torch.Tensor | None = None,
+        reduction: str = "mean", cache: Cache | None = None,
+    ):  # fmt: skip
         """Logits (B, T, V) in float32 without targets; with targets (B, T), -1 ignored, the loss in nats per token.
 
-        reduction: "mean", "sum", or "none" (B, T) without gradients. cache: idx follows what it holds; see attention.Cache.
+        reduction: "mean", "sum", or "none" (B, T) without gradients. cache: idx follows what it holds
+        (attention.Cache).
         """
         x = self.hidden(idx, cache)  # (B, T, C)
         if targets is None:
@@ -318,7 +333,7 @@ class GPT(nn.Module):
         return loss.view(targets.shape) if reduction == "none" else loss
 
     def num_params(self) -> dict[str, int]:
-        """Parameters by group. `scaling` (matrices + head) is the count that gave nanochat the cleanest scaling laws."""
+        """Parameters by group. `scaling` (matrices + head) gave nanochat the cleanest scaling laws."""
         count = {
             "wte": self.wte.weight.numel(),
             "value_embeds": sum(p.numel() for p in self.value_embeds.parameters()),
@@ -326,7 +341,8 @@ class GPT(nn.Module):
             "matrices": sum(p.numel() for p in self.blocks.parameters()),
         }
         total = sum(p.numel() for p in self.parameters())
-        return count | {"scalars": total - sum(count.values()), "total": total, "scaling": count["matrices"] + count["lm_head"]}
+        rest, scaling = total - sum(count.values()), count["matrices"] + count["lm_head"]
+        return count | {"scalars": rest, "total": total, "scaling": scaling}
 
     def flops_per_token(self, causal: bool = False) -> float:
         """Training FLOPs a token, forward and backward: 6 for each weight of a matrix product, and attention.

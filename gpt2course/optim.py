@@ -27,7 +27,7 @@ POLAR_EXPRESS = (
 def polar_express(G: torch.Tensor, steps: int = 5, safety: float = 1.02) -> torch.Tensor:
     """Push every singular value of the matrices G (..., m, n) towards 1, keeping their singular vectors.
 
-    safety: G is divided by `safety` times its Frobenius norm first, so that rounding cannot lift a singular value above 1.
+    safety: G is divided by `safety` times its Frobenius norm first, so that rounding lifts no singular value above 1.
     """
     X = (G / (G.norm(dim=(-2, -1), keepdim=True) * safety + 1e-6)).reshape(-1, *G.shape[-2:])  # (K, m, n)
     tall = X.size(-2) > X.size(-1)
@@ -39,7 +39,7 @@ def polar_express(G: torch.Tensor, steps: int = 5, safety: float = 1.02) -> torc
 
 
 def norm(x: torch.Tensor, dim) -> torch.Tensor:
-    """Euclidean norms over `dim`, which stays with size 1, summed in float32 or better and without a tensor of squares."""
+    """Euclidean norms over `dim`, which stays with size 1, summed in float32 or better, with no tensor of squares."""
     return torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
@@ -57,8 +57,10 @@ def variance_reduction(G: torch.Tensor, second: torch.Tensor, beta2) -> torch.Te
     return G * (scale * (before / after.clamp_min(1e-10))).to(G.dtype)
 
 
-def muon_update(p, grad, momentum_buffer, second, lr, momentum, beta2, weight_decay, ns_steps, safety, row_norm, renorm, ns_dtype):
-    """One Muon step, in place, on K stacked matrices: p, grad, momentum_buffer (K, m, n); second as in variance_reduction.
+def muon_update(
+    p, grad, momentum_buffer, second, lr, momentum, beta2, weight_decay, ns_steps, safety, row_norm, renorm, ns_dtype
+):
+    """One Muon step, in place, on K matrices: p, grad, momentum_buffer (K, m, n); second as in variance_reduction.
 
     row_norm: MuonEq's equilibration of the rows before the iteration (arXiv 2603.28254); renorm: Muon+'s Frobenius norm
     sqrt(min(m, n)) after it (arXiv 2602.21545). ns_dtype: dtype of the iteration. lr already holds sqrt(max(1, m / n)).
@@ -96,7 +98,7 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 
 @dataclass
 class Group:
-    """Parameters that share their settings. `lr` and `weight_decay` are bases, multiplied by the schedule at each step."""
+    """Parameters that share their settings. `lr` and `weight_decay` are bases, to be multiplied by the schedule."""
 
     name: str
     kind: str  # "muon" or "adamw"
@@ -116,16 +118,17 @@ SMALL = 1024  # numbers: an AdamW parameter of up to this many is updated by eve
 
 
 def stacks(device: torch.device) -> bool:
-    """Whether matrices of one shape are updated as one stack: that keeps a GPU busy, while on a CPU a single one fits the cache."""
+    """Whether matrices of one shape are updated as one stack: a GPU is kept busy, a CPU's cache fits but one."""
     return device.type != "cpu"
 
 
 @dataclass
 class Part:
-    """What is updated in one go: one AdamW parameter, or the Muon matrices of one shape, stacked (on a CPU without ranks: one of them).
+    """What is updated in one go: one AdamW parameter, or the Muon matrices of one shape (on a CPU alone: one of them).
 
-    As one tensor it is (L, ...): (K, m, n) for K matrices; for AdamW the parameter itself, flat where ranks divide it. Of the L
-    places, filled up with zeros to a multiple of the ranks, this rank owns those from `first` on; its `state` is for these alone.
+    As one tensor it is (L, ...): (K, m, n) for K matrices; for AdamW the parameter itself, flat where ranks divide it.
+    Of the L places, filled up with zeros to a multiple of the ranks, this rank owns those from `first` on, and has the
+    `state` of these alone.
     """
 
     group: Group
@@ -139,33 +142,39 @@ class Part:
     def joined(self, tensors: list[torch.Tensor], length: int) -> torch.Tensor:
         """One tensor (length, ...) of the parameters or of what has their shapes; a view where that can be."""
         if self.group.kind == "muon":
-            x = tensors[0][None] if len(tensors) == 1 else torch.stack(tensors) if tensors else self.state["momentum"][:0]
+            if not tensors:
+                x = self.state["momentum"][:0]
+            else:
+                x = tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
         else:
             x = tensors[0].reshape(-1) if self.divided else tensors[0]
         return x if len(x) == length or not self.divided else torch.cat([x, x.new_zeros(length - len(x), *x.shape[1:])])
 
     def owned(self, get) -> torch.Tensor:
-        """The same of what this rank owns; get(name) gives the tensor of a parameter, and is not asked for other ranks' matrices."""
+        """The same of what this rank owns; get(name) gives a parameter's tensor, and is asked for no other rank's."""
         k = len(next(iter(self.state.values())))
         if not self.divided or self.group.kind == "muon":
-            return self.joined([get(name) for name in (self.names[self.first : self.first + k] if self.divided else self.names)], k)
+            names = self.names[self.first : self.first + k] if self.divided else self.names
+            return self.joined([get(name) for name in names], k)
         return self.joined([get(self.names[0]).reshape(-1)[self.first : self.first + k]], k)
 
 
 class MuonAdamW:
-    """The optimizer: `groups` hold every parameter exactly once. State is kept by parameter name, so a checkpoint depends
-    neither on how matrices are stacked nor on the number of ranks.
+    """The optimizer: `groups` hold every parameter exactly once. State is kept by parameter name, so a checkpoint
+    depends neither on how matrices are stacked nor on the number of ranks.
 
     step(lr, momentum, weight_decay): lr multiplies every group's rate, weight_decay every Muon group's decay (AdamW
-    groups keep theirs), momentum is Muon's. grad_clip: the largest norm of all gradients together, longer ones are scaled
-    down to it before anything else (arXiv 1211.5063); 0 is off.
+    groups keep theirs), momentum is Muon's. grad_clip: the largest norm of all gradients together, longer ones are
+    scaled down to it before anything else (arXiv 1211.5063); 0 is off.
 
-    With ranks (rank, world) of torch.distributed each rank brings the gradient of its own rows, and their sum is what counts:
-    every rank receives the sum for what it owns (reduce-scatter), updates it, and all collect the new parameters (all-gather),
-    as in ZeRO (arXiv 1910.02054). All communication is started before it is waited for.
+    With ranks (rank, world) of torch.distributed each rank brings the gradient of its own rows, and their sum is what
+    counts: every rank receives the sum for what it owns (reduce-scatter), updates it, and all collect the new
+    parameters (all-gather), as in ZeRO (arXiv 1910.02054). All communication is started before it is waited for.
     """
 
-    def __init__(self, groups: list[Group], ns_dtype=torch.float32, compile: bool = False, grad_clip: float = 0.0, ranks=(0, 1)):
+    def __init__(
+        self, groups: list[Group], ns_dtype=torch.float32, compile: bool = False, grad_clip: float = 0.0, ranks=(0, 1)
+    ):
         names = [name for group in groups for name in group.params]
         if len(names) != len(set(names)):
             raise ValueError(f"parameters in more than one group: {sorted({n for n in names if names.count(n) > 1})}")
@@ -178,14 +187,16 @@ class MuonAdamW:
                 for name, p in group.params.items():
                     divided = self.world > 1 and p.numel() > SMALL
                     own = p.new_zeros(-(-p.numel() // self.world)) if divided else torch.zeros_like(p)
-                    self.parts.append(Part(group, [name], divided, self.rank * len(own) if divided else 0, {"m": own, "v": own.clone()}))
+                    first = self.rank * len(own) if divided else 0
+                    self.parts.append(Part(group, [name], divided, first, {"m": own, "v": own.clone()}))
                 continue
             for shape in sorted({p.shape for p in group.params.values()}):
                 names = [name for name, p in group.params.items() if p.shape == shape]
                 (m, n), p = shape, group.params[names[0]]
                 for some in [names] if self.world > 1 or stacks(p.device) else [[name] for name in names]:
                     k = -(-len(some) // self.world)
-                    state = {"momentum": p.new_zeros((k, m, n)), "second": p.new_zeros((k, m, 1) if m >= n else (k, 1, n))}
+                    second = p.new_zeros((k, m, 1) if m >= n else (k, 1, n))
+                    state = {"momentum": p.new_zeros((k, m, n)), "second": second}
                     self.parts.append(Part(group, some, self.world > 1, self.rank * k, state))
 
     @torch.no_grad()
@@ -207,7 +218,11 @@ class MuonAdamW:
         for part, whole in gathered:
             self._wait(part)
             params = [part.group.params[name] for name in part.names]
-            torch._foreach_copy_(params, list(whole.unbind(0))[: len(params)] if part.group.kind == "muon" else [whole[: params[0].numel()].view_as(params[0])])
+            if part.group.kind == "muon":
+                values = list(whole.unbind(0))[: len(params)]
+            else:
+                values = [whole[: params[0].numel()].view_as(params[0])]
+            torch._foreach_copy_(params, values)
 
     def _share_gradient(self, part: Part) -> None:
         """Begin to fetch the gradient, summed over the ranks, of what this rank owns."""
@@ -231,7 +246,8 @@ class MuonAdamW:
         square = 0.0
         for part in self.parts:
             self._wait(part)
-            square = square + at_least_float32(part.grad).square().sum() / (1 if part.divided else self.world)  # what all ranks hold counts once
+            holders = 1 if part.divided else self.world  # what all ranks hold counts once
+            square = square + at_least_float32(part.grad).square().sum() / holders
         if self.world > 1:
             dist.all_reduce(square)
         scale = (self.grad_clip / (square.sqrt() + 1e-6)).clamp(max=1.0)
@@ -240,18 +256,24 @@ class MuonAdamW:
 
     def _update(self, part: Part, lr: float, momentum: float, weight_decay: float) -> torch.Tensor:
         """One step of what this rank owns of a part; returns its new values."""
-        group = part.group
-        scalar = torch.tensor if self.muon_update is not muon_update else float  # 0-d tensors: a new value must not recompile
+        group, state = part.group, part.state
+        compiled = self.muon_update is not muon_update
+        scalar = torch.tensor if compiled else float  # 0-d tensors: a new value must not recompile
         own = part.owned(group.params.__getitem__)
         if group.kind == "adamw":
             before = torch.tensor(self.steps - 1.0, device=own.device)  # the kernel counts on
-            fused_adamw([own], [part.grad], [part.state["m"]], [part.state["v"]], [], [before], fused=True, amsgrad=False, maximize=False,
-                        lr=group.lr * lr, beta1=group.beta1, beta2=group.beta2, eps=group.eps, weight_decay=group.weight_decay)  # fmt: skip
+            fused_adamw(
+                [own], [part.grad], [state["m"]], [state["v"]], [], [before], fused=True, amsgrad=False, maximize=False,
+                lr=group.lr * lr, beta1=group.beta1, beta2=group.beta2, eps=group.eps, weight_decay=group.weight_decay,
+            )  # fmt: skip
         else:
             m, n = own.shape[-2:]
             rate = scalar(group.lr * max(1.0, m / n) ** 0.5 * lr)
-            self.muon_update(own, part.grad, part.state["momentum"], part.state["second"], rate, scalar(momentum), group.beta2, scalar(group.weight_decay * weight_decay),
-                             group.ns_steps, group.safety, group.row_norm, group.renorm, self.ns_dtype)  # fmt: skip
+            self.muon_update(
+                own, part.grad, state["momentum"], state["second"], rate, scalar(momentum), group.beta2,
+                scalar(group.weight_decay * weight_decay), group.ns_steps, group.safety, group.row_norm, group.renorm,
+                self.ns_dtype,
+            )  # fmt: skip
         return own
 
     def _gather(self, part: Part, own: torch.Tensor) -> torch.Tensor:
@@ -279,7 +301,11 @@ class MuonAdamW:
                     self._wait(part)
                     own = own.cpu() if self.rank == 0 else own[:0]
                 if self.rank == 0:
-                    each = own.unbind(0) if part.group.kind == "muon" else [own.reshape(-1)[: params[0].numel()].view_as(params[0])]
+                    each = (
+                        own.unbind(0)
+                        if part.group.kind == "muon"
+                        else [own.reshape(-1)[: params[0].numel()].view_as(params[0])]
+                    )
                     state |= {f"{kind}.{name}": tensor for name, tensor in zip(part.names, each)}
         return state if self.rank == 0 else {}
 

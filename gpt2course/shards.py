@@ -627,8 +627,7 @@ def clean(name: str, shards: int | None = None) -> tuple[int, int]:
 
 @dataclass
 class Get:
-    """Download shards, with the validation shard first; run again after any end, it goes on. Say how many, or what
-    for."""
+    """Download shards, the validation shard first; run again, it goes on. Say how many, or what for."""
 
     corpus: tyro.conf.Positional[str]  # climbmix or fineweb-edu
     shards: int | None = None  # training shards, the first so many

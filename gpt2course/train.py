@@ -275,7 +275,7 @@ class Trainer:
         """Model, optimizer, batches, from the plan and the seed."""
         args, plan, device, team = self.args, self.plan, self.device, self.team
         if device.type == "mps":
-            log.say("note: results on MPS may differ from the CPU's, the reference")
+            self.log.say("note: results on MPS may differ from the CPU's, the reference")
         self.compute, embed = checkpoint.compute_dtypes(device, args.dtype)
         if self.on_gpu:
             torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32

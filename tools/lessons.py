@@ -1,12 +1,13 @@
-"""Build the lessons: run lessons/NN_topic.py (jupytext py:percent, the source) as a notebook and keep its outputs in NN_topic.ipynb.
+"""Build the lessons: run lessons/NN_topic.py (jupytext py:percent, the source) as a notebook and keep its outputs in
+NN_topic.ipynb.
 
     python tools/lessons.py            # every lesson whose source has changed since its notebook was built
     python tools/lessons.py 03 05      # these, whether they have changed or not
     python tools/lessons.py --check    # build nothing, only say which notebooks do not hold their source
 
-Cells get stable names, warnings and progress bars on stderr are dropped, and nothing of the machine stays in the file, so that a
-rebuilt notebook differs from the one before only where an output does. GLOSSARY.md (from glossary.yaml) and the table of the course in
-README.md (from course.yaml and the notebooks) are made as well.
+Cells get stable names, warnings and progress bars on stderr are dropped, and nothing of the machine stays in the file,
+so that a rebuilt notebook differs from the one before only where an output does. GLOSSARY.md (from glossary.yaml) and
+the table of the course in README.md (from course.yaml and the notebooks) are made as well.
 """
 
 import base64
@@ -53,30 +54,38 @@ def current(path: Path) -> bool:
     if not notebook.exists():
         return False
     book = nbformat.read(notebook, as_version=4)
-    return parts(book) == parts(source(path)) and all(c.execution_count for c in book.cells if c.cell_type == "code" and c.source)
+    ran = all(c.execution_count for c in book.cells if c.cell_type == "code" and c.source)
+    return ran and parts(book) == parts(source(path))
 
 
 def build(path: Path) -> None:
     book, began = source(path), time.perf_counter()
-    NotebookClient(book, timeout=LIMIT, kernel_name="gpt2course", resources={"metadata": {"path": str(path.parent)}}, record_timing=False).execute()
+    where = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(book, timeout=LIMIT, kernel_name="gpt2course", resources=where, record_timing=False).execute()
     for cell in book.cells:
         if cell.cell_type == "code":
             bar = r"\d+/\d+ \[\d\d:\d\d<|^\s*$"  # a progress bar, and what it leaves of itself
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and (o.name == "stderr" or re.search(bar, o.text)))]
+            streams = [o for o in cell.outputs if o.output_type == "stream"]
+            noise = [o for o in streams if o.name == "stderr" or re.search(bar, o.text)]
+            cell.outputs = [o for o in cell.outputs if o not in noise]
     nbformat.validate(book)
     text = nbformat.writes(book)
     if str(ROOT) in text or str(Path.home()) in text:
         raise SystemExit(f"{path.name}: an output names a folder of this machine")
     path.with_suffix(".ipynb").write_text(text + "\n")
-    print(f"{path.stem}: {len(book.cells)} cells, {len(text) / 1e3:.0f} kB, {time.perf_counter() - began:.0f} s", flush=True)
+    took = time.perf_counter() - began
+    print(f"{path.stem}: {len(book.cells)} cells, {len(text) / 1e3:.0f} kB, {took:.0f} s", flush=True)
 
 
 def glossary() -> str:
     """GLOSSARY.md: the words of glossary.yaml in alphabetical order, each with a link to its lesson."""
     lessons = yaml.safe_load((LESSONS / "glossary.yaml").read_text())
-    words = sorted(((word, text, lesson) for lesson, words in lessons.items() if lesson in TOPICS for word, text in words.items()), key=lambda entry: entry[0].lower())
+    words = [(word, text, name) for name, known in lessons.items() if name in TOPICS for word, text in known.items()]
+    words.sort(key=lambda entry: entry[0].lower())
     lines = [f"- **{word}** ([{lesson}]({lesson}_{TOPICS[lesson]}.ipynb)): {text}" for word, text, lesson in words]
-    return "\n".join(["# Glossary", "", "The words of the course, with the lesson that brings them in. Made from glossary.yaml by `python tools/lessons.py`.", "", *lines, ""])
+    what = "The words of the course, with the lesson that brings them in."
+    made = "Made from glossary.yaml by `python tools/lessons.py`."
+    return "\n".join(["# Glossary", "", f"{what} {made}", "", *lines, ""])
 
 
 def pictures(book) -> list[tuple[str, bytes]]:
@@ -84,7 +93,8 @@ def pictures(book) -> list[tuple[str, bytes]]:
     found = []
     for cell in book.cells:
         for output in cell.get("outputs", []):
-            for alt, data in re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]+)"', output.get("data", {}).get("text/html", "")):
+            html = output.get("data", {}).get("text/html", "")
+            for alt, data in re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]+)"', html):
                 found.append((alt, base64.b64decode(data)))
     return found
 
@@ -101,8 +111,10 @@ def table() -> tuple[str, dict[Path, bytes]]:
         minutes = re.search(r"(\d+) minutes", book.cells[0].source)[1]
         alt, data = pictures(book)[entry["picture"] - 1]
         files[FIGURES / f"lesson_{number}.png"] = data
-        picture = f'<img src="results/figures/lesson_{number}.png" width="220" alt="{alt.split(". ")[0].split(": ")[0]}">'
-        lines.append(f"| {number} | [{entry['title']}](lessons/{name}.ipynb) | {entry['builds']} | {minutes} | {picture} |")
+        short = alt.split(". ")[0].split(": ")[0]
+        picture = f'<img src="results/figures/lesson_{number}.png" width="220" alt="{short}">'
+        title = f"[{entry['title']}](lessons/{name}.ipynb)"
+        lines.append(f"| {number} | {title} | {entry['builds']} | {minutes} | {picture} |")
     return "\n".join(lines), files
 
 
@@ -120,9 +132,11 @@ def main(names: list[str]) -> None:
     if names == ["--check"]:
         if not page.exists() or page.read_text() != glossary():
             raise SystemExit("GLOSSARY.md is not what glossary.yaml says; run: python tools/lessons.py")
-        if (ROOT / "README.md").read_text() != with_table((ROOT / "README.md").read_text()) or any(p.read_bytes() != data for p, data in table()[1].items()):
-            raise SystemExit("the table of the course in README.md or its pictures are not what the lessons say; run: python tools/lessons.py")
-        raise SystemExit("\n".join(f"{p.stem}.ipynb does not hold its source; run: python tools/lessons.py {p.name[:2]}" for p in wanted) or 0)
+        readme, mend = (ROOT / "README.md").read_text(), "run: python tools/lessons.py"
+        if readme != with_table(readme) or any(p.read_bytes() != data for p, data in table()[1].items()):
+            raise SystemExit(f"the table of the course in README.md or its pictures are not the lessons'; {mend}")
+        stale = [f"{p.stem}.ipynb does not hold its source; {mend} {p.name[:2]}" for p in wanted]
+        raise SystemExit("\n".join(stale) or 0)
     page.write_text(glossary())
     for path in wanted:
         build(path)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "2.13.0"
-# CPU builds for Linux at download.pytorch.org/whl/cpu, by their published sha256: the index's own build there is the CUDA one.
+# CPU builds for Linux at download.pytorch.org/whl/cpu, by their published sha256: the index's own build there is the
+# CUDA one.
 CPU_BUILDS = {
     "cp311 x86_64": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
     "cp312 x86_64": "4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2",
@@ -34,8 +35,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as tmp:
         extra = Path(tmp) / "extra.in"
         extra.write_text(f"pip\nsetuptools>=77\ntorch=={TORCH}\n")
-        command = ["uv", "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
-                   "--prerelease", "if-necessary-or-explicit", "--extra", "course", "--extra", "dev", "--extra", "gpu", "pyproject.toml", str(extra)]  # fmt: skip
+        command = [
+            "uv", "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header",
+            "--no-annotate", "--quiet", "--prerelease", "if-necessary-or-explicit",
+            "--extra", "course", "--extra", "dev", "--extra", "gpu", "pyproject.toml", str(extra),
+        ]  # fmt: skip
         text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     packages = re.split(r"\n(?=[a-z0-9])", text.strip())
     parts = {"requirements.lock": [], "requirements-torch.lock": [], "requirements-cuda.lock": []}
@@ -43,9 +47,11 @@ def main() -> None:
         name = package.split("==")[0]
         if name == "torch":
             package += "".join(f" \\\n    --hash=sha256:{digest}" for digest in CPU_BUILDS.values())
-        parts["requirements-torch.lock" if name == "torch" else "requirements-cuda.lock" if CUDA_ONLY.match(name) else "requirements.lock"].append(package)
+        part = "-torch" if name == "torch" else "-cuda" if CUDA_ONLY.match(name) else ""
+        parts[f"requirements{part}.lock"].append(package)
     for file, lines in parts.items():
-        (ROOT / file).write_text("# Made by tools/lock.py from pyproject.toml; do not edit.\n" + "\n".join(lines) + "\n")
+        lines.insert(0, "# Made by tools/lock.py from pyproject.toml; do not edit.")
+        (ROOT / file).write_text("\n".join(lines) + "\n")
         print(f"{file}: {len(lines)} packages", file=sys.stderr)
 
 

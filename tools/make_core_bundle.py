@@ -2,9 +2,10 @@
 
     python tools/make_core_bundle.py [folder]
 
-All of it is written for this course, for a model that has read a few megabytes of addresses and encyclopaedia leads for some
-minutes. Where there are options, they are balanced, so that a model which ignores the question scores exactly its baseline:
-the same options are right in turn. The script is deterministic, and a test holds its output to be the packaged files.
+All of it is written for this course, for a model that has read a few megabytes of addresses and encyclopaedia leads for
+some minutes. Where there are options, they are balanced, so that a model which ignores the question scores exactly its
+baseline: the same options are right in turn. The script is deterministic, and a test holds its output to be the
+packaged files.
 """
 
 import json
@@ -14,8 +15,8 @@ from pathlib import Path
 
 from gpt2course.files import atomic_file
 
-# agreement: (one, many) of a subject. In the first eight the noun nearest to the verb has the other number, in the rest the
-# same one, so that a model which looks only at the nearest noun is right half the time.
+# agreement: (one, many) of a subject. In the first eight the noun nearest to the verb has the other number, in the rest
+# the same one, so that a model which looks only at the nearest noun is right half the time.
 SUBJECTS = [
     ("The leader of the armies", "The leaders of the army"),
     ("The owner of the farms", "The owners of the farm"),
@@ -340,7 +341,9 @@ door mountain garden queen train money""".split()
 
 TASKS = {  # label: (kind, shots, delimiter, baseline in percent, description)
     "agreement": ("multiple_choice", 0, " ", 50, "Which verb agrees with the subject, past another noun?"),
-    "word_order": ("multiple_choice", 0, " ", 25, "Which of four orders of the same words is English? (The easiest task.)"),
+    "word_order": (
+        "multiple_choice", 0, " ", 25, "Which of four orders of the same words is English? (The easiest task.)"
+    ),  # fmt: skip
     "next_word": ("multiple_choice", 5, " ", 25, "Which of four words goes on with the sentence? Most are one token."),
     "knowledge": ("multiple_choice", 3, "\nAnswer: ", 25, "Plain facts, which a model must have read to know."),
     "pronouns": ("schema", 0, " ", 50, "Which of two words can the verb that follows belong to?"),
@@ -383,7 +386,8 @@ def pronouns() -> list[dict]:
     for i, (context, one, many) in enumerate(CONTEXTS):
         for gold, verb in enumerate(("was", "were")):
             options = [f"{context} {one}", f"{context} {many}"]
-            examples.append({"context_options": options, "continuation": f"{verb} {STATES[i % len(STATES)]}", "gold": gold})
+            continuation = f"{verb} {STATES[i % len(STATES)]}"
+            examples.append({"context_options": options, "continuation": continuation, "gold": gold})
     return examples
 
 
@@ -418,11 +422,19 @@ def mix(examples: list[dict], seed: int) -> list[dict]:
 def make(folder) -> None:
     """Write the whole bundle into `folder`."""
     folder = Path(folder)
-    data = {"agreement": agreement(), "word_order": word_order(), "next_word": groups(NEXT_WORD), "knowledge": groups(KNOWLEDGE),
-            "pronouns": pronouns(), "collocations": collocations(), "repetition": repetition()}
-    config = ["# mini-CORE: a small bundle written for this course by tools/make_core_bundle.py, in the layout of CORE's bundle.",
-              "# Its score is not CORE and cannot be compared with it. Licence: that of the repository.",
-              "name: mini-CORE", "baselines: uniform guesser", "icl_tasks:"]
+    data = {
+        "agreement": agreement(), "word_order": word_order(), "next_word": groups(NEXT_WORD),
+        "knowledge": groups(KNOWLEDGE), "pronouns": pronouns(), "collocations": collocations(),
+        "repetition": repetition(),
+    }  # fmt: skip
+    written = "a small bundle written for this course by tools/make_core_bundle.py, in the layout of CORE's bundle."
+    config = [
+        f"# mini-CORE: {written}",
+        "# Its score is not CORE and cannot be compared with it. Licence: that of the repository.",
+        "name: mini-CORE",
+        "baselines: uniform guesser",
+        "icl_tasks:",
+    ]
     rows = ["Eval Task,Task Category,Task Type,#shots,#datapoints,Random baseline,Centered Metric?,Description"]
     for seed, (label, (kind, shots, delimiter, baseline, description)) in enumerate(TASKS.items()):
         examples = mix(data[label], seed)

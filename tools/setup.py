@@ -1,11 +1,13 @@
-"""Make .venv from nothing, or bring it up to date: `make setup` runs this with the Python it found. Standard library only.
+"""Make .venv from nothing, or bring it up to date: `make setup` runs this with the Python it found. Standard library
+only.
 
 Versions come from the lock files, with hashes. On Linux the package index's torch is the CUDA build with several GB of
-libraries, so a machine without an NVIDIA GPU takes PyTorch's public CPU build instead; set TORCH_INDEX to another address to
-take it from there, or to nothing to have the index's build in any case.
+libraries, so a machine without an NVIDIA GPU takes PyTorch's public CPU build instead; set TORCH_INDEX to another
+address to take it from there, or to nothing to have the index's build in any case.
 
-A stamp inside .venv says what it was made from. When that still holds, nothing is done; when a lock file has changed, packages
-are replaced in place; when a set-up was cut short or the folder was moved, .venv is made anew. One set-up runs at a time.
+A stamp inside .venv says what it was made from. When that still holds, nothing is done; when a lock file has changed,
+packages are replaced in place; when a set-up was cut short or the folder was moved, .venv is made anew. One set-up runs
+at a time.
 """
 
 import fcntl
@@ -59,14 +61,16 @@ def make_venv() -> None:
         STAMP.write_text("")
         venv.create(VENV, with_pip=True)
     except (subprocess.CalledProcessError, OSError) as error:
-        need(False, f"Python could not make a virtual environment ({error}); on Debian and Ubuntu: sudo apt install python3-venv")
+        mend = "on Debian and Ubuntu: sudo apt install python3-venv"
+        need(False, f"Python could not make a virtual environment ({error}); {mend}")
 
 
 def main() -> None:
     too_old = f"Python {platform.python_version()} is too old; 3.11 or newer is needed: make setup PYTHON=python3.12"
     need(sys.version_info >= (3, 11), too_old)
     intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
-    need(not intel_mac, "PyTorch has no build for this Python, one for Intel Macs; with Apple silicon install an arm64 Python")
+    no_build = "PyTorch has no build for this Python, one for Intel Macs; with Apple silicon install an arm64 Python"
+    need(not intel_mac, no_build)
     with open(ROOT / "pyproject.toml") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,7 +83,7 @@ def main() -> None:
 def set_up() -> None:
     digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in INPUTS)).hexdigest()
     state = f"{VENV}\n{digest}\n"
-    before = STAMP.read_text() if STAMP.exists() else None  # None: nothing there, or an environment that somebody made by hand
+    before = STAMP.read_text() if STAMP.exists() else None  # None: nothing there, or an environment made by hand
     if before == state and PYTHON.exists():
         print(f"{VENV} is up to date")
         return
@@ -89,7 +93,8 @@ def set_up() -> None:
         make_venv()
     STAMP.write_text("")
 
-    unreachable = "packages could not be installed (see above); check the connection to your package index, then run the same again"
+    mend = "check the connection to your package index, then run the same again"
+    unreachable = f"packages could not be installed (see above); {mend}"
     say("installing the packages of requirements.lock")
     need(pip("install", "--quiet", "--require-hashes", "-r", "requirements.lock"), unreachable)
 
@@ -98,21 +103,26 @@ def set_up() -> None:
     say(f"installing torch, the CPU build of {TORCH_INDEX}" if cpu_only else "installing torch")
     if not (cpu_only and pip(*torch, "--index-url", TORCH_INDEX, "--retries", "0", "--timeout", "15", warnings=False)):
         if cpu_only:
-            say("the CPU build cannot be had there; taking the build of your package index, which may need several GB of CUDA libraries")
+            say(
+                "the CPU build cannot be had there; taking the build of your package index, "
+                "which may need several GB of CUDA libraries"
+            )
         need(pip(*torch), unreachable)
     cuda = output("-c", "import importlib.metadata as m; print('+cpu' not in m.version('torch'))") == "True"
     if sys.platform == "linux" and cuda:
         say("installing the CUDA libraries of requirements-cuda.lock, several GB")
         need(pip("install", "--require-hashes", "--no-deps", "-r", "requirements-cuda.lock"), unreachable)
 
-    package = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]  # the build backend warns at length
-    need(pip(*package, warnings=False), f"gpt2course could not be installed; `{PYTHON} -m pip {' '.join(package)}` says why")
-    # The kernel's description lies inside .venv and names .venv's Python by its full path, so Jupyter, papermill and nbval
-    # find this environment without anything in the home folder, and never another one.
+    package = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]
+    ask = f"`{PYTHON} -m pip {' '.join(package)}` says why"
+    need(pip(*package, warnings=False), f"gpt2course could not be installed; {ask}")  # the backend warns at length
+    # The kernel's description lies inside .venv and names .venv's Python by its full path, so Jupyter, papermill and
+    # nbval find this environment without anything in the home folder, and never another one.
     kernel = ["-m", "ipykernel", "install", "--sys-prefix", "--name", "gpt2course", "--display-name", "gpt2course"]
     need(output(*kernel) != "", "the Jupyter kernel could not be registered inside .venv (see above)")
     need(pip("check"), "the installed packages do not fit together (see above); run: make clean setup")
-    versions = output("-c", "import gpt2course, platform, torch; print(f'Python {platform.python_version()}, torch {torch.__version__}')")
+    ask = "import gpt2course, platform, torch; print(f'Python {platform.python_version()}, torch {torch.__version__}')"
+    versions = output("-c", ask)
     need(versions != "", "torch or gpt2course cannot be imported (see above)")
     STAMP.write_text(state)
     say(f"{VENV} is ready: {versions}")
