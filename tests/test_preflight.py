@@ -398,7 +398,7 @@ def test_the_machine_of_a_profile_is_reckoned_before_it_is_rented(course_home, m
     assert eight["time"][0] == "ok" and re.fullmatch(said, eight["time"][1]), eight["time"]
     assert re.fullmatch(r"about \$8\d.\d\d at \$24 an hour of that machine, of it \$7[23].\d\d for training", eight["cost"][1])
     assert eight["limits"][0] == "warning" and re.match("max_cost_usd = 60, and training needs about 7[45].*: it would stop with a checkpoint near step 13,...", eight["limits"][1])
-    there = "on an H100, and none is seen here: 79.6 GB free, training needs about 58.2 GB at a device batch of 16; the largest that fits is 16"
+    there = "on an H100, and none is seen here: 84.9 GB free, training needs about 58.2 GB at a device batch of 16; the largest that fits is 16"
     assert eight["memory there"] == ("ok", there)
     one = look("1gpu")
     assert "at 40% of the peak of 1 H100, which" in one["time"][1] and one["memory there"][0] == "ok" and "limits" not in one
