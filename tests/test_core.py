@@ -502,6 +502,8 @@ def test_gpt2_scores_and_standard_errors(real):
 
 
 def test_the_leaderboard_means_the_same_core():
-    from gpt2course import leaderboard  # which must not import core: core needs torch, and the runbook's kernel does without
+    from gpt2course import (
+        leaderboard,  # which must not import core: core needs torch, and the runbook's kernel does without
+    )
 
     assert list(leaderboard.CORE_TASKS) == list(core.CORE) and leaderboard.GPT2_CORE == core.GPT2_MEANS[-1]

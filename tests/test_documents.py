@@ -14,7 +14,23 @@ from pathlib import Path
 import pytest
 
 import gpt2course
-from gpt2course import batches, bundle, checkpoint, core, cost, data, files, jobs, leaderboard, params, recipes, sample, speedrun, tokenizer, train
+from gpt2course import (
+    batches,
+    bundle,
+    checkpoint,
+    core,
+    cost,
+    data,
+    files,
+    jobs,
+    leaderboard,
+    params,
+    recipes,
+    sample,
+    speedrun,
+    tokenizer,
+    train,
+)
 from gpt2course.params import Params
 from gpt2course.recipes import LADDER, PROFILES, resolve
 

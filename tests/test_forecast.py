@@ -20,7 +20,21 @@ from gpt2course import bench, forecast, leaderboard
 from gpt2course.cost import hours, memory_estimate
 from gpt2course.figures.forecast import chance_curve, prediction_errors
 from gpt2course.files import UserError
-from gpt2course.forecast import Link, Step, chance, chance_of_gpt2, check, interval, overhead, page, predict, project, seed_spread, t_cdf, tiers
+from gpt2course.forecast import (
+    Link,
+    Step,
+    chance,
+    chance_of_gpt2,
+    check,
+    interval,
+    overhead,
+    page,
+    predict,
+    project,
+    seed_spread,
+    t_cdf,
+    tiers,
+)
 from gpt2course.leaderboard import GPT2_CORE
 from gpt2course.optim import polar_express
 from gpt2course.recipes import resolve

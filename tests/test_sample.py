@@ -24,7 +24,19 @@ from gpt2course.files import UserError, write_json
 from gpt2course.gpt2 import GPT2, GPT2Config
 from gpt2course.model import GPT
 from gpt2course.recipes import make_optimizer, resolve
-from gpt2course.sample import Sample, Text, check, context, generate, next_logits, pick, probabilities, prompt_generator, show, stream
+from gpt2course.sample import (
+    Sample,
+    Text,
+    check,
+    context,
+    generate,
+    next_logits,
+    pick,
+    probabilities,
+    prompt_generator,
+    show,
+    stream,
+)
 from gpt2course.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer([bytes([b]) for b in range(256)] + [b"th", b"he", b"in"])  # 259 ordinary tokens, 9 special ones

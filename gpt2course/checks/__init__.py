@@ -1,8 +1,8 @@
 """The exercises' checks: one module for each lesson, one function for each exercise.
 
-A check gets the learner's answer, calls it on inputs that it makes itself (seeded, on the CPU, float32), and compares with hand-computed
-values and with the package. It says nothing when all is well; otherwise `need` stops it with one line that says what came out
-and what to look at. In a notebook a check cell is
+A check gets the learner's answer, calls it on inputs that it makes itself (seeded, on the CPU, float32), and compares
+with hand-computed values and with the package. It says nothing when all is well; otherwise `need` stops it with one
+line that says what came out and what to look at. In a notebook a check cell is
 
     from gpt2course.checks import check
     check("5.2", orthogonal)
@@ -118,5 +118,6 @@ def check(id: str, *answer) -> None:
 
 
 def best(id: str, answer, package):
-    """The learner's answer if it is right, else the package's, so that later cells never depend on an earlier answer."""
+    """The learner's answer if it is right, else the package's, so that later cells never depend on an earlier
+    answer."""
     return package if run(id, answer) else answer

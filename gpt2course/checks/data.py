@@ -1,4 +1,5 @@
-"""Checks of the exercises of lesson 02: measuring a packing, best fit, a whole row, dealing rows to ranks, what a run reads."""
+"""Checks of the exercises of lesson 02: measuring a packing, best fit, a whole row, dealing rows to ranks, what a run
+reads."""
 
 import copy
 import math
@@ -25,7 +26,8 @@ def _split(lengths: list[int]):
 
 
 def _fill(documents: list[list[int]], places: int) -> tuple[list[int], list[int]]:
-    """The package's row of `places` tokens from just these waiting documents: (the row, the documents in it by number)."""
+    """The package's row of `places` tokens from just these waiting documents: (the row, the documents in it by
+    number)."""
     stream = _Stream(from_list(["a"]), Numbered(), places - 1, 0, 1, 1)
     stream.target = 0  # nothing is read in addition
     for i, tokens in enumerate(documents):

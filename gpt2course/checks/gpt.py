@@ -1,4 +1,5 @@
-"""Checks of the exercises of lesson 03: causal attention, rotary positions, RMSNorm, the loss, and what a model costs."""
+"""Checks of the exercises of lesson 03: causal attention, rotary positions, RMSNorm, the loss, and what a model
+costs."""
 
 import math
 

@@ -1,4 +1,5 @@
-"""Checks of the exercises of lesson 05: momentum, the orthogonal update, the end of the step, gaps and seeds, the cost."""
+"""Checks of the exercises of lesson 05: momentum, the orthogonal update, the end of the step, gaps and seeds, the
+cost."""
 
 import functools
 import math
@@ -26,7 +27,8 @@ def _number(got, what: str) -> float:
 
 
 def _known(value: float, wanted: float, line: str, errors: list[tuple[float, str]], otherwise: str) -> None:
-    """One number: right, or one line that names the error behind it. errors: (what a known error gives, where to look)."""
+    """One number: right, or one line that names the error behind it. errors: (what a known error gives, where to
+    look)."""
     near = 2e-4 * max(abs(wanted), 1e-3)
     if abs(value - wanted) <= near:
         return

@@ -1,4 +1,5 @@
-"""Checks of the exercises of lesson 00: what a run costs, FLOPs of a model, MFU, timing, and the limit of the hardware."""
+"""Checks of the exercises of lesson 00: what a run costs, FLOPs of a model, MFU, timing, and the limit of the
+hardware."""
 
 import random
 
@@ -21,7 +22,8 @@ def _number(got, what: str) -> float:
 
 
 def _known(got, wanted: float, what: str, errors: dict[float, str], otherwise: str) -> None:
-    """One number: right, or one line that names the error behind it. errors: what a known error gives -> where to look."""
+    """One number: right, or one line that names the error behind it. errors: what a known error gives -> where to
+    look."""
     value = _number(got, what)
     line = f"{what} came out as {value:.6g}, expected {wanted:.6g}"
     for wrong, hint in errors.items():

@@ -1,4 +1,5 @@
-"""Checks of the exercises of lesson 01: counting pairs, merging, encoding, bits per byte, and what a vocabulary costs."""
+"""Checks of the exercises of lesson 01: counting pairs, merging, encoding, bits per byte, and what a vocabulary
+costs."""
 
 import math
 import random
@@ -239,7 +240,8 @@ def _number(got, what: str) -> float:
 
 
 def _known(got, wanted: float, what: str, errors: list, otherwise: str) -> None:
-    """One number: right, or one line that names the error behind it. errors: (what a known error gives, where to look)."""
+    """One number: right, or one line that names the error behind it. errors: (what a known error gives, where to
+    look)."""
     value = _number(got, what)
     line = f"{what} came out as {value:.6g}, expected {wanted:.6g}"
     if abs(value - wanted) > 1e-4 * abs(wanted):

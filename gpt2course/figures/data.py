@@ -1,4 +1,5 @@
-"""Figures of lesson 02: lengths of documents, how rows are filled, cropping over time, dealing rows to ranks, speed, shards."""
+"""Figures of lesson 02: lengths of documents, how rows are filled, cropping over time, dealing rows to ranks, speed,
+shards."""
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -61,9 +62,9 @@ def lengths_histogram(lengths: list[int], marks: tuple[int, ...] = ()) -> Figure
 def rows_raster(panels: dict[str, list[list[tuple[int, int, int, int]]]], row_tokens: int, names: str | None = None) -> Figure:
     """How rows are filled: a panel for each way of packing, a line for each row, a colour for each document.
 
-    panels: title -> rows; a row is a list of (document, its tokens in this row, its tokens in earlier rows, tokens lost).
-    Lost tokens stand right of the row; a piece whose beginning lies in an earlier row is dark; padding is crossed out.
-    names: letters for the documents 0, 1, 2, ..., written into them.
+    panels: title -> rows; a row is a list of (document, its tokens in this row, its tokens in earlier rows, tokens
+    lost). Lost tokens stand right of the row; a piece whose beginning lies in an earlier row is dark; padding is
+    crossed out. names: letters for the documents 0, 1, 2, ..., written into them.
     """
     _need(panels and all(rows and all(rows) for rows in panels.values()), "a panel without rows, or a row without documents")
     for title, rows in panels.items():
@@ -159,10 +160,11 @@ def rows_raster(panels: dict[str, list[list[tuple[int, int, int, int]]]], row_to
 
 
 def cropping(lines: dict[str, list[float]], rows: int, least: float, waiting: list[float]) -> Figure:
-    """The cropped share in the course of packing, and below it the share of the waiting documents that are longer than a row.
+    """The cropped share in the course of packing, and below it the share of the waiting documents that are longer than
+    a row.
 
-    lines: way of packing -> cropped share of each stretch of `rows` rows; least: the share of all tokens that lie beyond the end
-    of any row; waiting: at the end of each stretch.
+    lines: way of packing -> cropped share of each stretch of `rows` rows; least: the share of all tokens that lie
+    beyond the end of any row; waiting: at the end of each stretch.
     """
     _need(lines and all(lines.values()) and waiting, "no measurement")
     fig, (top, bottom) = figure(4.4, rows=2, sharex=True)

@@ -8,10 +8,11 @@ from gpt2course.plots import BLACK, BLUE, FONT, GREY, ORANGE, VERMILION, figure,
 
 
 def prediction_errors(rows: list[tuple[str, float, float]], interval: tuple[float, float], fitted: str) -> Figure:
-    """Predicted over published hours of each run, in per cent, with the interval in which the next run's error is expected.
+    """Predicted over published hours of each run, in per cent, with the interval in which the next run's error is
+    expected.
 
-    rows: (name, published hours, predicted hours); interval: factors on a predicted time, as forecast.interval gives them; fitted: the run whose
-    hours the prediction was fitted to, drawn hollow.
+    rows: (name, published hours, predicted hours); interval: factors on a predicted time, as forecast.interval gives
+    them; fitted: the run whose hours the prediction was fitted to, drawn hollow.
     """
     if not rows or min(min(r[1:]) for r in rows) <= 0:
         raise UserError("there is nothing to draw: a run without hours")
@@ -33,15 +34,22 @@ def prediction_errors(rows: list[tuple[str, float, float]], interval: tuple[floa
     ax.set_xlim(-1.15 * reach, 1.15 * max(max(errors), band[1]) + 0.6 * reach)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:+g} %" if v else "0"))
     name_axes(ax, "error of the predicted hours; shaded: the 95 % interval of the records")
-    said = "; ".join(f"{name} {published:.2f} h, predicted {predicted:.2f} h, {error:+.1f} %" for (name, published, predicted), error in zip(rows, errors))
-    fig.alt = f"Errors of predicted hours: {said}. The prediction was fitted to {fitted}; the interval of the next error is {band[0]:+.1f} to {band[1]:+.1f} %."
+    said = "; ".join(
+        f"{name} {published:.2f} h, predicted {predicted:.2f} h, {error:+.1f} %"
+        for (name, published, predicted), error in zip(rows, errors)
+    )
+    interval = f"the interval of the next error is {band[0]:+.1f} to {band[1]:+.1f} %"
+    fig.alt = f"Errors of predicted hours: {said}. The prediction was fitted to {fitted}; {interval}."
     return fig
 
 
-def chance_curve(sd: float, records: list[tuple[str, float, float]], bar: float, chances: list[tuple[float, float]]) -> Figure:
+def chance_curve(
+    sd: float, records: list[tuple[str, float, float]], bar: float, chances: list[tuple[float, float]]
+) -> Figure:
     """The chance that a single run passes the bar, by the recipe's mean score, with the records on it.
 
-    sd: spread of single runs; records: (name, mean, probability); chances: points (mean, probability) of the curve, by rising mean.
+    sd: spread of single runs; records: (name, mean, probability); chances: points (mean, probability) of the curve, by
+    rising mean.
     """
     if len(chances) < 2 or not records:
         raise UserError("there is nothing to draw: the curve needs two points, and a record")

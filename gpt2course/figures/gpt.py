@@ -1,4 +1,5 @@
-"""Figures of lesson 03: the block diagram, attention maps, RoPE's angles and scores, the parameter budget, the sweep of rates."""
+"""Figures of lesson 03: the block diagram, attention maps, RoPE's angles and scores, the parameter budget, the sweep of
+rates."""
 
 import math
 
@@ -34,9 +35,11 @@ def _need(ok, text: str) -> None:
 
 
 def block_diagram(models: dict[str, dict[str, list[str]]]) -> Figure:
-    """Models side by side, read from the bottom up: the residual stream as a line, and the boxes that read from it and add to it.
+    """Models side by side, read from the bottom up: the residual stream as a line, and the boxes that read from it and
+    add to it.
 
-    models: name -> {"start", "attention", "mlp", "end"} -> the steps from first to last. Steps new against the first are tinted.
+    models: name -> {"start", "attention", "mlp", "end"} -> the steps from first to last. Steps new against the first
+    are tinted.
     """
     _need(
         models and all(set(m) == {"start", "attention", "mlp", "end"} for m in models.values()),
@@ -255,7 +258,8 @@ def parameter_budget(models: dict[str, dict[str, float]], unit: str = "parameter
 
 
 def rate_sweep(runs: dict[str, list[tuple[float, float]]]) -> Figure:
-    """Validation bits per byte against the learning rate of the matrices, a line for each recipe, its best rate marked."""
+    """Validation bits per byte against the learning rate of the matrices, a line for each recipe, its best rate
+    marked."""
     _need(runs and all(runs.values()), "a recipe has no run")
     fig, (ax,) = figure(3.0)
     said = []

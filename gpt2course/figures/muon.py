@@ -98,7 +98,8 @@ def spectra(values: dict[str, list[float]], note: str = "share of the largest") 
 
 
 def maps(curves: dict[str, tuple[list[float], list[float]]], band: float | None = None, log: bool = False) -> Figure:
-    """What functions make of one singular value: name -> (before, after), at most six. band: how far from 1 is near, shaded."""
+    """What functions make of one singular value: name -> (before, after), at most six. band: how far from 1 is near,
+    shaded."""
     _need(1 <= len(curves) <= len(STYLES), "one to six curves are needed")
     _need(all(len(x) == len(y) > 1 for x, y in curves.values()), "every curve needs two points or more, as many after as before")
     fig, (ax,) = figure(3.4)
@@ -167,9 +168,11 @@ def iterations(methods: dict[str, list[list[float]]], band: float | None = None)
 
 
 def rates(sweeps: dict[str, list[tuple[float, float]]], seeds: dict[str, list[float]]) -> Figure:
-    """Validation bits per byte against the learning rate of the matrices, a line for each optimizer; at its best rate all seeds.
+    """Validation bits per byte against the learning rate of the matrices, a line for each optimizer; at its best rate
+    all seeds.
 
-    sweeps: name -> (rate, bits per byte) of one seed; seeds: name -> bits per byte of all seeds at the best rate of the sweep.
+    sweeps: name -> (rate, bits per byte) of one seed; seeds: name -> bits per byte of all seeds at the best rate of the
+    sweep.
     """
     _need(sweeps and all(len(s) > 1 for s in sweeps.values()), "every optimizer needs two rates or more")
     _need(set(seeds) == set(sweeps) and all(seeds.values()), "every optimizer needs its seeds")

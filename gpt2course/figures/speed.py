@@ -17,8 +17,8 @@ def giga(value: float) -> str:
 def roofline(flops: float, bandwidth: float, points: dict[str, tuple[float, float]]) -> Figure:
     """What was reached against what memory and arithmetic allow (roofline model, doi 10.1145/1498765.1498785).
 
-    flops: FLOP/s of large matrix products; bandwidth: bytes/s of copying; points: name -> (FLOPs for each byte that must at
-    least be moved, FLOP/s reached).
+    flops: FLOP/s of large matrix products; bandwidth: bytes/s of copying; points: name -> (FLOPs for each byte that
+    must at least be moved, FLOP/s reached).
     """
     if not points or flops <= 0 or bandwidth <= 0:
         raise UserError("there is nothing to draw: a roof and at least one point are needed")
@@ -41,6 +41,9 @@ def roofline(flops: float, bandwidth: float, points: dict[str, tuple[float, floa
         axis.set_minor_locator(NullLocator())
     name_axes(ax, "FLOPs for each byte that must be moved (log scale)", "FLOP/s (log scale)")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=FONT, frameon=False)
-    said = "; ".join(f"{name} {giga(y)}FLOP/s at {x:.3g} FLOPs a byte, {y / min(flops, x * bandwidth):.0%} of the roof" for name, (x, y) in points.items())
+    said = "; ".join(
+        f"{name} {giga(y)}FLOP/s at {x:.3g} FLOPs a byte, {y / min(flops, x * bandwidth):.0%} of the roof"
+        for name, (x, y) in points.items()
+    )
     fig.alt = f"Roofline: copying {giga(bandwidth)}B/s, large products {giga(flops)}FLOP/s. {said}."
     return fig

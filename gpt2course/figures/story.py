@@ -1,4 +1,5 @@
-"""Figures of lesson 00 and its exercises: cost by year, where the 600x comes from, the map of the course, the noise of CORE."""
+"""Figures of lesson 00 and its exercises: cost by year, where the 600x comes from, the map of the course, the noise of
+CORE."""
 
 from datetime import date
 
@@ -30,7 +31,8 @@ def _year(text: str) -> float:
 def cost_by_year(runs: list[tuple], others: list[tuple] = ()) -> Figure:
     """Dollars of a GPT-2 grade run against its date, on a log scale.
 
-    runs: (date as 2026-01-29, dollars, name). others: the same for runs that were judged by another yardstick, drawn hollow.
+    runs: (date as 2026-01-29, dollars, name). others: the same for runs that were judged by another yardstick, drawn
+    hollow.
     """
     _need(runs, "no run has a cost")
     _need(all(dollars > 0 for _, dollars, _ in [*runs, *others]), "a cost of 0 dollars has no place on a log scale")
@@ -110,10 +112,11 @@ def factors(parts: list[tuple[str, float, str]]) -> Figure:
 
 
 def course_map(lessons: list[tuple[int, str, str, str]], rungs: dict[int, list[str]]) -> Figure:
-    """The map of the course: a row for each part of a run, a box for each lesson, and the rungs of the ladder that a lesson adds.
+    """The map of the course: a row for each part of a run, a box for each lesson, and the rungs of the ladder that a
+    lesson adds.
 
-    lessons: (number, part, name, the file it builds), the parts in order; what follows from what is told by arrows, from the
-    second part on, since the first is the run as a whole. rungs: lesson -> the recipes it adds.
+    lessons: (number, part, name, the file it builds), the parts in order; what follows from what is told by arrows,
+    from the second part on, since the first is the run as a whole. rungs: lesson -> the recipes it adds.
     """
     _need(lessons, "no lesson")
     parts = list(dict.fromkeys(part for _, part, *_ in lessons))

@@ -1,4 +1,5 @@
-"""Figures of lesson 01 and its exercises: a tree of merges, savings, compression, tokens in rows, two measures, parameters."""
+"""Figures of lesson 01 and its exercises: a tree of merges, savings, compression, tokens in rows, two measures,
+parameters."""
 
 
 from matplotlib.figure import Figure
@@ -6,7 +7,21 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from gpt2course.files import UserError
-from gpt2course.plots import BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, SKY, TINTS, VERMILION, WIDTH, amount, figure, name_axes
+from gpt2course.plots import (
+    BLUE,
+    FONT,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    TINTS,
+    VERMILION,
+    WIDTH,
+    amount,
+    figure,
+    name_axes,
+)
 
 MONO = "DejaVu Sans Mono"
 
@@ -24,7 +39,8 @@ def _shown(token: str) -> str:
 def merge_tree(word: str, steps: list[tuple[str, str]]) -> Figure:
     """How a word is put together: its characters at the bottom, and above them each merge in its order.
 
-    steps: (left, right) as text for each merge of two neighbouring parts, the earliest first; it applies wherever they stand.
+    steps: (left, right) as text for each merge of two neighbouring parts, the earliest first; it applies wherever they
+    stand.
     """
     _need(word, "the word is empty")
     parts = [(c, i + 0.5, 0.0, i, i + 1) for i, c in enumerate(word)]  # text, x, height, first and last column
@@ -117,7 +133,8 @@ def compression(curves: dict[str, list[tuple[int, float]]], marked: int | None =
 
 
 def token_rows(rows: dict[str, list[str]]) -> Figure:
-    """The same text cut in several ways, a row for each: its name, its tokens each on its own colour, and their number."""
+    """The same text cut in several ways, a row for each: its name, its tokens each on its own colour, and their
+    number."""
     _need(rows and all(rows.values()), "a row has no tokens")
     longest = max(sum(map(len, pieces)) for pieces in rows.values())
     left = max(len(name) for name in rows) * 0.95 + 1.5
@@ -181,7 +198,8 @@ def two_measures(runs: dict[str, list[tuple[float, float]]]) -> Figure:
 
 
 def vocabulary_budget(budget: dict[str, dict[str, float]]) -> Figure:
-    """Parameters by vocabulary size, a stacked bar for each: what the layers hold, and what the tables of the vocabulary do."""
+    """Parameters by vocabulary size, a stacked bar for each: what the layers hold, and what the tables of the
+    vocabulary do."""
     _need(budget and all(sum(parts.values()) > 0 for parts in budget.values()), "no parameters")
     names = list(dict.fromkeys(part for parts in budget.values() for part in parts))
     colours = dict(zip(names, (SKY, ORANGE, GREEN, PURPLE)))

@@ -6,7 +6,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from gpt2course.files import UserError
-from gpt2course.plots import BLACK, BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, TINTS, VERMILION, figure, name_axes, time_text
+from gpt2course.plots import (
+    BLACK,
+    BLUE,
+    FONT,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    TINTS,
+    VERMILION,
+    figure,
+    name_axes,
+    time_text,
+)
 
 STYLES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--"))
 
@@ -58,7 +71,8 @@ def distances(runs: dict[str, list[float]]) -> Figure:
 
 
 def noise_by_batch(rows: list[int], noise: list[float], gradient: float) -> Figure:
-    """The noise of a mean gradient against the rows in the batch, both logarithmic, beside noise / sqrt(rows) and the gradient.
+    """The noise of a mean gradient against the rows in the batch, both logarithmic, beside noise / sqrt(rows) and the
+    gradient.
 
     noise: root mean square distance of a batch's gradient from the mean of all; gradient: the length of that mean.
     """
@@ -176,7 +190,8 @@ def step_parts(steps: dict[str, dict[str, float]]) -> Figure:
 
 
 def rate_shares(runs: dict[float, list[float]], rule: float) -> Figure:
-    """Bits per byte against the share of the full rates (logarithmic), a dot a seed; rule: the share of the square-root rule."""
+    """Bits per byte against the share of the full rates (logarithmic), a dot a seed; rule: the share of the square-root
+    rule."""
     _need(len(runs) > 1 and all(runs.values()), "two shares or more are needed, each with a run")
     fig, (ax,) = figure(3.2)
     shares = sorted(runs)
