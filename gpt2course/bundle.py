@@ -1,10 +1,11 @@
-"""The bundle of CORE: 22 tasks as files, downloaded once, read in place and checked to the last byte. Lesson 10 builds on it.
+"""The bundle of CORE: 22 tasks as files, downloaded once, read in place and checked to the last byte. Lesson 10 builds
+on it.
 
     python -m gpt2course.bundle
 
-A bundle is a folder or a zip with core.yaml (the tasks), eval_meta_data.csv (their baselines) and eval_data/. That of CORE is
-nanochat's (karpathy/nanochat, MIT); it holds more files than CORE needs, so what is checked is not the zip but each file that
-is read, against the list below. Another bundle may be scored in the same way, but not under CORE's name.
+A bundle is a folder or a zip with core.yaml (the tasks), eval_meta_data.csv (their baselines) and eval_data/. That of
+CORE is nanochat's (karpathy/nanochat, MIT); it holds more files than CORE needs, so what is checked is not the zip but
+each file that is read, against the list below. Another bundle may be scored in the same way, but not under CORE's name.
 """
 
 import contextlib
@@ -34,8 +35,9 @@ AGAIN = "get the bundle again"
 LARGEST = 200_000_000  # bytes of a member; the largest of CORE has 18,588,497
 MINI = Path(__file__).with_name("core_bundle")  # our own small bundle, packaged with the code: mini-CORE
 
-# The 22 tasks in CORE's order: baseline in percent (DCLM v1), then the centred scores of the four GPT-2 models as nanochat's
-# bundle gives them (openai-community-gpt2*.csv). Small was scored on all examples, the others on at most 1,000 a task.
+# The 22 tasks in CORE's order: baseline in percent (DCLM v1), then the centred scores of the four GPT-2 models as
+# nanochat's bundle gives them (openai-community-gpt2*.csv). Small was scored on all examples, the others on at most
+# 1,000 a task.
 GPT2 = ("GPT-2 small", "GPT-2 medium", "GPT-2 large", "GPT-2 XL")
 CORE = {
     "hellaswag_zeroshot": (25, 0.078006, 0.186667, 0.253333, 0.336000),
@@ -64,7 +66,11 @@ CORE = {
 GPT2_CENTRED = {model: {label: row[m] for label, row in CORE.items()} for m, model in enumerate(GPT2, 1)}
 GPT2_MEANS = (0.113891, 0.184903, 0.214641, 0.256525)  # the last is the bar of the whole course
 DCLM_V1 = {label: row[0] for label, row in CORE.items()}
-DCLM_V2 = DCLM_V1 | {"commonsense_qa": 40.3, "bigbench_language_identification": 25, "agi_eval_lsat_ar": 25}  # DCLM issue #114
+DCLM_V2 = DCLM_V1 | {
+    "commonsense_qa": 40.3,
+    "bigbench_language_identification": 25,
+    "agi_eval_lsat_ar": 25,
+}  # DCLM issue #114
 
 FIELDS = {  # what an example of each kind of task holds
     "multiple_choice": ("query", "choices", "gold"),  # which choice follows the query?
@@ -72,9 +78,9 @@ FIELDS = {  # what an example of each kind of task holds
     "language_modeling": ("context", "continuation"),  # is the continuation what the model would write?
 }
 
-# The files that CORE needs, and nanochat's results of the four GPT-2 models, with their sha256; those in folders lie below
-# eval_data/. Both hellaswag tasks read one file. The data files are byte for byte those of mosaicml/llm-foundry at commit
-# 8c8dd48, scripts/eval/local_data, and eval_meta_data.csv is mlfoundations/dclm's eval/eval_meta_data_v1.csv.
+# The files that CORE needs, and nanochat's results of the four GPT-2 models, with their sha256; those in folders lie
+# below eval_data/. Both hellaswag tasks read one file. The data files are byte for byte those of mosaicml/llm-foundry
+# at commit 8c8dd48, scripts/eval/local_data, and eval_meta_data.csv is mlfoundations/dclm's eval/eval_meta_data_v1.csv.
 LIST = """
 463f6ae0aa127fbd41fa655f8919e136858f4849eef176922a3be96e102ce7e7 core.yaml
 84e279cdc0d836c9ea3a6e55a99102f8ee18f72809fe7aa6ac5a1fe630aa492f eval_meta_data.csv
@@ -104,7 +110,9 @@ d2d12e59543acf9a5ef6079634a72b30215e36c2fd4236fff3bc855d287b87f5 world_knowledge
 bb0d22727cb25beffb022c8e8c0c3e1159c8b3c7bd7284603c0d6491f8616265 world_knowledge/bigbench_qa_wikidata.jsonl
 187e7f270a440c63d6cf11a57459fdc7e0bce889338225e42cc88e24ee13d52e world_knowledge/jeopardy_all.jsonl
 """
-SHA256 = {f"eval_data/{name}" if "/" in name else name: digest for digest, name in map(str.split, LIST.strip().splitlines())}
+SHA256 = {
+    f"eval_data/{name}" if "/" in name else name: digest for digest, name in map(str.split, LIST.strip().splitlines())
+}
 
 SOURCES = (
     "tasks, prompts and baselines: DCLM (arXiv 2406.11794; mlfoundations/dclm, MIT)",
@@ -149,12 +157,15 @@ def escapes(name: str) -> bool:
 
 @contextlib.contextmanager
 def bundle_root(path):
-    """Yield (folder that holds core.yaml, its name) of a bundle folder or zip; a zip is read in place, nothing is unpacked."""
+    """Yield (folder that holds core.yaml, its name) of a bundle folder or zip; a zip is read in place, nothing is
+    unpacked."""
     path = Path(path).expanduser()
     if path.is_dir():
         yield path, path.resolve().name
     elif not path.exists():
-        raise UserError(f"evaluation bundle {path} does not exist; give a folder or zip with core.yaml, or {MINI} for mini-CORE")
+        raise UserError(
+            f"evaluation bundle {path} does not exist; give a folder or zip with core.yaml, or {MINI} for mini-CORE"
+        )
     elif not zipfile.is_zipfile(path):
         raise UserError(f"evaluation bundle {path} is neither a folder nor a zip; give a folder or zip with core.yaml")
     else:
@@ -174,7 +185,9 @@ def bundle_root(path):
                     raise UserError(f"{what}; do not use this file, {AGAIN}")
             found = [name for name in names if name == "core.yaml" or name.endswith("/core.yaml")]
             if len(found) != 1:
-                raise UserError(f"evaluation bundle {path} holds {len(found)} files core.yaml, must be one; get the bundle again")
+                raise UserError(
+                    f"evaluation bundle {path} holds {len(found)} files core.yaml, must be one; get the bundle again"
+                )
             parent = found[0].removesuffix("core.yaml")
             yield zipfile.Path(archive, parent), parent.rstrip("/").split("/")[-1] or path.stem
 
@@ -190,7 +203,10 @@ def wrong_field(kind: str, example) -> str | None:
             fine, allowed = isinstance(value, list) and len(value) >= 2, "a list of at least two non-empty texts"
             fine = fine and all(isinstance(text, str) and text.strip() for text in value)
         elif field == "gold":
-            fine, allowed = type(value) is int and 0 <= value < len(options), f"a whole number from 0 to {len(options) - 1}"
+            fine, allowed = (
+                type(value) is int and 0 <= value < len(options),
+                f"a whole number from 0 to {len(options) - 1}",
+            )
         elif field == "continuation":
             fine, allowed = isinstance(value, str) and bool(value.strip()), "a non-empty text"
         else:
@@ -207,7 +223,9 @@ def member(root, name: str) -> bytes | None:
     with (root / name).open("rb") as f:
         data = f.read(LARGEST + 1)
     if len(data) > LARGEST:
-        raise UserError(f"{name} in the evaluation bundle has more than {LARGEST:,} bytes; do not use this bundle, {AGAIN}")
+        raise UserError(
+            f"{name} in the evaluation bundle has more than {LARGEST:,} bytes; do not use this bundle, {AGAIN}"
+        )
     return data
 
 
@@ -220,12 +238,15 @@ def genuine(name: str, found: str, problem: str | None = None) -> None:
 
 
 def load_examples(root, uri: str, label: str, kind: str, num_fewshot: int, core: bool) -> tuple[list[dict], str]:
-    """(checked examples of a task, sha256 of their file); an error names task, file, line. core: only CORE's own will do."""
+    """(checked examples of a task, sha256 of their file); an error names task, file, line. core: only CORE's own will
+    do."""
     file, examples, problem = f"eval_data/{uri}", [], None
     data = None if escapes(uri) else member(root, file)
     if data is None:
         raise UserError(f"task {label}: {file} is not in the bundle; {AGAIN} or mend dataset_uri in core.yaml")
-    for number, line in enumerate(io.BytesIO(data), 1):  # bytes: a line ends at \n alone, whatever else stands in the text
+    for number, line in enumerate(
+        io.BytesIO(data), 1
+    ):  # bytes: a line ends at \n alone, whatever else stands in the text
         try:
             wrong = wrong_field(kind, example := json.loads(line.decode("utf-8")))
         except (ValueError, RecursionError) as e:  # JSON or UTF-8
@@ -252,7 +273,9 @@ def load_config(root, where) -> dict:
     """core.yaml, with every task entry checked."""
     data = member(root, "core.yaml")
     if data is None:
-        raise UserError(f"{where} holds no core.yaml, so it is no evaluation bundle; give a folder or zip with core.yaml")
+        raise UserError(
+            f"{where} holds no core.yaml, so it is no evaluation bundle; give a folder or zip with core.yaml"
+        )
     try:
         config = yaml.safe_load(data.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
@@ -272,7 +295,9 @@ def load_config(root, where) -> dict:
     for number, entry in enumerate(entries, 1):
         label = entry.get("label", f"number {number}") if isinstance(entry, dict) else f"number {number}"
         for key, (fine, allowed) in rules.items():
-            value = entry.get(key, " " if key == "continuation_delimiter" else None) if isinstance(entry, dict) else None
+            value = (
+                entry.get(key, " " if key == "continuation_delimiter" else None) if isinstance(entry, dict) else None
+            )
             if not fine(value):
                 raise UserError(f"task {label}: core.yaml: {key} is {value!r}, must be {allowed}; get the bundle again")
         if label in seen:
@@ -296,20 +321,26 @@ def load_baselines(root, where, labels) -> dict[str, float]:
         with contextlib.suppress(TypeError, ValueError):  # no row, no such column, or not a number
             percent[label] = float(column.get(label))
         if not 0 <= percent.get(label, -1) < 100:
-            raise UserError(f"task {label}: eval_meta_data.csv: Random baseline is {column.get(label) or 'missing'}, "
-                            "must be a percentage from 0 to below 100; get the bundle again")
+            raise UserError(
+                f"task {label}: eval_meta_data.csv: Random baseline is {column.get(label) or 'missing'}, "
+                "must be a percentage from 0 to below 100; get the bundle again"
+            )
     return percent
 
 
 def read_bundle(path, tasks=None, baselines: str = "v1") -> Bundle:
-    """Read a bundle (folder or zip in nanochat's layout: core.yaml, eval_meta_data.csv, eval_data/) and check all of it.
+    """Read a bundle (folder or zip in nanochat's layout: core.yaml, eval_meta_data.csv, eval_data/) and check all of
+    it.
 
-    Where its tasks are CORE's 22, every file read must be CORE's own, byte for byte (SHA256). A second for the whole of CORE.
-    Args: tasks chooses some tasks by label (the others' data are not read); baselines "v2" centres CORE by DCLM's later ones.
-    Raises UserError naming the task, file and line.
+    Where its tasks are CORE's 22, every file read must be CORE's own, byte for byte (SHA256). A second for the whole of
+    CORE.
+    Args: tasks chooses some tasks by label (the others' data are not read); baselines "v2" centres CORE by DCLM's later
+    ones. Raises UserError naming the task, file and line.
     """
     if baselines not in ("v1", "v2"):
-        raise UserError(f"baselines = {shown(baselines)} is not allowed; it must be v1 (what published CORE scores use) or v2")
+        raise UserError(
+            f"baselines = {shown(baselines)} is not allowed; it must be v1 (what published CORE scores use) or v2"
+        )
     try:
         with bundle_root(path) as (root, name):
             config = load_config(root, path)
@@ -331,7 +362,9 @@ def read_bundle(path, tasks=None, baselines: str = "v1") -> Bundle:
                 gap = entry.get("continuation_delimiter", " ")
                 chosen.append(Task(label, kind, shots, gap, 0.01 * percent[label], examples, digest))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError, OSError) as e:
-        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # which zipfile gives for a place before the beginning of the file
+        if (
+            isinstance(e, OSError) and e.errno != errno.EINVAL
+        ):  # which zipfile gives for a place before the beginning of the file
             raise
         raise UserError(f"evaluation bundle {path} cannot be read ({e}); {AGAIN}") from None
     if core:
@@ -340,7 +373,9 @@ def read_bundle(path, tasks=None, baselines: str = "v1") -> Bundle:
     if name.strip().upper() in ("CORE", "CORE V2"):
         raise UserError(f"{path} calls itself {name}, but CORE has exactly 22 tasks; give it another name in core.yaml")
     if baselines != "v1":
-        raise UserError(f"baselines = {baselines!r} is for CORE, and {path} is {name}, with baselines of its own; leave it out")
+        raise UserError(
+            f"baselines = {baselines!r} is for CORE, and {path} is {name}, with baselines of its own; leave it out"
+        )
     return Bundle(name, str(config.get("baselines", "the bundle's own")), tuple(entries), chosen)
 
 
@@ -358,7 +393,8 @@ def given() -> str | None:
 
 
 def default_bundle() -> Path:
-    """The bundle of GPT2COURSE_CORE_BUNDLE, else CORE's under home()/eval if it is there (folder or zip), else the small one."""
+    """The bundle of GPT2COURSE_CORE_BUNDLE, else CORE's under home()/eval if it is there (folder or zip), else the
+    small one."""
     if named := given():
         return Path(named).expanduser()
     found = [path for path in (home() / "eval" / "eval_bundle", home() / "eval" / "eval_bundle.zip") if path.exists()]
@@ -369,14 +405,18 @@ def check_core(path) -> None:
     """Raise UserError unless this is the bundle of CORE, whole."""
     bundle = read_bundle(path)
     if bundle.name != "CORE":
-        raise UserError(f"{path} is the bundle {bundle.name} with {len(bundle.labels)} tasks, must be CORE with its {len(CORE)}")
+        raise UserError(
+            f"{path} is the bundle {bundle.name} with {len(bundle.labels)} tasks, must be CORE with its {len(CORE)}"
+        )
 
 
 def ensure_bundle(path=None, progress=None) -> Path:
     """Where the bundle of CORE is: `path` or GPT2COURSE_CORE_BUNDLE (a folder or zip), else home()/eval.
 
-    It is downloaded once, and used only if every file that CORE needs is genuine; the hash of the zip is then kept beside it.
-    Errors: UserError for a bundle that is not there or cannot be opened, and as `download.fetch`. `read_bundle` checks the rest.
+    It is downloaded once, and used only if every file that CORE needs is genuine; the hash of the zip is then kept
+    beside it.
+    Errors: UserError for a bundle that is not there or cannot be opened, and as `download.fetch`. `read_bundle` checks
+    the rest.
     """
     if path or given():
         path = Path(path or given()).expanduser()
@@ -390,7 +430,8 @@ def ensure_bundle(path=None, progress=None) -> Path:
 def main(path: tyro.conf.Positional[str] = "", baselines: Literal["v1", "v2"] = "v1") -> None:
     """Download the bundle of CORE once, check every file that CORE needs, and list its tasks.
 
-    It goes to $GPT2COURSE_HOME/eval. GPT2COURSE_CORE_BUNDLE names a copy to use instead, GPT2COURSE_MIRROR a mirror to ask.
+    It goes to $GPT2COURSE_HOME/eval. GPT2COURSE_CORE_BUNDLE names a copy to use instead, GPT2COURSE_MIRROR a mirror to
+    ask.
 
     Args:
         path: A folder or zip to check and list; none is CORE's.
@@ -404,7 +445,9 @@ def main(path: tyro.conf.Positional[str] = "", baselines: Literal["v1", "v2"] = 
         line = f"{task.label:{width}}  {task.kind:17} {task.num_fewshot:5} {task.random_baseline:6.3f} {len(task.examples):8,}"
         print(f"{line}  {task.sha256}")
     total = sum(len(task.examples) for task in bundle.tasks)
-    print(f"{bundle.name}: {len(bundle.tasks)} tasks, {total:,} examples, baselines {bundle.baselines}, all checked: {path}")
+    print(
+        f"{bundle.name}: {len(bundle.tasks)} tasks, {total:,} examples, baselines {bundle.baselines}, all checked: {path}"
+    )
     if path.is_file():
         print(f"the zip: {path.stat().st_size:,} bytes, sha256 {digest_of(path)}")
     if bundle.name.startswith("CORE"):

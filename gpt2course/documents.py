@@ -1,7 +1,8 @@
 """Documents in blocks: what a corpus is read from. Lesson 02 builds on it; data.py knows corpora by name.
 
-A split is a sequence of documents in fixed order, read a block at a time, so that a shard of any size costs the memory of one
-block. Files of parquet, jsonl and txt become splits here, and everything that can be wrong with them is found here.
+A split is a sequence of documents in fixed order, read a block at a time, so that a shard of any size costs the memory
+of one block. Files of parquet, jsonl and txt become splits here, and everything that can be wrong with them is found
+here.
 """
 
 import bisect
@@ -22,9 +23,10 @@ from gpt2course.files import UserError
 
 BLOCK = 128  # documents of a block, where the file format has no blocks of its own
 BLOCK_BYTES = 4_000_000  # a block of lines is closed at this size too, so that long documents do not fill the memory
-PIECE = 800  # characters; addresses and txt files are cut at paragraph ends into pieces of at most about this (see embedded())
-# Characters of a document that are read. A row holds T+1 tokens of a document at most, so training loses nothing; and a document
-# of 100 MB would cost the tokenizer minutes and gigabytes (10 million equal letters: 10 s and 0.5 GB, one million: 0.5 s).
+PIECE = 800  # characters of a piece at most, about: addresses and txt files are cut at paragraph ends (see embedded)
+# Characters of a document that are read. A row holds T+1 tokens of a document at most, so training loses nothing; and a
+# document of 100 MB would cost the tokenizer minutes and gigabytes (10 million equal letters: 10 s and 0.5 GB, one
+# million: 0.5 s).
 MAX_DOCUMENT = 1_000_000
 LARGE = 1_000_000_000  # bytes of a row group that are worth a remark: it is read at once, and several are kept
 
@@ -34,8 +36,8 @@ MENDED = {"cut": f"cut to {MAX_DOCUMENT:,} characters", "surrogates": "with lone
 
 
 def _end(text: str, start: int, limit: int) -> int:
-    """Where a piece of at most `limit` characters from `start` best ends: after a paragraph, else a line, else a word, if one of
-    them ends in its second half; else at the limit."""
+    """Where a piece of at most `limit` characters from `start` best ends: after a paragraph, else a line, else a word,
+    if one of them ends in its second half; else at the limit."""
     for end in ("\n\n", "\n", " "):
         at = text.rfind(end, start + limit // 2, start + limit)
         if at >= 0:
@@ -44,8 +46,8 @@ def _end(text: str, start: int, limit: int) -> int:
 
 
 def _clean(text: str | bytes | None, found: collections.Counter) -> str:
-    """A document as everything after this sees it: valid Unicode of bounded length, "" if it is to be skipped. `found` counts
-    its bytes and what was wrong.
+    """A document as everything after this sees it: valid Unicode of bounded length, "" if it is to be skipped. `found`
+    counts its bytes and what was wrong.
 
     None stands for a null, bytes for what is not UTF-8.
     """
@@ -71,11 +73,14 @@ def _clean(text: str | bytes | None, found: collections.Counter) -> str:
 class Split:
     """A fixed sequence of documents: `split[i]`, `len(split)`, iteration, and `read_block(b)` for whole blocks.
 
-    blocks: list of (index of the first document, number of documents). found: block -> its bytes and what was wrong with documents
-    of it, for the blocks read so far; such documents read as "" or mended. remarks: what to say about the files. Threads may share it.
+    blocks: list of (index of the first document, number of documents). found: block -> its bytes and what was wrong
+    with documents of it, for the blocks read so far; such documents read as "" or mended. remarks: what to say about
+    the files. Threads may share it.
     """
 
-    def __init__(self, counts: list[int], read, *, cached: int = 16, about: int | None = None, remarks: tuple[str, ...] = ()):
+    def __init__(
+        self, counts: list[int], read, *, cached: int = 16, about: int | None = None, remarks: tuple[str, ...] = ()
+    ):
         starts = [0]
         for n in counts:
             starts.append(starts[-1] + n)
@@ -92,7 +97,9 @@ class Split:
     @property
     def bytes(self) -> int | None:
         """UTF-8 size of what is read, known once every block has been read; None before."""
-        return sum(found["bytes"] for found in list(self.found.values())) if len(self.found) == len(self.blocks) else None
+        return (
+            sum(found["bytes"] for found in list(self.found.values())) if len(self.found) == len(self.blocks) else None
+        )
 
     @property
     def about(self) -> int | None:
@@ -121,10 +128,20 @@ class Split:
         found, read = collections.Counter(), list(self.found.values())
         for one in read:
             found.update(one)
-        some = f" (in the {len(read):,} of {len(self.blocks):,} blocks read so far)" if len(read) < len(self.blocks) else ""
+        some = (
+            f" (in the {len(read):,} of {len(self.blocks):,} blocks read so far)"
+            if len(read) < len(self.blocks)
+            else ""
+        )
         skipped = [f"{found[key]:,} {what}" for key, what in SKIPPED.items() if found[key]]
-        lines = [f"{sum(found[key] for key in SKIPPED):,} of {len(self):,} documents skipped: {', '.join(skipped)}{some}"] if skipped else []
-        return [*self.remarks, *lines] + [f"{found[key]:,} of {len(self):,} documents {what}{some}" for key, what in MENDED.items() if found[key]]
+        lines = (
+            [f"{sum(found[key] for key in SKIPPED):,} of {len(self):,} documents skipped: {', '.join(skipped)}{some}"]
+            if skipped
+            else []
+        )
+        return [*self.remarks, *lines] + [
+            f"{found[key]:,} of {len(self):,} documents {what}{some}" for key, what in MENDED.items() if found[key]
+        ]
 
     def __getitem__(self, i: int) -> str:
         if not 0 <= i < self._length:
@@ -153,7 +170,8 @@ def from_list(texts: list[str]) -> Split:
 
 
 def pieces(text: str, limit: int = PIECE) -> list[str]:
-    """A long text as consecutive pieces, cut only at paragraph ends, each at most `limit` characters unless one paragraph is longer."""
+    """A long text as consecutive pieces, cut only at paragraph ends, each at most `limit` characters unless one
+    paragraph is longer."""
     out = []
     for paragraph in text.split("\n\n"):
         if out and len(out[-1]) + len(paragraph) + 2 <= limit:
@@ -170,7 +188,9 @@ def slice_split(split: Split, start: int, stop: int) -> Split:
     counts = [high - low for _, low, high in spans]
     return Split(
         counts,
-        lambda i: split._read(spans[i][0])[spans[i][1] : spans[i][2]],  # as stored, so that what is found is counted here
+        lambda i: split._read(spans[i][0])[
+            spans[i][1] : spans[i][2]
+        ],  # as stored, so that what is found is counted here
         cached=split._cached,
         about=round(split.about * sum(counts) / max(1, len(split))) if split.about is not None else None,
     )
@@ -178,23 +198,35 @@ def slice_split(split: Split, start: int, stop: int) -> Split:
 
 # ---- files
 
-PACKED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "zip": b"PK\x03\x04", "bzip2": b"BZh", "xz": b"\xfd7zXZ"}  # how such files begin
+PACKED = {
+    "gzip": b"\x1f\x8b",
+    "zstd": b"\x28\xb5\x2f\xfd",
+    "zip": b"PK\x03\x04",
+    "bzip2": b"BZh",
+    "xz": b"\xfd7zXZ",
+}  # how such files begin
 
 
 @contextlib.contextmanager
 def _open(path: Path, seen: tuple[int, int] | None = None):
-    """Open a file for reading; UserError if it cannot be read, or is not the one `seen` (its `_stamp`) when the corpus was opened."""
+    """Open a file for reading; UserError if it cannot be read, or is not the one `seen` (its `_stamp`) when the corpus
+    was opened."""
     try:
         with open(path, "rb") as f:
             if seen and (now := _stamp(f)) != seen:
                 what = f"had {seen[0]:,} bytes, now {now[0]:,}" if now[0] != seen[0] else "same size, written again"
-                raise UserError(f"{path} has changed since the corpus was opened ({what}); put the old file back and give the same command again, or begin a new run")
+                raise UserError(
+                    f"{path} has changed since the corpus was opened ({what}); "
+                    f"put the old file back and give the same command again, or begin a new run"
+                )
             if packed := next((name for name, begin in PACKED.items() if f.peek(8).startswith(begin)), None):
                 raise UserError(f"{path} is compressed with {packed}; unpack it, and give the result its name")
             yield f
     except FileNotFoundError:
         if seen:
-            raise UserError(f"{path} has disappeared since the corpus was opened; put it back and give the same command again") from None
+            raise UserError(
+                f"{path} has disappeared since the corpus was opened; put it back and give the same command again"
+            ) from None
         target = f": it is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
         raise UserError(f"{path} does not exist{target}; put the file there or delete the link") from None
     except PermissionError:
@@ -217,16 +249,22 @@ def _string_column(path: Path, file: pq.ParquetFile) -> int:
     """The number of the column `text` of a parquet file in its footer; UserError if it has none of strings."""
     names = file.schema_arrow.names
     if names.count("text") != 1:
-        raise UserError(f"{path} has {'no' if 'text' not in names else 'more than one'} column 'text'; its columns are {', '.join(names)}; write it again with one string column 'text'")
+        raise UserError(
+            f"{path} has {'no' if 'text' not in names else 'more than one'} column 'text'; "
+            f"its columns are {', '.join(names)}; write it again with one string column 'text'"
+        )
     kind = file.schema_arrow.field("text").type
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)):
-        raise UserError(f"{path}: column 'text' is of type {kind}; it must be string: write the file again with that type")
+        raise UserError(
+            f"{path}: column 'text' is of type {kind}; it must be string: write the file again with that type"
+        )
     return [file.schema.column(i).path for i in range(len(file.schema))].index("text")
 
 
 def footer(path: Path, f, size: int) -> list[tuple[int, int]]:
-    """(documents, bytes of text before compression) of each row group of a parquet file of `size` bytes, from `f`, which holds the file or its end.
+    """(documents, bytes of text before compression) of each row group of a parquet file of `size` bytes, from `f`,
+    which holds the file or its end.
 
     UserError for anything but a whole parquet file with a string column `text`.
     """
@@ -257,16 +295,18 @@ def file_footer(path: Path) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Late:
-    """A parquet file that is on its way: what its footer says, known before it, and a function that returns when it has come."""
+    """A parquet file that is on its way: what its footer says, known before it, and a function that returns when it has
+    come."""
 
     groups: list[tuple[int, int]]
     wait: Callable[[], None]
 
 
 def _parquet(paths: list[Path], late: dict[Path, Late] | None = None) -> Split:
-    """Row groups of parquet files with a string column `text`; only the footers are read now, and no file stays open (a data set
-    has thousands of shards, a process about a thousand open files). Page checksums are verified where a file has them.
-    The files of `late` may still be missing; whoever reads from one waits for it. The order of the documents does not change."""
+    """Row groups of parquet files with a string column `text`; only the footers are read now, and no file stays open (a
+    data set has thousands of shards, a process about a thousand open files). Page checksums are verified where a file
+    has them. The files of `late` may still be missing; whoever reads from one waits for it. The order of the documents
+    does not change."""
     groups, about, large = [], 0, 0  # groups: (path, stamp, number of the row group, documents)
     late, stamps = late or {}, {}  # stamps: of the late ones, once they have come
     for path in paths:
@@ -290,7 +330,11 @@ def _parquet(paths: list[Path], late: dict[Path, Late] | None = None) -> Split:
         with _open(path, seen) as f:
             stamps.setdefault(path, _stamp(f))
             try:
-                column = pq.ParquetFile(f, page_checksum_verification=True).read_row_group(g, columns=["text"], use_threads=False).column("text")
+                column = (
+                    pq.ParquetFile(f, page_checksum_verification=True)
+                    .read_row_group(g, columns=["text"], use_threads=False)
+                    .column("text")
+                )
                 if len(column) != documents:
                     raise pa.ArrowInvalid(f"{len(column)} documents instead of {documents}")
                 try:
@@ -300,11 +344,17 @@ def _parquet(paths: list[Path], late: dict[Path, Late] | None = None) -> Split:
             except (pa.ArrowException, OSError, ValueError) as e:
                 if isinstance(e, OSError) and e.errno:
                     raise
-                raise UserError(f"{path}, row group {g}, cannot be read ({_damaged(e)}); fetch the file again and give the same command again") from None
+                raise UserError(
+                    f"{path}, row group {g}, cannot be read ({_damaged(e)}); "
+                    f"fetch the file again and give the same command again"
+                ) from None
 
     remarks = _bare(paths, {path for path, *_ in groups})
     if large:
-        remarks += (f"{large} row groups hold more than {LARGE / 1e9:g} GB of text, each of them read at once; write the files again with row groups of about 1,000 documents",)
+        remarks += (
+            f"{large} row groups hold more than {LARGE / 1e9:g} GB of text, each of them read at once; "
+            f"write the files again with row groups of about 1,000 documents",
+        )
     return Split([n for *_, n in groups], read, cached=4, about=about, remarks=remarks)
 
 
@@ -330,16 +380,24 @@ def _json_text(path: Path, number: int, line: bytes) -> str:
     try:
         value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}, line {number}, is not JSON ({e}); there must be one object a line, in UTF-8: mend or delete the line") from None
+        raise UserError(
+            f"{path}, line {number}, is not JSON ({e}); "
+            f"there must be one object a line, in UTF-8: mend or delete the line"
+        ) from None
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         keys = isinstance(value, dict) and "text" not in value
-        what = f"has no 'text' but {', '.join(map(repr, value))[:100] or 'nothing'}" if keys else "is not an object with a string 'text'"
+        what = (
+            f"has no 'text' but {', '.join(map(repr, value))[:100] or 'nothing'}"
+            if keys
+            else "is not an object with a string 'text'"
+        )
         raise UserError(f'{path}, line {number}, {what}; write {{"text": "..."}}, or delete the line')
     return value["text"]
 
 
 def _jsonl(paths: list[Path]) -> Split:
-    """One JSON object with the key "text" a line. The files are read through once, so a bad line is said now; blank lines are passed over."""
+    """One JSON object with the key "text" a line. The files are read through once, so a bad line is said now; blank
+    lines are passed over."""
     blocks = []  # (path, stamp, [(offset, length, line number)])
     for path in paths:
         with _open(path) as f:
@@ -357,15 +415,17 @@ def _jsonl(paths: list[Path]) -> Split:
     def read(b):
         path, seen, lines = blocks[b]
         with _open(path, seen) as f:
-            return [_json_text(path, number, f.read(length)) for offset, length, number in lines if f.seek(offset) == offset]
+            return [
+                _json_text(path, number, f.read(length)) for offset, length, number in lines if f.seek(offset) == offset
+            ]
 
     return Split([len(lines) for *_, lines in blocks], read, remarks=_bare(paths, {path for path, *_ in blocks}))
 
 
 def _txt(paths: list[Path]) -> Split:
-    """Text in UTF-8, cut into documents by `pieces`: packing keeps only the head of a document longer than a row, which of a book
-    would be next to nothing. A paragraph of more than ten pieces is cut at ends of lines or words. Line ends are read as "\\n", a
-    byte order mark is passed over. Everything is read through once now."""
+    """Text in UTF-8, cut into documents by `pieces`: packing keeps only the head of a document longer than a row, which
+    of a book would be next to nothing. A paragraph of more than ten pieces is cut at ends of lines or words. Line ends
+    are read as "\\n", a byte order mark is passed over. Everything is read through once now."""
 
     def read_file(path, seen=None) -> tuple[list[str], tuple[int, int]]:
         with _open(path, seen) as f:
@@ -374,7 +434,10 @@ def _txt(paths: list[Path]) -> Split:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as e:
             kind = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
-            raise UserError(f"{path} is not UTF-8: byte {raw[e.start]:#04x} at offset {e.start}; convert it, for example with: iconv -f {kind} -t utf-8") from None
+            raise UserError(
+                f"{path} is not UTF-8: byte {raw[e.start]:#04x} at offset {e.start}; "
+                f"convert it, for example with: iconv -f {kind} -t utf-8"
+            ) from None
         documents = []
         for piece in pieces(text.replace("\r\n", "\n").replace("\r", "\n")):
             start, limit = 0, PIECE if len(piece) > 10 * PIECE else len(piece)

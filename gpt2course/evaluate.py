@@ -2,7 +2,8 @@
 
 bpb does not depend on the tokenizer, so it compares models and compressors alike. Here it is a true code length: every
 token of every validation document is predicted exactly once, so bpb * bytes / 8 is the size in bytes to which an
-arithmetic coder with this model would compress the text. (nanochat's val_bpb is taken on packed and cropped rows: close, not the same.)
+arithmetic coder with this model would compress the text. (nanochat's val_bpb is taken on packed and cropped rows:
+close, not the same.)
 """
 
 import lzma
@@ -17,8 +18,8 @@ from gpt2course.files import UserError, command
 
 
 def first_bytes(split, limit: int | None) -> list[str]:
-    """The first documents of a split up to `limit` bytes of UTF-8 (at least one document), or all of them: a choice that
-    does not depend on the tokenizer, so that every model is measured on the same text."""
+    """The first documents of a split up to `limit` bytes of UTF-8 (at least one document), or all of them: a choice
+    that does not depend on the tokenizer, so that every model is measured on the same text."""
     documents, total = [], 0
     for text in split:
         if limit is not None and documents and total >= limit:
@@ -31,8 +32,9 @@ def first_bytes(split, limit: int | None) -> list[str]:
 def validation_rows(documents: list[list[int]], T: int, bos: int) -> tuple[np.ndarray, np.ndarray]:
     """Lay documents out in rows: inputs (R, T) and targets (R, T) int64, target -1 where nothing is scored.
 
-    A document longer than T is cut into pieces; each begins with BOS and, after the first, T // 2 tokens already scored,
-    kept as context. Short pieces share a row, the fullest row that still has room first, and attend to each other as in training.
+    A document longer than T is cut into pieces; each begins with BOS and, after the first, T // 2 tokens already
+    scored, kept as context. Short pieces share a row, the fullest row that still has room first, and attend to each
+    other as in training.
     """
     context = T // 2
     pieces = []  # (tokens with BOS, number of leading targets that are context only)
@@ -65,7 +67,9 @@ def validation_rows(documents: list[list[int]], T: int, bos: int) -> tuple[np.nd
 
 
 @torch.no_grad()
-def bits_per_byte(model, documents: list[str], tokenizer, T: int, batch: int = 16, progress=None, team=None) -> tuple[float, int]:
+def bits_per_byte(
+    model, documents: list[str], tokenizer, T: int, batch: int = 16, progress=None, team=None
+) -> tuple[float, int]:
     """(bpb, bytes scored) of a model on documents. model(idx, targets, reduction="none") gives nats, (B, T).
 
     team: ranks.Ranks that share the work; each gets the whole result.

@@ -3,17 +3,17 @@
     solutions/05_muon.ipynb    executed, outputs kept
     exercises/05_muon.ipynb    each `### BEGIN SOLUTION` ... `### END SOLUTION` replaced by `raise NotImplementedError`
 
-A cell has a kind, given by its tag: `setup`, `answer`, `check` or `picture`; a markdown cell is text. The cells of an exercise carry its
-id as a second tag, `ex-5.2`. A check cell is tagged for nbval and keeps what it must print in both notebooks, so `pytest --nbval-lax`
-passes on the solutions and fails on the exercises at exactly the checks. solutions/README.md is the page for authors.
+A cell has a kind, given by its tag: `setup`, `answer`, `check` or `picture`; a markdown cell is text. The cells of an
+exercise carry its id as a second tag, `ex-5.2`. A check cell is tagged for nbval and keeps what it must print in both
+notebooks, so `pytest --nbval-lax` passes on the solutions and fails on the exercises at exactly the checks.
+solutions/README.md is the page for authors.
 """
 
 import ast
 import datetime
 import json
 import re
-import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -26,7 +26,8 @@ from gpt2course.files import UserError, atomic_file, command, shown
 ROOT = Path(gpt2course.__file__).resolve().parent.parent
 KINDS = ("setup", "answer", "check", "picture")
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-CHECKED = "nbval-check-output"  # nbval's tag for "compare this cell's output"; it knows NBVAL_CHECK_OUTPUT in comments only
+# nbval's tag for "compare this cell's output"; it knows NBVAL_CHECK_OUTPUT in comments only
+CHECKED = "nbval-check-output"
 LIMIT = 300  # seconds for a cell when a solution is executed
 METADATA = {
     "kernelspec": {"display_name": "gpt2course", "language": "python", "name": "gpt2course"},
@@ -49,7 +50,10 @@ def lesson(text: str) -> str:
     number = text.strip().zfill(2) if text.strip().isdigit() else text
     if number not in LESSONS:
         known = ", ".join(sorted(LESSONS))
-        raise UserError(f"lesson {shown(text)} has no exercises; lessons with exercises are {known}: for example make start EX=05, make grade EX=05")
+        raise UserError(
+            f"lesson {shown(text)} has no exercises; lessons with exercises are {known}: "
+            "for example make start EX=05, make grade EX=05"
+        )
     return number
 
 
@@ -82,7 +86,8 @@ def kind_of(tags: list[str]) -> tuple[str, str]:
 
 
 def bound(source: str) -> set[str] | None:
-    """Names that a cell binds at its top level: functions, classes, assignments, imports; None if it is no valid Python."""
+    """Names that a cell binds at its top level: functions, classes, assignments, imports; None if it is no valid
+    Python."""
     try:
         waiting = list(ast.parse(source).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -160,7 +165,8 @@ def passed_line(exercise: Exercise) -> str:
 
 def details(exercise: Exercise) -> str:
     """The line under an exercise's heading."""
-    points, minutes = (f"{n} {word}{'s' * (n != 1)}" for n, word in ((exercise.points, "point"), (exercise.minutes, "minute")))
+    counted = lambda n, word: f"{n} {word}{'s' * (n != 1)}"
+    points, minutes = counted(exercise.points, "point"), counted(exercise.minutes, "minute")
     return f"*{points} · {minutes} · difficulty {exercise.difficulty} of 5 · importance {exercise.importance} of 5*"
 
 
@@ -168,7 +174,8 @@ def details(exercise: Exercise) -> str:
 
 
 def read_source(number: str) -> list[Cell]:
-    """The cells of solutions/NN_topic.py, checked against the lesson's EXERCISES; UserError names the file, the cell and the mend."""
+    """The cells of solutions/NN_topic.py, checked against the lesson's EXERCISES; UserError names the file, the cell
+    and the mend."""
     import jupytext
 
     path = file_of("solutions", number, ".py")
@@ -176,11 +183,16 @@ def read_source(number: str) -> list[Cell]:
         raise UserError(f"{relative(path)} does not exist; it is the source of the exercises of lesson {number}")
     cells = []
     for n, cell in enumerate(jupytext.read(path).cells):
-        where, tags = f"{relative(path)}, cell {n} ({shown(cell.source.splitlines()[0] if cell.source else '')})", tags_of(cell)
+        tags = tags_of(cell)
+        first = cell.source.splitlines()[0] if cell.source else ""
+        where = f"{relative(path)}, cell {n} ({shown(first)})"
         kind, exercise = kind_of(tags)
         unknown = [t for t in tags if t not in KINDS and t != f"ex-{exercise}"]
         if unknown:
-            raise UserError(f"{where}: tags {', '.join(unknown)} are not allowed; a cell has one of {', '.join(KINDS)}, and one id such as ex-5.2")
+            raise UserError(
+                f"{where}: tags {', '.join(unknown)} are not allowed; "
+                f"a cell has one of {', '.join(KINDS)}, and one id such as ex-5.2"
+            )
         if not cell.source.strip():
             raise UserError(f"{where} is empty; delete it")
         if cell.cell_type == "markdown":
@@ -192,7 +204,9 @@ def read_source(number: str) -> list[Cell]:
         if kind not in ("text", "setup") and not exercise:
             raise UserError(f"{where}: a cell tagged {kind} needs the id of its exercise, such as ex-5.2")
         if exercise and exercise not in [e.id for e in checks.exercises(number)]:
-            raise UserError(f"{where}: exercise {exercise} is not in EXERCISES of gpt2course/checks/{LESSONS[number]}.py")
+            raise UserError(
+                f"{where}: exercise {exercise} is not in EXERCISES of gpt2course/checks/{LESSONS[number]}.py"
+            )
         cells.append(Cell(kind, exercise, cell.source))
     verify(number, cells, relative(path))
     return cells
@@ -203,44 +217,65 @@ def verify(number: str, cells: list[Cell], name: str) -> None:
     found = checks.exercises(number)
     groups = [c.exercise for n, c in enumerate(cells) if c.exercise and (n == 0 or cells[n - 1].exercise != c.exercise)]
     if groups != [e.id for e in found]:
-        raise UserError(f"{name}: the cells are those of {', '.join(groups) or 'no exercise'}; EXERCISES has {', '.join(e.id for e in found)}, in this order and each in one piece")
+        raise UserError(
+            f"{name}: the cells are those of {', '.join(groups) or 'no exercise'}; "
+            f"EXERCISES has {', '.join(e.id for e in found)}, in this order and each in one piece"
+        )
     if not (cells[0].kind == "text" and cells[0].source.startswith("# ")):
         raise UserError(f"{name}: the first cell must be the title, a markdown cell that begins with '# '")
-    given, taken = set().union(*(bound(c.source) or set() for c in cells if c.kind == "setup")), {}
+    given = set().union(*(bound(c.source) or set() for c in cells if c.kind == "setup"))
+    taken = dict.fromkeys(given, "the setup")  # who defines a name
     for e in found:
         if not (e.points > 0 and e.minutes > 0 and 1 <= e.difficulty <= 5 and 1 <= e.importance <= 5):
-            raise UserError(f"exercise {e.id}: points and minutes must be above 0, difficulty and importance from 1 to 5")
+            raise UserError(
+                f"exercise {e.id}: points and minutes must be above 0, difficulty and importance from 1 to 5"
+            )
         own = [c for c in cells if c.exercise == e.id]
         kinds = [c.kind for c in own]
         if not re.fullmatch(r"text( text)* answer check( picture)?", " ".join(kinds)):
-            raise UserError(f"{name}: exercise {e.id} has the cells {', '.join(kinds)}; it must have its text, one answer, one check, and a picture if there is one")
+            raise UserError(
+                f"{name}: exercise {e.id} has the cells {', '.join(kinds)}; "
+                "it must have its text, one answer, one check, and a picture if there is one"
+            )
         if own[0].source.splitlines()[0] != f"## {e.id} {e.title}":
-            raise UserError(f"{name}: exercise {e.id} must begin with the heading '## {e.id} {e.title}', as EXERCISES has it")
+            raise UserError(
+                f"{name}: exercise {e.id} must begin with the heading '## {e.id} {e.title}', as EXERCISES has it"
+            )
         answer, check = own[kinds.index("answer")].source, own[kinds.index("check")].source
-        try:
-            left = ast.parse(stub(answer))
-            names = functions(solved(answer))
-        except (ValueError, SyntaxError) as e_:
-            raise UserError(f"{name}: the answer cell of exercise {e.id}: {e_}") from None
-        inside = {id(n) for f in ast.walk(left) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
-        if any(isinstance(n, ast.Raise) and id(n) not in inside for n in ast.walk(left)):
-            raise UserError(f"{name}: the answer cell of exercise {e.id}: a solution region must lie inside a function")
-        for twice in sorted(bound(answer) & (given | set(taken))):
-            other = "the setup" if twice in given else f"exercise {taken[twice]}"
-            raise UserError(f"{name}: the answer cell of exercise {e.id} defines {twice}, and so does {other}; a missing answer would go unseen")
-        taken |= dict.fromkeys(bound(answer), e.id)
-        wanted = re.findall(r"\w+", check.split(f'check("{e.id}"', 1)[-1])
-        if not wanted or check != check_cell(e.id, wanted) or not set(wanted) <= set(names):
-            raise UserError(f"{name}: the check cell of exercise {e.id} must be exactly {shown(check_cell(e.id, names))}, with functions of its answer cell")
+        verify_answer(e.id, answer, check, taken, name)
+        taken |= dict.fromkeys(bound(answer), f"exercise {e.id}")
+
+
+def verify_answer(exercise: str, answer: str, check: str, taken: dict[str, str], name: str) -> None:
+    """Raise UserError unless an answer cell and its check cell are what they must be. taken: name -> who defines it."""
+    where = f"{name}: the answer cell of exercise {exercise}"
+    try:
+        left = ast.parse(stub(answer))
+        names = functions(solved(answer))
+    except (ValueError, SyntaxError) as e:
+        raise UserError(f"{where}: {e}") from None
+    inside = {id(n) for f in ast.walk(left) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    if any(isinstance(n, ast.Raise) and id(n) not in inside for n in ast.walk(left)):
+        raise UserError(f"{where}: a solution region must lie inside a function")
+    for twice in sorted(bound(answer) & set(taken)):
+        raise UserError(f"{where} defines {twice}, and so does {taken[twice]}; a missing answer would go unseen")
+    wanted = re.findall(r"\w+", check.split(f'check("{exercise}"', 1)[-1])
+    if not wanted or check != check_cell(exercise, wanted) or not set(wanted) <= set(names):
+        raise UserError(
+            f"{name}: the check cell of exercise {exercise} must be exactly "
+            f"{shown(check_cell(exercise, names))}, with functions of its answer cell"
+        )
 
 
 def unsolved(number: str) -> tuple[list[Cell], Path]:
-    """The cells as the learner gets them, and the file they come from: the source, or the exercises' notebook where that is not there."""
-    path = file_of("solutions", number, ".py")
+    """The cells as the learner gets them, and the file they come from: the source, or the exercises' notebook where
+    that is not there."""
+    path, cells = file_of("solutions", number, ".py"), []
     if path.exists():
-        return [Cell(c.kind, c.exercise, stub(c.source) if c.kind == "answer" else c.source) for c in read_source(number)], path
+        for cell in read_source(number):
+            cells.append(replace(cell, source=stub(cell.source)) if cell.kind == "answer" else cell)
+        return cells, path
     path = file_of("exercises", number)
-    cells = []
     for cell in read_cells(path):
         kind, exercise = kind_of([t for t in tags_of(cell) if t != CHECKED])
         cells.append(Cell(kind if cell["cell_type"] == "code" else "text", exercise, source_of(cell)))
@@ -250,8 +285,8 @@ def unsolved(number: str) -> tuple[list[Cell], Path]:
 def source_of(cell: dict) -> str:
     """The text of a notebook's cell, which the file holds as one string or as lines; without what UTF-8 cannot hold."""
     source = cell.get("source", "")
-    text = "".join(x for x in source if isinstance(x, str)) if isinstance(source, list) else source if isinstance(source, str) else ""
-    return text.encode("utf-8", "replace").decode()
+    lines = source if isinstance(source, list) else [source]
+    return "".join(x for x in lines if isinstance(x, str)).encode("utf-8", "replace").decode()
 
 
 def read_cells(path) -> list[dict]:
@@ -262,13 +297,20 @@ def read_cells(path) -> list[dict]:
     try:
         book = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{relative(path)} does not exist; make start EX=05 puts the exercises of lesson 05 there") from None
+        raise UserError(
+            f"{relative(path)} does not exist; make start EX=05 puts the exercises of lesson 05 there"
+        ) from None
     except (ValueError, RecursionError):
-        raise UserError(f"{relative(path)} is not a notebook (not JSON); save it again in JupyterLab, or begin from a fresh copy") from None
+        raise UserError(
+            f"{relative(path)} is not a notebook (not JSON); save it again in JupyterLab, or begin from a fresh copy"
+        ) from None
     if not isinstance(book, dict) or "nbformat" not in book:
         raise UserError(f"{relative(path)} is not a notebook (JSON without nbformat)")
     if book["nbformat"] != 4:
-        raise UserError(f"{relative(path)} has notebook format {shown(book['nbformat'])}; format 4 is read: open it in JupyterLab and save it")
+        raise UserError(
+            f"{relative(path)} has notebook format {shown(book['nbformat'])}; "
+            "format 4 is read: open it in JupyterLab and save it"
+        )
     if not isinstance(book.get("cells"), list):
         raise UserError(f"{relative(path)} is a notebook without cells")
     return [c for c in book["cells"] if isinstance(c, dict) and isinstance(c.get("cell_type"), str)]
@@ -288,13 +330,16 @@ def notebook(number: str, cells: list[Cell], solutions: bool):
         name = "-".join(["ex" + number, *cell.exercise.split(".")[1:], cell.kind])  # ex05-2-answer, ex05-setup-1
         used[name] = used.get(name, 0) + 1
         common = dict(id=name if cell.exercise and used[name] == 1 else f"{name}-{used[name]}")
-        tags = [cell.kind] * (cell.kind != "text") + [f"ex-{cell.exercise}"] * bool(cell.exercise) + [CHECKED] * (cell.kind == "check")
+        tags = [] if cell.kind == "text" else [cell.kind]
+        tags += [f"ex-{cell.exercise}"] * bool(cell.exercise) + [CHECKED] * (cell.kind == "check")
         if tags:
             common["metadata"] = {"tags": tags}
         if cell.kind == "text":
-            first, _, rest = cell.source.partition("\n")
-            heading = cell.exercise and first.startswith("## ")
-            book.cells.append(v4.new_markdown_cell(f"{first}\n\n{details(exercise_of[cell.exercise])}\n{rest}" if heading else cell.source, **common))
+            text = cell.source
+            first, _, rest = text.partition("\n")
+            if cell.exercise and first.startswith("## "):
+                text = f"{first}\n\n{details(exercise_of[cell.exercise])}\n{rest}"
+            book.cells.append(v4.new_markdown_cell(text, **common))
             continue
         count += 1
         source = {True: solved, False: stub}[solutions](cell.source) if cell.kind == "answer" else cell.source
@@ -315,11 +360,13 @@ def text_of(book) -> str:
 
 
 def execute(book, folder: Path) -> None:
-    """Run a notebook of solutions in place and keep its outputs, without warnings and progress bars; UserError if a cell stops."""
+    """Run a notebook of solutions in place and keep its outputs, without warnings and progress bars; UserError if a
+    cell stops."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    client = NotebookClient(book, timeout=LIMIT, kernel_name="gpt2course", resources={"metadata": {"path": str(folder)}}, record_timing=False)
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(book, timeout=LIMIT, kernel_name="gpt2course", resources=place, record_timing=False)
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
@@ -335,8 +382,8 @@ def execute(book, folder: Path) -> None:
 def differences(number: str) -> list[str]:
     """What in git is not what solutions/NN_topic.py and EXERCISES say: one line each. Nothing is executed.
 
-    Compared: the whole of exercises/NN_topic.ipynb; of the solutions' notebook the cells, that each was run in order, and the text that
-    the checks printed (pictures and times may differ).
+    Compared: the whole of exercises/NN_topic.ipynb; of the solutions' notebook the cells, that each was run in order,
+    and the text that the checks printed (pictures and times may differ).
     """
     cells, found = read_source(number), []
     again = f"run: python -m gpt2course.exercises build {number}"
@@ -360,7 +407,8 @@ def differences(number: str) -> list[str]:
         if any(o.output_type == "error" for o in cell.outputs):
             found.append(f"{relative(path)}: the {kind} cell of {exercise or 'no exercise'} stopped")
         if kind == "check" and [o.get("text") for o in cell.outputs] != [passed_line(titles[exercise])]:
-            found.append(f"{relative(path)}: the check of {exercise} did not print {passed_line(titles[exercise]).strip()!r} and nothing else; {again}")
+            line = passed_line(titles[exercise]).strip()
+            found.append(f"{relative(path)}: the check of {exercise} did not print {line!r} and nothing else; {again}")
     return found
 
 
@@ -373,8 +421,9 @@ def build_lesson(number: str) -> str:
     for place in {str(ROOT), str(Path.home())} - {"/"}:
         if place in text:
             raise UserError(f"{relative(path)}: an output names {place}, a folder of this machine")
-    for folder, content in ((path, text), (file_of("exercises", number), text_of(notebook(number, cells, solutions=False)))):
-        with atomic_file(folder) as f:
+    unsolved_text = text_of(notebook(number, cells, solutions=False))
+    for target, content in ((path, text), (file_of("exercises", number), unsolved_text)):
+        with atomic_file(target) as f:
             f.write(content)
     wrong = differences(number)
     if wrong:
@@ -395,14 +444,16 @@ class Build:
 
 @dataclass
 class Check:
-    """Say which notebooks are not what their source says. Executes nothing; `pytest --nbval-lax solutions/05_muon.ipynb` does."""
+    """Say which notebooks are not what their source says. Executes nothing; `pytest --nbval-lax
+    solutions/05_muon.ipynb` does."""
 
     lessons: tyro.conf.Positional[tuple[str, ...]] = ()  # such as 05; none: every lesson that has a source
 
 
 @dataclass
 class Start:
-    """Put a copy of a lesson's exercises in work/, for you to work in. A copy that is there already is left as it is."""
+    """Put a copy of a lesson's exercises in work/, for you to work in. A copy that is there already is left as it
+    is."""
 
     lesson: tyro.conf.Positional[str]  # such as 05
 
@@ -420,9 +471,11 @@ def begin(number: str) -> str:
         if not target.is_file():
             raise UserError(f"{relative(target)} is there and is not a file; move it away") from None
         saved = datetime.datetime.fromtimestamp(target.stat().st_mtime)
-        return textwrap.dedent(f"""\
-            {relative(target)} is there already, last saved {saved:%Y-%m-%d %H:%M}; it stays as it is. Go on with: make lab
-            To begin again, move it away first: mv {relative(target)} {relative(target.with_suffix(""))}-old.ipynb""")
+        there = relative(target)
+        return (
+            f"{there} is there already, last saved {saved:%Y-%m-%d %H:%M}; it stays as it is. Go on with: make lab\n"
+            f"To begin again, move it away first: mv {there} {relative(target.with_suffix(''))}-old.ipynb"
+        )
     return f"{relative(target)} is yours to work in. Open it with: make lab\nGrade it with: make grade EX={number}"
 
 
@@ -434,7 +487,8 @@ def main(args: Build | Check | Start) -> None:
     if isinstance(args, Start):
         print(begin(lesson(args.lesson)))
         return
-    numbers = [lesson(text) for text in args.lessons] or [n for n in sorted(LESSONS) if file_of("solutions", n, ".py").exists()]
+    with_source = [n for n in sorted(LESSONS) if file_of("solutions", n, ".py").exists()]
+    numbers = [lesson(text) for text in args.lessons] or with_source
     if isinstance(args, Build):
         for number in numbers:
             print(build_lesson(number), flush=True)

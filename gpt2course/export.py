@@ -1,12 +1,14 @@
-"""A trained model as a folder that outlives its run: weights, configuration, tokenizer, model card, checksums. Lesson 14.
+"""A trained model as a folder that outlives its run: weights, configuration, tokenizer, model card, checksums. Lesson
+14.
 
     python -m gpt2course.export jan29-d24
     python -m gpt2course.sample ~/.cache/gpt2course/runs/jan29-d24/export
 
-sample, core and evaluate take the folder wherever they take a run's name. Loading maps the file into memory and does not read it:
-token and value embeddings stay in the file, of which only the rows of the tokens at hand are ever fetched; the matrices alone are
-held, once, in the dtype they are used in. At depth 24 that is 2.9 GB in float32 on a CPU (3.1 GB with PyTorch, measured), whatever
-the size of the tables; mapped pages come on top, which the system gives up when memory is short.
+sample, core and evaluate take the folder wherever they take a run's name. Loading maps the file into memory and does
+not read it: token and value embeddings stay in the file, of which only the rows of the tokens at hand are ever fetched;
+the matrices alone are held, once, in the dtype they are used in. At depth 24 that is 2.9 GB in float32 on a CPU (3.1 GB
+with PyTorch, measured), whatever the size of the tables; mapped pages come on top, which the system gives up when
+memory is short.
 """
 
 import json
@@ -43,18 +45,28 @@ AGAIN = "copy the folder again, or make it again from the run: python -m gpt2cou
 def mapped(plan: Plan, path, device, compute) -> torch.nn.Module:
     """The model of a plan with the weights of a safetensors file in our own layout, for evaluation.
 
-    A tensor that is stored as it is used stays mapped from the file; the others are cast one by one. UserError where the file's
-    tensors are not those of the plan.
+    A tensor that is stored as it is used stays mapped from the file; the others are cast one by one. UserError where
+    the file's tensors are not those of the plan.
     """
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
-            model = build(plan.model, compute, file.get_tensor("wte.weight").dtype if "wte.weight" in names else torch.float32)
+            model = build(
+                plan.model, compute, file.get_tensor("wte.weight").dtype if "wte.weight" in names else torch.float32
+            )
             want = model.state_dict()  # on the meta device: names, shapes and dtypes
-            wrong = [f"tensor {n} is missing" for n in want if n not in names] + [f"tensor {n} does not belong to it" for n in sorted(names - want.keys())]
-            wrong += [f"tensor {n} has shape {found}, expected {list(w.shape)}" for n, w in want.items() if n in names and (found := file.get_slice(n).get_shape()) != list(w.shape)]
+            wrong = [f"tensor {n} is missing" for n in want if n not in names] + [
+                f"tensor {n} does not belong to it" for n in sorted(names - want.keys())
+            ]
+            wrong += [
+                f"tensor {n} has shape {found}, expected {list(w.shape)}"
+                for n, w in want.items()
+                if n in names and (found := file.get_slice(n).get_shape()) != list(w.shape)
+            ]
             if wrong:
-                raise UserError(f"{path} does not hold the model that its config.json describes: {'; '.join(wrong[:3])}; {AGAIN}")
+                raise UserError(
+                    f"{path} does not hold the model that its config.json describes: {'; '.join(wrong[:3])}; {AGAIN}"
+                )
             model.load_state_dict({n: file.get_tensor(n).to(device, w.dtype) for n, w in want.items()}, assign=True)
     except SafetensorError as e:
         raise UserError(f"{path} is no whole safetensors file ({e}); {AGAIN}") from None
@@ -62,7 +74,8 @@ def mapped(plan: Plan, path, device, compute) -> torch.nn.Module:
 
 
 def verify(folder) -> dict:
-    """The config.json of an exported folder, after checking the sha256 of all that is needed to run the model; UserError names what is wrong."""
+    """The config.json of an exported folder, after checking the sha256 of all that is needed to run the model;
+    UserError names what is wrong."""
     folder = Path(folder)
     config = read_json(folder / "config.json", "configuration of an exported model")
     if not isinstance(config, dict) or config.get("format") != EXPORT:
@@ -86,7 +99,8 @@ def verify(folder) -> dict:
 
 
 def load(folder, device: str = "auto") -> tuple[torch.nn.Module, Tokenizer, Plan]:
-    """(model, tokenizer, plan) of an exported folder, everything checked; for evaluation. checkpoint.load_model calls it."""
+    """(model, tokenizer, plan) of an exported folder, everything checked; for evaluation. checkpoint.load_model calls
+    it."""
     folder, config, where = Path(folder), verify(folder), pick_device(device)
     plan, compute = Plan.from_json(config["plan"]), compute_dtypes(where)[0]
     gpt2 = plan.recipe.architecture == "gpt2"
@@ -128,14 +142,25 @@ def released_config(c: GPT2Config, bos: int) -> dict:
 def huggingface_tokenizer(t: Tokenizer) -> dict:
     """The same tokenizer in the form of Hugging Face's `tokenizers`: Tokenizer.from_file(".../tokenizer.json").
 
-    There a merge is a pair of tokens, here it is any two neighbours that make a token, so every way to cut a token is listed.
-    Runs of more than 16,384 white-space characters are cut here and not there.
+    There a merge is a pair of tokens, here it is any two neighbours that make a token, so every way to cut a token is
+    listed. Runs of more than 16,384 white-space characters are cut here and not there.
     """
-    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves; the others from U+0100 on, as GPT-2's files write them
-    character = {b: chr(b) for b in seen} | {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in seen)}
+    seen = [
+        *range(33, 127),
+        *range(161, 173),
+        *range(174, 256),
+    ]  # bytes that stand for themselves; the others from U+0100 on, as GPT-2's files write them
+    character = {b: chr(b) for b in seen} | {
+        b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in seen)
+    }
     text = lambda token: "".join(character[b] for b in token)  # noqa: E731
     known = set(t.ranks)
-    merges = [(text(token[:i]), text(token[i:])) for token in t.ranks for i in range(1, len(token)) if token[:i] in known and token[i:] in known]
+    merges = [
+        (text(token[:i]), text(token[i:]))
+        for token in t.ranks
+        for i in range(1, len(token))
+        if token[:i] in known and token[i:] in known
+    ]
     split = {"type": "Split", "pattern": {"Regex": t.pattern}, "behavior": "Isolated", "invert": False}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
@@ -156,8 +181,13 @@ Begin every text with the token <|bos|>, as in training. Inside a text transform
 
 
 def held(plan: Plan) -> int:
-    """Bytes of the weights in memory on a CPU: all but the embedding tables, in float32; those of GPT-2 too, as its head is one of them."""
-    return 4 * (plan.params["total"] if plan.recipe.architecture == "gpt2" else plan.params["total"] - plan.params["wte"] - plan.params["value_embeds"])
+    """Bytes of the weights in memory on a CPU: all but the embedding tables, in float32; those of GPT-2 too, as its
+    head is one of them."""
+    return 4 * (
+        plan.params["total"]
+        if plan.recipe.architecture == "gpt2"
+        else plan.params["total"] - plan.params["wte"] - plan.params["value_embeds"]
+    )
 
 
 def table(head, rows) -> str:
@@ -165,7 +195,8 @@ def table(head, rows) -> str:
 
 
 def card(f: dict, plan: Plan, dtype: str, step: int, tokens: int, flops: float, check: dict, size: int) -> str:
-    """README.md of the folder: what the model is, how it was made, what it can do and what it cannot. f: report.gather of the run."""
+    """README.md of the folder: what the model is, how it was made, what it can do and what it cannot. f: report.gather
+    of the run."""
     e, m, c = report.markdown_text, plan.model, f["config"]
     machine, gpt2 = c.get("machine", {}), plan.recipe.architecture == "gpt2"
     made = [
@@ -179,9 +210,19 @@ def card(f: dict, plan: Plan, dtype: str, step: int, tokens: int, flops: float, 
     ]  # fmt: skip
     scores = [report.bpb_words(f), report.core_words(f)]
     if step != f["metrics"][-1]["step"]:
-        scores.insert(0, f"These are the scores of the end of the run, step {f['metrics'][-1]['step']:,}; the weights here are of step {step:,} and were not scored.")
-    tasks = table(*report.task_table(f["core"])[1:]) + "\n\n" + "\n".join(f"- {e(note)}" for note in f["core"]["notes"]) if f["core"] else ""
-    text = "\n".join(f"  - {e(line)}" for line in f["licences"]) or "  - not recorded in the run's log: find it out before you pass the model on"
+        scores.insert(
+            0,
+            f"These are the scores of the end of the run, step {f['metrics'][-1]['step']:,}; the weights here are of step {step:,} and were not scored.",
+        )
+    tasks = (
+        table(*report.task_table(f["core"])[1:]) + "\n\n" + "\n".join(f"- {e(note)}" for note in f["core"]["notes"])
+        if f["core"]
+        else ""
+    )
+    text = (
+        "\n".join(f"  - {e(line)}" for line in f["licences"])
+        or "  - not recorded in the run's log: find it out before you pass the model on"
+    )
     return f"""# {e(f["name"])}
 
 A base language model of {plan.params["total"]:,} parameters, trained by the course gpt2course with the recipe `{e(plan.recipe.name)}` at depth {m.n_layer}. It continues
@@ -258,11 +299,14 @@ def logits(model, ids: list[int]) -> torch.Tensor:
 
 
 def export(run: str, out=None, dtype: str = "bfloat16") -> dict:
-    """Write the newest good checkpoint of a run (or the checkpoint folder given) to `out`, by default the run's folder export/.
+    """Write the newest good checkpoint of a run (or the checkpoint folder given) to `out`, by default the run's folder
+    export/.
 
-    The folder is written whole or not at all, after it was loaded back and its predictions found to be those of the run's weights
-    with the same rounding, and within KL_MOST of those without. An older export there is replaced; a folder that holds anything else is refused.
-    Returns {"folder", "dtype", "bytes", "step", "sha256" (of model.safetensors), "kl" (nats per token), "max_difference" (of logits)}.
+    The folder is written whole or not at all, after it was loaded back and its predictions found to be those of the
+    run's weights with the same rounding, and within KL_MOST of those without. An older export there is replaced; a
+    folder that holds anything else is refused.
+    Returns {"folder", "dtype", "bytes", "step", "sha256" (of model.safetensors), "kl" (nats per token),
+    "max_difference" (of logits)}.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype = {dtype!r} is not allowed; it must be {' or '.join(DTYPES)}")
@@ -271,7 +315,12 @@ def export(run: str, out=None, dtype: str = "bfloat16") -> dict:
     if config.get("format") == EXPORT:
         raise UserError(f"{run} is an exported folder already; give the name of a run")
     plan, out = Plan.from_json(config["plan"]), Path(out or folder / "export").expanduser().absolute()
-    if out.is_file() or out.is_dir() and any(out.iterdir()) and not ((out / SUMS).is_file() and EXPORT in (out / "config.json").read_text(encoding="utf-8")):
+    if (
+        out.is_file()
+        or out.is_dir()
+        and any(out.iterdir())
+        and not ((out / SUMS).is_file() and EXPORT in (out / "config.json").read_text(encoding="utf-8"))
+    ):
         raise UserError(f"{out} holds something else; give a new or an empty folder with --out")
     tokenizer, facts = Tokenizer.load(folder / "tokenizer"), report.gather(folder)
     gpt2, step, tokens = plan.recipe.architecture == "gpt2", state["step"], state["step"] * plan.batch_tokens
@@ -292,12 +341,26 @@ def export(run: str, out=None, dtype: str = "bfloat16") -> dict:
         save_file(weights(source / MODEL, plan, dtype), tmp / MODEL, metadata={"format": "pt"})
         write_json(tmp / "config.json", about)
         tokenizer.save(tmp / "tokenizer")
-        for path, mode in ((tmp / MODEL, 0o644), (tmp, 0o755), (tmp / "tokenizer", 0o755)):  # made for this user alone, but meant to be shared
+        for path, mode in (
+            (tmp / MODEL, 0o644),
+            (tmp, 0o755),
+            (tmp / "tokenizer", 0o755),
+        ):  # made for this user alone, but meant to be shared
             os.chmod(path, mode)
-        (tmp / "tokenizer.json").write_text(json.dumps(huggingface_tokenizer(tokenizer), ensure_ascii=False), encoding="utf-8")
+        (tmp / "tokenizer.json").write_text(
+            json.dumps(huggingface_tokenizer(tokenizer), ensure_ascii=False), encoding="utf-8"
+        )
         if gpt2:
             bos = next(iter(tokenizer.special))
-            write_json(tmp / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": bos, "clean_up_tokenization_spaces": False})
+            write_json(
+                tmp / "tokenizer_config.json",
+                {
+                    "tokenizer_class": "PreTrainedTokenizerFast",
+                    "bos_token": bos,
+                    "eos_token": bos,
+                    "clean_up_tokenization_spaces": False,
+                },
+            )
         sums(tmp, NEEDED)
         theirs = logits(load(tmp, "cpu")[0], ids)  # as anyone will read it
         p = ours.double().log_softmax(-1)
@@ -305,12 +368,19 @@ def export(run: str, out=None, dtype: str = "bfloat16") -> dict:
         check = {"kl": max(0.0, kl), "max_difference": (ours - theirs).abs().max().item()}
         given_up = f"the export of {folder.name} was given up: "
         if not (theirs - expected).abs().max() <= 1e-3 * expected.std():
-            raise UserError(f"{given_up}read back, its predictions are not those of the run's weights in {dtype}; check the disk of {out}, then do it again")
+            raise UserError(
+                f"{given_up}read back, its predictions are not those of the run's weights in {dtype}; check the disk of {out}, then do it again"
+            )
         if not kl <= KL_MOST:
-            raise UserError(f"{given_up}rounded to {dtype}, its predictions differ from the run's by {kl:.3g} nats per token, more than {KL_MOST}; try --dtype float32")
+            raise UserError(
+                f"{given_up}rounded to {dtype}, its predictions differ from the run's by {kl:.3g} nats per token, more than {KL_MOST}; try --dtype float32"
+            )
         size = (tmp / MODEL).stat().st_size
         (tmp / "README.md").write_text(card(facts, plan, dtype, step, tokens, flops, check, size), encoding="utf-8")
-        text = "\n".join(f"- {line}" for line in facts["licences"]) or "- not recorded: find it out before you pass the model on"
+        text = (
+            "\n".join(f"- {line}" for line in facts["licences"])
+            or "- not recorded: find it out before you pass the model on"
+        )
         (tmp / "LICENSE.md").write_text(LICENCE.format(text=text), encoding="utf-8")
         sums(tmp)
         digest = sha256(tmp / MODEL)
@@ -324,24 +394,31 @@ def sums(folder: Path, names=None) -> None:
 
 
 def do_export(r: dict) -> dict:
-    """The stage of the runbook: {"checkpoint": "<run>/checkpoints/step_...", "dtype"} or {"run"}, and "out" if it is to lie elsewhere."""
+    """The stage of the runbook: {"checkpoint": "<run>/checkpoints/step_...", "dtype"} or {"run"}, and "out" if it is to
+    lie elsewhere."""
     run = str(home() / "runs" / r["checkpoint"]) if r.get("checkpoint") else r["run"]
     return export(run, r.get("out"), r.get("dtype", "bfloat16"))
 
 
 def main(run: tyro.conf.Positional[str], out: str = "", dtype: str = "bfloat16") -> None:
-    """Export a run's newest checkpoint as a folder to keep, to run on a laptop and to share: weights, configuration, tokenizer, model card, checksums.
+    """Export a run's newest checkpoint as a folder to keep, to run on a laptop and to share: weights, configuration,
+    tokenizer, model card, checksums.
 
     Example: python -m gpt2course.export jan29-d24
 
     Args:
         run: Name of a run, or path of a run or checkpoint folder.
         out: Folder to write; default: export in the run's folder. An older export there is replaced.
-        dtype: bfloat16 halves the size and changes predictions by a hair; float32 keeps the weights exactly as they were trained.
+        dtype: bfloat16 halves the size and changes predictions by a hair; float32 keeps the weights exactly as they
+        were trained.
     """
     made = export(run, out or None, dtype)
-    print(f"exported step {made['step']:,} to {made['folder']}: {made['bytes'] / 1e9:.3g} GB of weights in {dtype}, sha256 {made['sha256'][:12]}")
-    print(f"read back and compared with the run: KL divergence {made['kl']:.2g} nats per token, largest difference of a logit {made['max_difference']:.2g}")
+    print(
+        f"exported step {made['step']:,} to {made['folder']}: {made['bytes'] / 1e9:.3g} GB of weights in {dtype}, sha256 {made['sha256'][:12]}"
+    )
+    print(
+        f"read back and compared with the run: KL divergence {made['kl']:.2g} nats per token, largest difference of a logit {made['max_difference']:.2g}"
+    )
     print(f"try it: python -m gpt2course.sample {made['folder']}")
 
 

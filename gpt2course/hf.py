@@ -1,4 +1,5 @@
-"""Any causal language model that `transformers` can read from a folder, scored by CORE like ours (pip install "gpt2course[hf]")."""
+"""Any causal language model that `transformers` can read from a folder, scored by CORE like ours (pip install
+"gpt2course[hf]")."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +10,8 @@ from gpt2course.files import UserError
 
 
 class Model(torch.nn.Module):
-    """The two calls that core_fast.py makes of a model, on a transformers model: states of the last layer, and the head.
+    """The two calls that core_fast.py makes of a model, on a transformers model: states of the last layer, and the
+    head.
 
     Rows are read without a cache, so choices of several tokens do not share their prompt; single tokens do.
     """
@@ -41,7 +43,10 @@ class Tokenizer:
         self.inner = inner
         self.bos = inner.bos_token_id if inner.bos_token_id is not None else inner.eos_token_id
         if self.bos is None:
-            raise UserError(f"tokenizer {inner.name_or_path} has neither a BOS nor an end-of-text token; CORE's prompts begin with one")
+            raise UserError(
+                f"tokenizer {inner.name_or_path} has neither a BOS nor an end-of-text token; "
+                f"CORE's prompts begin with one"
+            )
         self.sha256 = hashlib.sha256(repr(sorted(inner.get_vocab().items())).encode()).hexdigest()
 
     def encode(self, text: str, bos: bool = False) -> list[int]:
@@ -53,10 +58,16 @@ def load(folder, device, dtype=torch.float32) -> tuple[Model, Tokenizer]:
     try:
         import transformers
     except ImportError:
-        raise UserError(f'{folder} needs the package transformers; install it with: pip install "transformers>=5"') from None
+        raise UserError(
+            f'{folder} needs the package transformers; install it with: pip install "transformers>=5"'
+        ) from None
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, trust_remote_code=False)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False
+        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"{Path(folder)} is not a causal language model that transformers can read ({str(e).splitlines()[0]})") from None
+        raise UserError(
+            f"{Path(folder)} is not a causal language model that transformers can read ({str(e).splitlines()[0]})"
+        ) from None
     return Model(model).to(device).eval(), Tokenizer(tokenizer)

@@ -2,8 +2,9 @@
 
     python -m gpt2course.report jan29-d24
 
-`gather` reads what the run left behind, `blocks` says it in words, tables and figures, and two small functions write these as
-Markdown and as HTML. What was not measured is said to be so. The page holds its figures, and needs no network and no JavaScript.
+`gather` reads what the run left behind, `blocks` says it in words, tables and figures, and two small functions write
+these as Markdown and as HTML. What was not measured is said to be so. The page holds its figures, and needs no network
+and no JavaScript.
 """
 
 import base64
@@ -30,7 +31,9 @@ def run_folder(run) -> Path:
     found = next((p for p in (Path(run), home() / "runs" / str(run)) if (p / "config.json").is_file()), None)
     if found is None:
         have = sorted(p.parent.name for p in (home() / "runs").glob("*/config.json"))
-        raise UserError(f"there is no run {str(run)!r}; runs in {home() / 'runs'}: {', '.join(have) or 'none yet'}. `python -m gpt2course.train` makes one")
+        raise UserError(
+            f"there is no run {str(run)!r}; runs in {home() / 'runs'}: {', '.join(have) or 'none yet'}. `python -m gpt2course.train` makes one"
+        )
     return found.resolve()
 
 
@@ -38,7 +41,8 @@ def run_folder(run) -> Path:
 
 
 def energy(metrics: list[dict]) -> dict | None:
-    """{"kwh", "watts" (mean), "seconds" (measured), "share" (of the training clock)} from `power_w` of the training lines; None where none has it.
+    """{"kwh", "watts" (mean), "seconds" (measured), "share" (of the training clock)} from `power_w` of the training
+    lines; None where none has it.
 
     power_w: watts of all GPUs; a line stands for the time since the line before.
     """
@@ -48,14 +52,22 @@ def energy(metrics: list[dict]) -> dict | None:
             seconds, before = m["seconds"] - before, m["seconds"]
             if m.get("power_w") is not None:
                 joules, measured = joules + m["power_w"] * seconds, measured + seconds
-    return {"kwh": joules / 3.6e6, "watts": joules / measured, "seconds": measured, "share": measured / before} if measured else None
+    return (
+        {"kwh": joules / 3.6e6, "watts": joules / measured, "seconds": measured, "share": measured / before}
+        if measured
+        else None
+    )
 
 
 def interruptions(folder: Path) -> list[str]:
     """The lines of log.txt that tell of stops, resumptions, warnings and damaged checkpoints, with their times."""
     path = folder / "log.txt"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    return [line for line in lines if re.match(r"[-\d]+ [:\d]+  (resumed from |stopped |warning: |restart|step_\d+ was set aside)", line)]
+    return [
+        line
+        for line in lines
+        if re.match(r"[-\d]+ [:\d]+  (resumed from |stopped |warning: |restart|step_\d+ was set aside)", line)
+    ]
 
 
 def time_parts(folder: Path, metrics: list[dict], stages: dict) -> dict[str, float]:
@@ -78,16 +90,29 @@ def licences(folder: Path) -> list[str]:
 
 
 def gather(run) -> dict:
-    """All that the files of a run say, in one dictionary. Missing parts are None or empty. UserError for a folder that holds no run."""
+    """All that the files of a run say, in one dictionary. Missing parts are None or empty. UserError for a folder that
+    holds no run."""
     folder = run_folder(run)
     config, metrics = read_json(folder / "config.json", "run configuration"), jobs.read_metrics(folder)
     if not isinstance(config, dict) or "plan" not in config:
-        raise UserError(f"{folder / 'config.json'} is not the configuration of a run; give the name of a run, or its folder")
+        raise UserError(
+            f"{folder / 'config.json'} is not the configuration of a run; give the name of a run, or its folder"
+        )
     if not metrics:
-        raise UserError(f"run {folder.name!r} has no metrics yet; train it first: python -m gpt2course.train --name {folder.name}")
+        raise UserError(
+            f"run {folder.name!r} has no metrics yet; train it first: python -m gpt2course.train --name {folder.name}"
+        )
     last = {m["kind"]: m for m in metrics}
-    stages = {stage: found["result"] for stage in ("data", "tokenizer", "train", "evaluate", "core", "samples") if (found := jobs.stored(folder, stage))}
-    summary = read_json(folder / "report" / "summary.json", "summary") if (folder / "report" / "summary.json").exists() else {}
+    stages = {
+        stage: found["result"]
+        for stage in ("data", "tokenizer", "train", "evaluate", "core", "samples")
+        if (found := jobs.stored(folder, stage))
+    }
+    summary = (
+        read_json(folder / "report" / "summary.json", "summary")
+        if (folder / "report" / "summary.json").exists()
+        else {}
+    )
     spent = last.get("train", {})
     price = float(f"{spent['usd'] / spent['seconds'] * 3600:.4g}") if spent.get("usd") and spent["seconds"] else None
     price = summary.get("price_per_hour", price)
@@ -114,7 +139,8 @@ def gather(run) -> dict:
     }  # fmt: skip
 
 
-# ---- what is said: blocks of ("h", text), ("p", text), ("list", texts), ("table", head, rows), ("pre", text), ("details", title, text), ("figure", name)
+# ---- what is said: blocks of ("h", text), ("p", text), ("list", texts), ("table", head, rows), ("pre", text),
+# ("details", title, text), ("figure", name)
 
 
 def bpb_words(f: dict) -> str:
@@ -129,7 +155,8 @@ def bpb_words(f: dict) -> str:
 
 
 def core_words(f: dict) -> str:
-    """The score on questions in a few sentences: CORE with its interval and its chance of being above the bar, or what it is instead."""
+    """The score on questions in a few sentences: CORE with its interval and its chance of being above the bar, or what
+    it is instead."""
     core = f["core"]
     if core is None:
         return "CORE was not measured."
@@ -138,18 +165,29 @@ def core_words(f: dict) -> str:
     if f["row"] is not None and f["row"].core is not None:
         best = list(core["gpt2"])[-1]
         text += f" The probability of being above {core['bar']:.6g}, the score of {best}, on further questions of this kind is {core['above_bar']:.3f}"
-        return text + f" ({core['gpt2'][best]['above']:.3f} with the noise of {best}'s own score). GPT-2 grade: {f['row'].grade}."
+        return (
+            text
+            + f" ({core['gpt2'][best]['above']:.3f} with the noise of {best}'s own score). GPT-2 grade: {f['row'].grade}."
+        )
     why = f["row"].notes if f["row"] is not None else "the run is not finished"
     return f"{text} This is not the CORE that GPT-2 grade is measured by ({why})."
 
 
 def cost_words(f: dict) -> str:
-    return "not counted: no price_per_hour was given" if f["usd"] is None else f"${f['usd']:.2f} at ${f['price']:g} an hour for {jobs.duration(f['total'])}"
+    return (
+        "not counted: no price_per_hour was given"
+        if f["usd"] is None
+        else f"${f['usd']:.2f} at ${f['price']:g} an hour for {jobs.duration(f['total'])}"
+    )
 
 
 def headline(f: dict) -> list[tuple[str, str]]:
     counted, machine = f["clock"], f["config"].get("machine", {})
-    hours = "counted at the end of the run" if counted is None else f"{counted / 3600:.4g} h ({counted:,.2f} s): steps alone, without the first few, which warm the machine up"
+    hours = (
+        "counted at the end of the run"
+        if counted is None
+        else f"{counted / 3600:.4g} h ({counted:,.2f} s): steps alone, without the first few, which warm the machine up"
+    )
     state = "finished" if f["finished"] else "not finished"
     return [
         ("state", f"{state}: step {f['metrics'][-1]['step']:,} of {f['steps']:,}, {f['metrics'][-1]['tokens']:,} tokens, {f['metrics'][-1]['flops']:.4g} FLOPs"),
@@ -167,8 +205,14 @@ def gpt2_table(f: dict) -> tuple:
     rows = []
     for model, g in f["core"]["gpt2"].items():
         low, high = g["difference_interval"]
-        rows.append((model, f"{g['core']:.4f}", f"{g['difference']:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{g['above']:.3f}"))
-    return "table", ("model", "its CORE", "this run less it", "95 % interval", "probability that this run is above"), rows
+        rows.append(
+            (model, f"{g['core']:.4f}", f"{g['difference']:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{g['above']:.3f}")
+        )
+    return (
+        "table",
+        ("model", "its CORE", "this run less it", "95 % interval", "probability that this run is above"),
+        rows,
+    )
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -183,8 +227,18 @@ def task_table(core: dict) -> tuple:
     rows = []
     for label, t in core["tasks"].items():
         low, high = ((x - t["random_baseline"]) / (1 - t["random_baseline"]) for x in wilson(t["accuracy"], t["n"]))
-        row = (label, f"{t['n']:,}", f"{t['num_fewshot']}", f"{t['accuracy']:.4f}", f"{t['random_baseline']:.3f}", f"{t['centred']:+.4f}", f"{low:+.4f} to {high:+.4f}")
-        rows.append(row + tuple(f"{t['gpt2'][m]['centred']:+.4f}{' *' if t['gpt2'][m]['beyond_noise'] else ''}" for m in best))
+        row = (
+            label,
+            f"{t['n']:,}",
+            f"{t['num_fewshot']}",
+            f"{t['accuracy']:.4f}",
+            f"{t['random_baseline']:.3f}",
+            f"{t['centred']:+.4f}",
+            f"{low:+.4f} to {high:+.4f}",
+        )
+        rows.append(
+            row + tuple(f"{t['gpt2'][m]['centred']:+.4f}{' *' if t['gpt2'][m]['beyond_noise'] else ''}" for m in best)
+        )
     return "table", ("task", "questions", "shots", "accuracy", "guessing", "centred", "95 % interval", *best), rows
 
 
@@ -208,7 +262,11 @@ def row_checks(f: dict) -> list[str]:
 def checkpoint_share(f: dict) -> str:
     took = sum(m.get("took", 0.0) for m in f["metrics"] if m["kind"] == "checkpoint")
     n, clock = sum(m["kind"] == "checkpoint" for m in f["metrics"]), f["train_seconds"]
-    return f"{n} checkpoint{'s' if n != 1 else ''} took {took:.1f} s, {took / (clock + took):.2%} of the time spent on steps and checkpoints." if clock else "No step was logged."
+    return (
+        f"{n} checkpoint{'s' if n != 1 else ''} took {took:.1f} s, {took / (clock + took):.2%} of the time spent on steps and checkpoints."
+        if clock
+        else "No step was logged."
+    )
 
 
 def energy_words(f: dict) -> str:
@@ -244,7 +302,11 @@ def commands(f: dict) -> list[tuple]:
         ("list", row_checks(f)),
     ]  # fmt: skip
     if row:
-        out += [("p", "Its line:"), ("table", ("column", "value"), [(k, v) for k, v in dataclasses.asdict(row).items() if v not in (None, "")]), ("figure", "leaderboard")]
+        out += [
+            ("p", "Its line:"),
+            ("table", ("column", "value"), [(k, v) for k, v in dataclasses.asdict(row).items() if v not in (None, "")]),
+            ("figure", "leaderboard"),
+        ]
     return out + [
         ("p", f"One CORE says little: over seeds of one recipe its standard deviation is about {SEED_SD}. Report every run that you made of a recipe, not the best, "
               "and bits per byte beside CORE. The published table is that of karpathy/nanochat, and dev/LEADERBOARD.md there has its rules: CORE above the bar on all "
@@ -263,28 +325,61 @@ def blocks(f: dict) -> list[tuple]:
     if f["core"] and f["core"]["gpt2"]:
         out += [("p", "Beside the four GPT-2 models, with the noise of both:"), gpt2_table(f)]
     out += [("h", "Training"), ("figure", "loss_and_bpb"), ("figure", "learning_rates"), ("figure", "throughput")]
-    speed, used = f["train"].get("tok_per_sec"), sorted(m["mfu"] for m in f["metrics"] if m["kind"] == "train" and m.get("mfu") is not None)
+    speed, used = (
+        f["train"].get("tok_per_sec"),
+        sorted(m["mfu"] for m in f["metrics"] if m["kind"] == "train" and m.get("mfu") is not None),
+    )
     if speed:
-        said = f", MFU {used[len(used) // 2]:.1%} (median)" if used else "; MFU is unknown, since the peak of this machine is not known to cost.py"
-        out += [("p", f"Over all steps {f['metrics'][-1]['tokens'] / f['train_seconds']:,.0f} tokens/s{said}. Final loss {f['train']['loss']:.4f} nats per token.")]
+        said = (
+            f", MFU {used[len(used) // 2]:.1%} (median)"
+            if used
+            else "; MFU is unknown, since the peak of this machine is not known to cost.py"
+        )
+        out += [
+            (
+                "p",
+                f"Over all steps {f['metrics'][-1]['tokens'] / f['train_seconds']:,.0f} tokens/s{said}. Final loss {f['train']['loss']:.4f} nats per token.",
+            )
+        ]
     if f["core"]:
         out += [("h", f"Questions: {f['core']['name']}"), ("figure", "core_tasks"), task_table(f["core"])]
         out += [
-            ("p", "Centred: 0 is guessing, 1 is perfect. " + ("* differs from that model by more than the noise of both. " if f["core"]["gpt2"] else "")),
+            (
+                "p",
+                "Centred: 0 is guessing, 1 is perfect. "
+                + ("* differs from that model by more than the noise of both. " if f["core"]["gpt2"] else ""),
+            ),
             ("list", f["core"]["notes"]),
         ]
     out += [
         ("h", "Where the time went"),
         ("figure", "time"),
-        ("table", ("part", "seconds", "share"), [(k, f"{s:,.1f}", f"{s / f['total']:.1%}") for k, s in f["parts"].items()] if f["total"] else []),
+        (
+            "table",
+            ("part", "seconds", "share"),
+            [(k, f"{s:,.1f}", f"{s / f['total']:.1%}") for k, s in f["parts"].items()] if f["total"] else [],
+        ),
     ]
     out += [("p", checkpoint_share(f)), ("p", energy_words(f))]
     out += [("h", "Stops and restarts")]
     resumed = sum("  resumed from " in line for line in f["interruptions"])
-    out += [("p", f"Resumed {resumed} time{'s' if resumed != 1 else ''}." if f["interruptions"] else "None: training ran from its first step to its last line in one go.")]
+    out += [
+        (
+            "p",
+            f"Resumed {resumed} time{'s' if resumed != 1 else ''}."
+            if f["interruptions"]
+            else "None: training ran from its first step to its last line in one go.",
+        )
+    ]
     out += [("pre", "\n".join(f["interruptions"]))] * bool(f["interruptions"])
     if samples := f["stages"].get("samples"):
-        out += [("h", "Samples"), ("p", "The prompt ends at |. A base model continues a text; it does not answer, and what it says is often false.")]
+        out += [
+            ("h", "Samples"),
+            (
+                "p",
+                "The prompt ends at |. A base model continues a text; it does not answer, and what it says is often false.",
+            ),
+        ]
         out += [("pre", f"{prompt} | {text.strip()}") for prompt, text in zip(samples["prompts"], samples["texts"])]
     out += commands(f)
     out += [("h", "How it was made"), ("table", ("what", "value"), [
@@ -314,7 +409,9 @@ def figures(f: dict) -> dict[str, tuple[bytes, str]]:
         try:
             fig = draw()
             out[name] = plots.png(fig), fig.alt
-        except UserError as e:  # a run that was stopped early has no evaluation yet; a package without its repository no leaderboard
+        except (
+            UserError
+        ) as e:  # a run that was stopped early has no evaluation yet; a package without its repository no leaderboard
             out[name] = b"", f"no figure {name}: {e}"
     return out
 
@@ -362,7 +459,9 @@ pre { background: #f4f4f4; padding: 0.7rem; white-space: pre-wrap; overflow-wrap
 
 def to_html(title: str, content: list[tuple], pictures: dict) -> str:
     e = lambda value: html.escape(str(value))  # noqa: E731
-    out = ['<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">']
+    out = [
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">'
+    ]
     out += [f"<title>{e(title)}</title>\n<style>{STYLE}</style>\n<h1>{e(title)}</h1>"]
     for kind, *rest in content:
         if kind == "table":
@@ -371,7 +470,11 @@ def to_html(title: str, content: list[tuple], pictures: dict) -> str:
             out.append("<table>\n<tr>" + "".join(f"<th>{e(cell)}</th>" for cell in head) + f"</tr>\n{body}</table>")
         elif kind == "figure":
             picture, alt = pictures[rest[0]]
-            out.append(f'<p><img alt="{e(alt)}" src="data:image/png;base64,{base64.b64encode(picture).decode()}"></p>' if picture else f"<p>({e(alt)})</p>")
+            out.append(
+                f'<p><img alt="{e(alt)}" src="data:image/png;base64,{base64.b64encode(picture).decode()}"></p>'
+                if picture
+                else f"<p>({e(alt)})</p>"
+            )
         elif kind == "details":
             out.append(f"<details><summary>{e(rest[0])}</summary><pre>{e(rest[1])}</pre></details>")
         elif kind == "list":
@@ -398,11 +501,17 @@ def write(run) -> dict:
     for name, make in (("report.md", to_markdown), ("report.html", to_html)):
         with atomic_file(folder / name) as out:
             out.write(make(title, content, pictures))
-    return {"html": str(folder / "report.html"), "markdown": str(folder / "report.md"), "figures": [n for n, (p, _) in pictures.items() if p], "headline": dict(headline(f))}
+    return {
+        "html": str(folder / "report.html"),
+        "markdown": str(folder / "report.md"),
+        "figures": [n for n, (p, _) in pictures.items() if p],
+        "headline": dict(headline(f)),
+    }
 
 
 def main(run: tyro.conf.Positional[str]) -> None:
-    """Write the report of a run from its files: report/report.html, one page to open in a browser, and report/report.md.
+    """Write the report of a run from its files: report/report.html, one page to open in a browser, and
+    report/report.md.
 
     Example: python -m gpt2course.report jan29-d24
 
