@@ -6,8 +6,8 @@ mean of the 22.
 
 Metric: DCLM (arXiv 2406.11794), 22 "low variance" tasks. Rendering, few-shot draws and scoring follow nanochat's
 reading of it (karpathy/nanochat, commit 92d63d4) to the last decision, so that GPT-2 XL's 0.256525 means the same here.
-Centring uses the baselines "DCLM v1" of nanochat's bundle; DCLM's later v2 changes three of them, and GPT-2 XL would
-read 0.2309.
+Centring uses the baselines "DCLM v1" of nanochat's bundle; DCLM's later v2 changes three of them, and
+GPT-2 XL would read 0.2309.
 
 This is the plain evaluator: one example a call, nothing shared, nothing cached. core_fast.py decides the same, sooner.
 """
