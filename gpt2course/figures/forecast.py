@@ -38,8 +38,8 @@ def prediction_errors(rows: list[tuple[str, float, float]], interval: tuple[floa
         f"{name} {published:.2f} h, predicted {predicted:.2f} h, {error:+.1f} %"
         for (name, published, predicted), error in zip(rows, errors)
     )
-    interval = f"the interval of the next error is {band[0]:+.1f} to {band[1]:+.1f} %"
-    fig.alt = f"Errors of predicted hours: {said}. The prediction was fitted to {fitted}; {interval}."
+    next_error = f"the interval of the next error is {band[0]:+.1f} to {band[1]:+.1f} %"
+    fig.alt = f"Errors of predicted hours: {said}. The prediction was fitted to {fitted}; {next_error}."
     return fig
 
 
