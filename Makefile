@@ -33,10 +33,10 @@ lab: setup ## open JupyterLab
 	@$(RUN) -m jupyterlab $(LAB)
 
 start: setup ## put a lesson's exercises in work/ for you to do: make start EX=05
-	@$(RUN) -m gpt2course.exercises start "$(EX)"
+	@$(RUN) -m gpt2course.course.build start "$(EX)"
 
 grade: setup ## grade your copy in work/: make grade EX=05
-	@$(RUN) -m gpt2course.grade "$(EX)"
+	@$(RUN) -m gpt2course.course.grade "$(EX)"
 
 clean: ## delete .venv and caches; runs, results and work/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -59,7 +59,7 @@ def choose(
     taken as told, and UserError says why one cannot be and how to install it. The choice changes rounding and speed,
     nothing else.
     """
-    from gpt2course import kernels  # here, since it imports this file
+    from gpt2course.fast import kernels# here, since it imports this file
 
     device = torch.device(device)
     name, reason, _chosen[device.type] = kernels.choose(name, device, dtype, head_dim)

@@ -277,14 +277,14 @@ def load_model(name_or_path: str, device: str = "auto"):
             f"{what}: it has no plan, no model_type and no format; give the name of a run, or another folder"
         )
     if said.get("format") == EXPORT:
-        from gpt2course import export
+        from gpt2course.ops import export
 
         return _with_kernel(*export.load(name_or_path, device))
     kind = said.get("model_type")  # a run's own config.json has none
     if kind == "gpt2" and (about.parent / "vocab.json").is_file():
         return *_load_released(name_or_path, where, compute), None
     if kind is not None and about.is_file():
-        from gpt2course import hf
+        from gpt2course.ops import hf
 
         return *hf.load(name_or_path, where, compute), None
     run, folder = good_checkpoint(name_or_path)

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from gpt2course.bundle import (  # noqa: F401, some only for those who import core
+from gpt2course.core_tasks import (  # noqa: F401, some only for those who import core
     CORE,
     GPT2,
     GPT2_CENTRED,
@@ -267,7 +267,7 @@ class Core:
     """Score a run's newest checkpoint on CORE, or on any bundle in the same layout, and print a table.
 
     Without --bundle: that of $GPT2COURSE_CORE_BUNDLE, or CORE's in $GPT2COURSE_HOME/eval, to which `python -m
-    gpt2course.bundle` downloads it, else the small bundle that comes with the code, whose score is called mini-CORE and
+    gpt2course.core_tasks` downloads it, else the small bundle that comes with the code, whose score is called mini-CORE and
     cannot be compared with CORE.
 
     Example: python -m gpt2course.core laptop --max-examples 50 --tasks winograd copa --out core.json
@@ -292,7 +292,8 @@ class Core:
 def main(args: Core) -> None:
     from tqdm import tqdm
 
-    from gpt2course import core_fast, core_report
+    from gpt2course import core_noise as core_report
+    from gpt2course.fast import core_fast
     from gpt2course.attention import choose
     from gpt2course.checkpoint import load_model
 
@@ -323,7 +324,7 @@ def main(args: Core) -> None:
     print(f"{result['n']:,} examples in {time.perf_counter() - began:.1f} s on {device}")
     if args.out:
         write_json(args.out, result | {"run": args.run, "bundle": str(path)})
-        show = f"python -m gpt2course.core_report {args.out}"
+        show = f"python -m gpt2course.core_noise {args.out}"
         print(f"written to {args.out}; as a table and a figure, or beside another: {show}")
 
 

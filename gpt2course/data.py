@@ -25,7 +25,7 @@ from pathlib import Path
 
 import tyro
 
-from gpt2course import shards
+from gpt2course.ops import shards
 from gpt2course.documents import (
     READERS,
     Late,
@@ -39,7 +39,7 @@ from gpt2course.documents import (
     texts_digest,
 )
 from gpt2course.files import UserError, command, home, sha256
-from gpt2course.shards import SHARD_CORPORA
+from gpt2course.ops.shards import SHARD_CORPORA
 
 VAL_SHARE = 0.05  # of the documents, where one file must serve as both splits
 VAL_LEADS, VAL_ADDRESSES = 500, 6
@@ -300,7 +300,7 @@ def sharded(corpus: str) -> Corpus:
             elif [list(group) for group in file_footer(path)] != entry["groups"]:
                 raise UserError(
                     f"{path} is not the shard of the plan; "
-                    f"mend it with: python -m gpt2course.shards get {name} --shards {len(plan['shards'])}"
+                    f"mend it with: python -m gpt2course.ops.shards get {name} --shards {len(plan['shards'])}"
                 )
             found[n] = path
         end = min(end, len(plan["shards"]))
@@ -320,7 +320,7 @@ def sharded(corpus: str) -> Corpus:
         raise UserError(
             f"corpus {corpus!r} needs its validation shard {known.val}.parquet and {some}, to train on, in {folder}, "
             f"which {there}; fetch them from {address} with: "
-            f"python -m gpt2course.shards get {name} --shards {count or 8} "
+            f"python -m gpt2course.ops.shards get {name} --shards {count or 8} "
             f"(the first is {address}/resolve/main/shard_{first:05d}.parquet)"
         )
     gaps = [n for n in range(numbers[-1]) if n not in numbers]

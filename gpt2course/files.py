@@ -1,30 +1,37 @@
-"""Where files live and how they are written: never half a file, never a silent wrong one.
+"""Where files live and how they are written and read. Everything else stands on it; no lesson is about it.
 
-Everything the course makes lies under one folder, `home()`. A file is written to a temporary name beside its
-target, flushed to disk, then renamed, so a reader sees the old file or the new one and nothing between.
+Everything the course makes lies under one folder, `home()`. A file is written to a temporary name beside its target,
+flushed to disk, then renamed: a reader sees the old file or the new one, never half of one.
 """
 
 import contextlib
 import dataclasses
+import difflib
 import errno
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 import shutil
 import sys
 import tempfile
+import types
+import typing
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-# What the system says of a disk or folder that no program can mend: no right, no room, a file where a folder should be
+# Errors of the system that only a person can fix: no right, no room, a file where a folder should be
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+RUN_NAME_ALLOWED = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
 
 
 class UserError(Exception):
-    """Something the person at the keyboard can mend.
+    """An error that the person at the keyboard can fix.
 
-    The message names the thing, the value, what is allowed and the mend.
+    The message is one line: what is wrong, the value, what is allowed, and the command that fixes it.
     """
 
 
@@ -44,6 +51,16 @@ def home() -> Path:
     return path
 
 
+def run_folder(name: str) -> Path:
+    """`home()/runs/<name>`; UserError for a name that is no plain folder name, such as "../x"."""
+    if not re.fullmatch(RUN_NAME, name):
+        raise UserError(f"run name {shown(name)} is not allowed; it must be {RUN_NAME_ALLOWED}")
+    return home() / "runs" / name
+
+
+# ---- values from people
+
+
 def shown(value) -> str:
     """A value as Python writes it, on one line and at most 100 characters long, for a message."""
     try:
@@ -53,24 +70,75 @@ def shown(value) -> str:
     return text if len(text) <= 100 else f"{text[:80]}... ({len(text):,} characters)"
 
 
-RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-RUN_NAME_ALLOWED = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+def closest(name: str, known) -> str:
+    """A hint for a name that does not exist: "did you mean depth?", or the list of what exists."""
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
 
 
-def run_folder(name: str) -> Path:
-    """`home()/runs/<name>`; UserError for a name that is no plain folder name, such as "../x"."""
-    if not re.fullmatch(RUN_NAME, name):
-        raise UserError(f"run name {shown(name)} is not allowed; it must be {RUN_NAME_ALLOWED}")
-    return home() / "runs" / name
+def coerce(name: str, value, kind, low: float = -math.inf, high: float = math.inf, choices=()):
+    """`value` as a value of type `kind`; it may come as text, as papermill, YAML and command lines pass it.
+
+    kind: bool, int, float, str, tuple[float, float], or one of these with `| None`. low, high: the range of a number,
+    both ends allowed. choices: the values of a text. UserError names the setting, the value and what is allowed.
+    """
+    optional = isinstance(kind, types.UnionType)
+    kind = next(k for k in typing.get_args(kind) if k is not types.NoneType) if optional else kind
+    pair = typing.get_origin(kind) is tuple
+    allowed = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(kind, "two numbers")
+    if choices:
+        allowed = f"one of {', '.join(choices)}"
+    elif (low, high) != (-math.inf, math.inf):
+        allowed += f" from {low:g}" + (f" to {high:,}" if high < math.inf else " on")
+    refused = UserError(
+        f"{name} = {shown(value)} is not allowed; it must be {allowed}{', or none' if optional else ''}"
+    )
+
+    def number(x, whole: bool):
+        try:
+            exact = Decimal(str(x).strip()) if isinstance(x, (str, int, float)) and not isinstance(x, bool) else None
+        except (InvalidOperation, ValueError):  # no number, or one of thousands of digits
+            exact = None
+        if exact is None or not exact.is_finite() or not low <= exact <= high or abs(exact) > 10**30:
+            raise refused
+        if whole and exact != int(exact):
+            raise refused
+        return int(exact) if whole else float(exact)
+
+    if optional and (value is None or isinstance(value, str) and value.strip().lower() in ("", "none", "null")):
+        return None
+    if pair:
+        parts = value.strip().strip("()[]").split(",") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)) or len(parts) != 2:
+            raise refused
+        return tuple(number(x, whole=False) for x in parts)
+    if kind is bool:
+        text = str(value).strip().lower() if isinstance(value, (bool, str)) else ""
+        if text not in ("true", "false"):
+            raise refused
+        return text == "true"
+    if kind is str:
+        if not isinstance(value, str) or choices and value not in choices:
+            raise refused
+        return value
+    return number(value, whole=kind is int)
+
+
+def duration(seconds: float) -> str:
+    """0.42 -> "0.4 s", 75 -> "1:15", 3725 -> "1:02:05"."""
+    if seconds < 59.95:
+        return f"{max(0.0, seconds):.1f} s"
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}" if minutes >= 60 else f"{minutes}:{s:02d}"
+
+
+# ---- files
 
 
 def sha256(path) -> str:
     """The sha256 of a file, as 64 hex digits, read in pieces."""
-    digest = hashlib.sha256()
     with open(path, "rb") as f:
-        while chunk := f.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def fsync_dir(path) -> None:
@@ -81,6 +149,13 @@ def fsync_dir(path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def ordinary_rights(path) -> None:
+    """Give a temporary file or folder the rights that the umask allows: tempfile makes it its owner's alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, (0o777 if os.path.isdir(path) else 0o666) & ~umask)
 
 
 @contextlib.contextmanager
@@ -98,9 +173,7 @@ def atomic_file(path, mode: str = "w"):
             yield f
             f.flush()
             os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(tmp, 0o666 & ~umask)  # mkstemp makes 0600; a shared cache folder wants the ordinary rights
+        ordinary_rights(tmp)
         os.replace(tmp, path)
         fsync_dir(path.parent)
     except BaseException:
@@ -121,6 +194,8 @@ def atomic_dir(path):
             if file.is_file():
                 with open(file, "rb+") as f:
                     os.fsync(f.fileno())
+                ordinary_rights(file)
+        ordinary_rights(tmp)
         if path.exists():  # a rename cannot replace a folder that holds files
             old = path.with_name(f".{path.name}.old")
             shutil.rmtree(old, ignore_errors=True)
@@ -148,8 +223,33 @@ def read_json(path, what: str = "file"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{what} {path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise UserError(f"{what} {path} is not valid JSON ({e}); delete it and make it again") from None
+
+
+@contextlib.contextmanager
+def locked(path, what: str = "", wait: bool = False):
+    """Hold the lock file `path`, which holds this process's pid. The system drops the lock however the process ends.
+
+    Where another process holds it: wait for it, or raise UserError "<what> by process <pid>". A file system or a
+    system without locks is used without one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as f:
+        try:
+            import fcntl
+
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            f.seek(0)
+            raise UserError(f"{what} by process {f.read().strip() or '?'}; wait for it to end") from None
+        except (ImportError, OSError):
+            pass
+        f.truncate(0)
+        f.write(f"{os.getpid()}\n")
+        f.flush()
+        yield
 
 
 def command(main) -> None:
@@ -175,7 +275,7 @@ def command(main) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         if e.errno not in SYSTEM:
-            raise  # a fault of ours: its traceback is wanted
+            raise  # a bug: show its traceback
         problem = f"{e.filename or 'a file'} cannot be used ({e.strerror})"
-        print(f"error: {problem}; mend that, or choose another place: GPT2COURSE_HOME is {home()}", file=sys.stderr)
+        print(f"error: {problem}; fix that, or use another folder: export GPT2COURSE_HOME=...", file=sys.stderr)
         sys.exit(2)

@@ -99,7 +99,7 @@ def _cross_entropy(
     is nothing around it to fuse with.
     """
     if backend == "triton":
-        from gpt2course.triton_losses import losses_and_gradient_ as step
+        from gpt2course.fast.triton_losses import losses_and_gradient_ as step
     else:
         step = losses_and_gradient_
     N, w = x.size(0), weight.to(x.dtype)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from gpt2course.files import UserError
-from gpt2course.jobs import end_with_parent
+from gpt2course.ops.jobs import end_with_parent
 
 TIMEOUT = datetime.timedelta(minutes=10)  # for one call; torchrun notices a rank that dies at once, and ends the others
 

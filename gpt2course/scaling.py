@@ -195,7 +195,7 @@ def forecast(
     {"flops", "interval" of them, "depth", "depths" of the interval, "tokens"}: the interval is that of a new run on the
     line (95 %, t distribution).
     """
-    from gpt2course.leaderboard import GPT2_CORE
+    from gpt2course.ops.leaderboard import GPT2_CORE
 
     target = GPT2_CORE if target is None else target
     depths = sorted({*range(4, 81, 2), *scores})
@@ -231,7 +231,7 @@ def forecast(
 
 def read(path) -> list[dict]:
     """The finished runs of an IsoFLOP grid in a runs.jsonl."""
-    from gpt2course import campaign
+    from gpt2course.ops import sweep as campaign
 
     good = [r for r in campaign.read(path) if r.get("status") == "done" and r.get("budget")]
     for number, row in enumerate(good, 1):
@@ -242,7 +242,7 @@ def read(path) -> list[dict]:
     if not good:
         raise UserError(
             f"{path} has no finished run of an IsoFLOP grid; "
-            "make one: python -m gpt2course.campaign isoflop --size laptop"
+            "make one: python -m gpt2course.ops.sweep isoflop --size laptop"
         )
     return good
 
@@ -340,7 +340,7 @@ def figures(rows: list[dict], s: dict, folder) -> list[Path]:
 
 def _isoflop_figure(rows: list[dict], s: dict):
     """The runs of each budget, their parabola and its minimum."""
-    from gpt2course import plots
+    from gpt2course.course import plots
 
     colours = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.VERMILION, plots.PURPLE, plots.SKY, plots.BLACK)
     fig, (ax,) = plots.figure(4.6)
@@ -363,7 +363,7 @@ def _isoflop_figure(rows: list[dict], s: dict):
 
 def _laws_figure(s: dict):
     """The minima against the budget, with their power law, its interval, and the published laws through its middle."""
-    from gpt2course import plots
+    from gpt2course.course import plots
 
     best = [m for m in s["budgets"] if "left_out" not in m]
     c = np.array([m["budget"] for m in best])
@@ -403,7 +403,7 @@ class Scaling:
     Example: python -m gpt2course.scaling published
     """
 
-    runs: tyro.conf.Positional[str]  # a runs.jsonl of `gpt2course.campaign isoflop`, or: published
+    runs: tyro.conf.Positional[str]  # a runs.jsonl of `gpt2course.ops.sweep isoflop`, or: published
     out: str | None = None  # folder for scaling.json and the figures
 
 

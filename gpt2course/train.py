@@ -25,7 +25,9 @@ import numpy as np
 import torch
 import tyro
 
-from gpt2course import checkpoint, fp8, ranks, shards
+from gpt2course import checkpoint, ranks
+from gpt2course.fast import fp8
+from gpt2course.ops import shards
 from gpt2course.attention import choose
 from gpt2course.batches import Batches, Prefetch, merge_states, statistics
 from gpt2course.cost import mfu, peak_flops
@@ -42,14 +44,13 @@ from gpt2course.files import (
     shown,
     write_json,
 )
-from gpt2course.jobs import duration
+from gpt2course.files import duration
 from gpt2course.losses import loss_backend
 from gpt2course.model import cast_once
-from gpt2course.power import Meter
 from gpt2course.recipes import PROFILES, Plan, make_model, make_optimizer, resolve, settings_from_text
 from gpt2course.runlog import Log, NoLog, describe_machine, git_commit, read_metrics
-from gpt2course.shards import SHARD_CORPORA
-from gpt2course.supervise import beat
+from gpt2course.ops.shards import SHARD_CORPORA
+from gpt2course.ops.supervise import beat
 from gpt2course.tokenizer import train_or_load
 
 COLLECT_EVERY = 1000  # steps between collections of Python's garbage; in between none interrupts a step
@@ -318,11 +319,9 @@ class Trainer:
             self.model.rope(self.T, self.device)  # a table that appears in the first step is a second graph
         self.forward = torch.compile(self.model, dynamic=False) if self.compiled else self.model
         self.graphs = graphs()
-        self.peak, self.meter = None, None
+        self.peak = None
         if self.on_gpu:
             self.peak = peak_flops(self.config["machine"]["device"])
-            gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-            self.meter = Meter([str(gpu.uuid) for gpu in gpus]) if self.team.first else None
         self.cleanup.callback(gc.unfreeze)
         if gc.isenabled():
             self.cleanup.callback(gc.enable)
@@ -503,8 +502,6 @@ class Trainer:
         }
         if self.team.world > 1:  # before they waited for each other: which GPU is slow
             line["rank_seconds"] = self.team.all(round(window["own"] / k, 5))
-        if self.meter and (watts := self.meter.watts()) is not None:
-            line["power_w"] = round(watts, 1)  # of all GPUs of this machine
         self.log.write(kind="train", **line)
         if time.perf_counter() - self.last_print >= args.log_seconds or step in (1, plan.steps):
             extra = f"  mfu {line['mfu']:.1%}" if line["mfu"] else ""

@@ -36,7 +36,7 @@ stopped() { # $1: the signal. This machine is about to go: a checkpoint, what th
   echo "signal $1: stopping with a checkpoint"
   [ -z "$papermill" ] || kill "$papermill" 2>/dev/null || true
   papermill=''
-  step python -m gpt2course.speedrun stop "$NAME" --wait 240 || true
+  step python -m gpt2course.ops.runbook stop "$NAME" --wait 240 || true
   copy_off
   # Slurm warns with USR1 before the time limit. After TERM it queues a pre-empted job again by itself, and a cancelled one must stay away
   [ "$1" != USR1 ] || [ -z "${SLURM_JOB_ID:-}" ] || step scontrol requeue "$SLURM_JOB_ID"

@@ -18,7 +18,7 @@
 # **Goal:** work out from the shape of a model what training it costs, and see a whole run, from text to text, on your own machine.
 #
 # 35 minutes; any computer, no GPU. Explains [cost.py](../gpt2course/cost.py) and
-# [leaderboard.py](../gpt2course/leaderboard.py), with a glance at [recipes.py](../gpt2course/recipes.py).
+# [leaderboard.py](../gpt2course/ops/leaderboard.py), with a glance at [recipes.py](../gpt2course/recipes.py).
 #
 # This is the first lesson. Next: [01 Tokenizer](01_tokenizer.ipynb). Exercises: [00](../exercises/00_story.ipynb).
 
@@ -35,7 +35,7 @@ if importlib.util.find_spec("gpt2course") is None:  # a hosted notebook: fetch a
 # At the very beginning. The strip shows all fifteen lessons, this one lit. You will see it at the top of each of them.
 
 # %%
-from gpt2course import lab, plots
+from gpt2course.course import lab, plots
 from gpt2course.recipes import LADDER
 
 plots.show(plots.strip(0))
@@ -87,7 +87,7 @@ print(f"2019: ${bill_2019:,}   2026: ${bill_2026:.2f}   {bill_2019 / bill_2026:.
 # fastest first.
 
 # %%
-from gpt2course import leaderboard
+from gpt2course.ops import leaderboard
 
 entries = leaderboard.read()
 official = [e for e in entries if e.who == "published"]
@@ -101,7 +101,7 @@ for e in official:
 # judged by one test alone (HellaSwag), so compare them with care.
 
 # %%
-from gpt2course.figures import story as figures
+from gpt2course.course.figures import story as figures
 
 costs = [(e.date, e.usd if e.id == "gpt2-2019" else e.hours * 24, e.name) for e in official]
 others = [("2024-07-11", 576, "llm.c"), ("2024-10-20", 233, "modded-nanogpt")]

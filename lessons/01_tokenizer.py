@@ -36,7 +36,7 @@ if importlib.util.find_spec("gpt2course") is None:  # a hosted notebook: fetch a
 # The first piece of a run: from text to numbers. The ladder is our goal. All its rungs share one tokenizer.
 
 # %%
-from gpt2course import lab, plots
+from gpt2course.course import lab, plots
 from gpt2course.recipes import LADDER
 
 plots.show(plots.strip(1))
@@ -189,7 +189,7 @@ print("ties:", sum(equal > 1 for *_, equal in notes), "of", len(notes), "merges"
 # ties give two tokenizers.
 
 # %%
-from gpt2course.figures import tokenizer as figures
+from gpt2course.course.figures import tokenizer as figures
 
 plots.show(figures.savings([saved for saved, *_ in notes], [even for _, even, _ in notes]))
 
@@ -495,7 +495,7 @@ plots.show(figures.token_rows(cuts))
 # unmerged claim uses 49,152, together with a fused loss and a shallower model.
 
 # %%
-from gpt2course import leaderboard
+from gpt2course.ops import leaderboard
 
 for e in leaderboard.read():
     if e.id in ("nanochat-6", "pr-830"):

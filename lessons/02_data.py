@@ -47,11 +47,11 @@ from pathlib import Path
 
 import torch
 
-from gpt2course import lab, plots
+from gpt2course.course import lab, plots
 from gpt2course.batches import Batches, _Stream, merge_states
 from gpt2course.data import from_list, load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
-from gpt2course.figures import data as figures
+from gpt2course.course.figures import data as figures
 from gpt2course.recipes import LADDER, PROFILES, make_model, make_optimizer, resolve
 
 plots.show(plots.strip(2))

@@ -41,9 +41,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from gpt2course import lab, plots
+from gpt2course.course import lab, plots
 from gpt2course.attention import attention
-from gpt2course.figures import gpt as figures
+from gpt2course.course.figures import gpt as figures
 from gpt2course.gpt2 import GPT2, GPT2Config
 from gpt2course.model import GPT, Attention, GPTConfig, norm, rope, rope_tables
 from gpt2course.recipes import LADDER, resolve

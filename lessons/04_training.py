@@ -47,10 +47,12 @@ from pathlib import Path
 
 import torch
 
-from gpt2course import checkpoint, cost, evaluate, lab, leaderboard, optim, plots, train
+from gpt2course import checkpoint, cost, evaluate, optim, train
+from gpt2course.course import lab, plots
+from gpt2course.ops import leaderboard
 from gpt2course.batches import Batches
 from gpt2course.data import from_list, load_corpus
-from gpt2course.figures import training as figures
+from gpt2course.course.figures import training as figures
 from gpt2course.recipes import LADDER, Plan, group_of, make_model, make_optimizer, resolve
 
 # %%

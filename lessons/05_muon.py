@@ -40,10 +40,11 @@ import statistics
 
 import torch
 
-from gpt2course import cost, lab, optim, plots
+from gpt2course import cost, optim
+from gpt2course.course import lab, plots
 from gpt2course.batches import Batches
 from gpt2course.data import load_corpus
-from gpt2course.figures import muon as figures
+from gpt2course.course.figures import muon as figures
 from gpt2course.optim import POLAR_EXPRESS
 from gpt2course.recipes import LADDER, build, group_of, make_model, make_optimizer, resolve
 

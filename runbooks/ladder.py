@@ -35,7 +35,7 @@ out = None  # folder of the results; default: $GPT2COURSE_HOME/campaigns/ladder-
 device = "auto"  # auto, cpu, cuda or mps
 
 # %%
-from gpt2course import campaign
+from gpt2course.ops import sweep as campaign
 
 args = campaign.check("ladder", globals())
 print(campaign.describe(campaign.grid(args.grid, args.size, args.first, args.set), args.size))
@@ -55,7 +55,7 @@ rows = campaign.work(args)
 # The figure shows the same against steps, FLOPs and seconds; only the last is what money buys.
 
 # %%
-from gpt2course import plots
+from gpt2course.course import plots
 
 print(campaign.table(campaign.summary(rows)))
 plots.show(campaign.figure(rows))

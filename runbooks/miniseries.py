@@ -35,7 +35,7 @@ out = None  # folder of the results; default: $GPT2COURSE_HOME/campaigns/miniser
 device = "auto"  # auto, cpu, cuda or mps
 
 # %%
-from gpt2course import campaign
+from gpt2course.ops import sweep as campaign
 
 args = campaign.check("miniseries", globals())
 print(campaign.describe(campaign.grid(args.grid, args.size, args.first, args.set), args.size))
@@ -54,7 +54,7 @@ rows = campaign.work(args)
 # Bits per byte should fall smoothly with FLOPs; a depth that stands out hides a mistake or a rate that does not carry over.
 
 # %%
-from gpt2course import plots
+from gpt2course.course import plots
 
 print(campaign.table(campaign.summary(rows)))
 plots.show(campaign.figure(rows))

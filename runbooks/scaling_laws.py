@@ -35,7 +35,7 @@ out = None  # folder of the results; default: $GPT2COURSE_HOME/campaigns/isoflop
 device = "auto"  # auto, cpu, cuda or mps
 
 # %%
-from gpt2course import campaign
+from gpt2course.ops import sweep as campaign
 
 args = campaign.check("isoflop", globals())
 print(campaign.describe(campaign.grid(args.grid, args.size, args.first, args.set), args.size))

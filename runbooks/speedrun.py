@@ -54,7 +54,7 @@ force_stage = None  # do one stage again: data, tokenizer, smoke, train, evaluat
 # Everything above is checked before anything is done: types, ranges, and names that do not exist.
 
 # %%
-from gpt2course import speedrun
+from gpt2course.ops import runbook as speedrun
 
 params = speedrun.Params.from_namespace(globals())
 print(params)
@@ -105,7 +105,7 @@ speedrun.smoke(run);
 #
 # Training runs in processes of its own and saves checkpoints; a supervisor starts it again from the last one if it dies or hangs. This
 # cell only follows it: a line every 15 seconds, from the run's files. If the notebook stops, training goes on; run the notebook
-# again to follow it further. From a terminal: `python -m gpt2course.speedrun status`, `follow` or `stop`, and the name of the run.
+# again to follow it further. From a terminal: `python -m gpt2course.ops.runbook status`, `follow` or `stop`, and the name of the run.
 
 # %%
 speedrun.train(run);

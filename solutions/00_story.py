@@ -27,9 +27,11 @@ import time
 
 import torch
 
-from gpt2course import cost, leaderboard, plots
-from gpt2course.checks import best, run
-from gpt2course.figures import story as figures
+from gpt2course import cost
+from gpt2course.course import plots
+from gpt2course.ops import leaderboard
+from gpt2course.course.checks import best, run
+from gpt2course.course.figures import story as figures
 from gpt2course.recipes import resolve
 
 
@@ -97,7 +99,7 @@ def bill_of_flops(flops, devices, peak, mfu, price):
 
 
 # %% tags=["check", "ex-0.1"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("0.1", bill, bill_of_flops)
 
@@ -146,7 +148,7 @@ def flops_per_token(width, vocab_size, windows):
 
 
 # %% tags=["check", "ex-0.2"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("0.2", flops_per_token)
 
@@ -201,7 +203,7 @@ def utilisation(log):
 
 
 # %% tags=["check", "ex-0.3"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("0.3", utilisation)
 
@@ -251,7 +253,7 @@ def measure(f, clock, warmup, repeats):
 
 
 # %% tags=["check", "ex-0.4"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("0.4", measure)
 
@@ -302,7 +304,7 @@ def least_hours(parts, devices):
 
 
 # %% tags=["check", "ex-0.5"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("0.5", least_hours)
 

@@ -28,10 +28,10 @@ from itertools import pairwise
 
 import torch
 
-from gpt2course import lab, plots
-from gpt2course.checks import best
+from gpt2course.course import lab, plots
+from gpt2course.course.checks import best
 from gpt2course.data import load_corpus
-from gpt2course.figures import tokenizer as figures
+from gpt2course.course.figures import tokenizer as figures
 from gpt2course.recipes import resolve
 
 corpus = load_corpus("embedded")
@@ -124,7 +124,7 @@ def most_frequent_pair(words):
 
 
 # %% tags=["check", "ex-1.1"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("1.1", most_frequent_pair)
 
@@ -181,7 +181,7 @@ def merge(ids, pair, new):
 
 
 # %% tags=["check", "ex-1.2"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("1.2", merge)
 
@@ -238,7 +238,7 @@ def encode(piece, ranks):
 
 
 # %% tags=["check", "ex-1.3"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("1.3", encode)
 
@@ -291,7 +291,7 @@ def bits_per_byte(nats, texts):
 
 
 # %% tags=["check", "ex-1.4"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("1.4", bits_per_byte)
 
@@ -342,7 +342,7 @@ def vocabulary_cost(vocab_size, depth, width):
 
 
 # %% tags=["check", "ex-1.5"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("1.5", vocabulary_cost)
 

@@ -24,10 +24,10 @@
 # %% tags=["setup"]
 import math
 
-from gpt2course import lab, plots
-from gpt2course.checks import best
+from gpt2course.course import lab, plots
+from gpt2course.course.checks import best
 from gpt2course.data import load_corpus
-from gpt2course.figures import data as figures
+from gpt2course.course.figures import data as figures
 from gpt2course.recipes import resolve
 
 corpus, tok = load_corpus("embedded"), lab.tokenizer()
@@ -134,7 +134,7 @@ def shares(rows, lengths, row_tokens):
 
 
 # %% tags=["check", "ex-2.1"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("2.1", shares)
 
@@ -188,7 +188,7 @@ def choose(lengths, space):
 
 
 # %% tags=["check", "ex-2.2"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("2.2", choose)
 
@@ -240,7 +240,7 @@ def next_row(buffer, T):
 
 
 # %% tags=["check", "ex-2.3"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("2.3", next_row)
 
@@ -287,7 +287,7 @@ def rank_rows(streams, rank, world, n):
 
 
 # %% tags=["check", "ex-2.4"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("2.4", rank_rows)
 
@@ -336,7 +336,7 @@ def data_bill(tokens, cropped, chars_per_token, tokens_per_second):
 
 
 # %% tags=["check", "ex-2.5"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("2.5", data_bill)
 

@@ -27,10 +27,10 @@ import math
 import torch
 import torch.nn.functional as F
 
-from gpt2course import plots
+from gpt2course.course import plots
 from gpt2course.attention import attention
-from gpt2course.checks import best
-from gpt2course.figures import gpt as figures
+from gpt2course.course.checks import best
+from gpt2course.course.figures import gpt as figures
 from gpt2course.model import GPTConfig, rope, rope_tables
 from gpt2course.recipes import build
 
@@ -90,7 +90,7 @@ def causal_attention(q, k, v):
 
 
 # %% tags=["check", "ex-3.1"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("3.1", causal_attention)
 
@@ -148,7 +148,7 @@ def turn(q, k, v, start=0, base=10_000.0):
 
 
 # %% tags=["check", "ex-3.2"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("3.2", turn)
 
@@ -187,7 +187,7 @@ def rms_norm(x, eps=1e-6):
 
 
 # %% tags=["check", "ex-3.3"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("3.3", rms_norm)
 
@@ -230,7 +230,7 @@ def next_token_loss(logits, tokens, cap=15.0):
 
 
 # %% tags=["check", "ex-3.4"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("3.4", next_token_loss)
 
@@ -273,7 +273,7 @@ def budget(config):
 
 
 # %% tags=["check", "ex-3.5"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("3.5", budget)
 

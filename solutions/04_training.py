@@ -25,9 +25,10 @@ import math
 
 import torch
 
-from gpt2course import optim, plots
-from gpt2course.checks import best
-from gpt2course.figures import training as figures
+from gpt2course import optim
+from gpt2course.course import plots
+from gpt2course.course.checks import best
+from gpt2course.course.figures import training as figures
 from gpt2course.recipes import resolve
 
 
@@ -88,7 +89,7 @@ def rate(step, steps, warmup, warmdown, final):
 
 
 # %% tags=["check", "ex-4.1"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("4.1", rate)
 
@@ -143,7 +144,7 @@ def accumulate(model, rows, size):
 
 
 # %% tags=["check", "ex-4.2"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("4.2", accumulate)
 
@@ -188,7 +189,7 @@ def bits_per_byte(model, documents, tokenizer):
 
 
 # %% tags=["check", "ex-4.3"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("4.3", bits_per_byte)
 
@@ -233,7 +234,7 @@ def adamw(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
 
 
 # %% tags=["check", "ex-4.4"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("4.4", adamw)
 
@@ -295,7 +296,7 @@ def best_minutes(train_hours, save_seconds, crashes):
 
 
 # %% tags=["check", "ex-4.5"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("4.5", paid_hours, best_minutes)
 

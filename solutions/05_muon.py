@@ -26,9 +26,10 @@ import statistics
 
 import torch
 
-from gpt2course import optim, plots
-from gpt2course.checks import best
-from gpt2course.figures import muon as figures
+from gpt2course import optim
+from gpt2course.course import plots
+from gpt2course.course.checks import best
+from gpt2course.course.figures import muon as figures
 from gpt2course.optim import POLAR_EXPRESS
 
 
@@ -72,7 +73,7 @@ def nesterov(grad, buffer, momentum):
 
 
 # %% tags=["check", "ex-5.1"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("5.1", nesterov)
 
@@ -123,7 +124,7 @@ def orthogonal(G, coefficients, safety):
 
 
 # %% tags=["check", "ex-5.2"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("5.2", orthogonal)
 
@@ -171,7 +172,7 @@ def finish(p, U, lr, weight_decay):
 
 
 # %% tags=["check", "ex-5.3"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("5.3", finish)
 
@@ -224,7 +225,7 @@ def gap_in_spreads(rows, a, b):
 
 
 # %% tags=["check", "ex-5.4"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("5.4", gap_in_spreads)
 
@@ -265,6 +266,6 @@ def iteration_flops(shapes, steps=5):
 
 
 # %% tags=["check", "ex-5.5"]
-from gpt2course.checks import check
+from gpt2course.course.checks import check
 
 check("5.5", iteration_flops)

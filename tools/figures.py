@@ -5,7 +5,8 @@
 
 from pathlib import Path
 
-from gpt2course import leaderboard, plots
+from gpt2course.course import plots
+from gpt2course.ops import leaderboard
 from gpt2course.files import atomic_file
 
 HERE = Path(__file__).resolve().parent.parent / "results" / "figures"

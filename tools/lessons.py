@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from gpt2course.checks import LESSONS as TOPICS  # noqa: E402
+from gpt2course.course.checks import LESSONS as TOPICS  # noqa: E402
 
 LESSONS, FIGURES = ROOT / "lessons", ROOT / "results" / "figures"
 LIMIT = 300  # seconds for a cell; a lesson takes about one minute

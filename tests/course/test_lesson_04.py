@@ -1,0 +1,550 @@
+"""Lesson 04: its checks turn down wrong answers with the right hint and accept right ones; its figures draw."""
+
+import math
+from pathlib import Path
+
+import jupytext
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gpt2course import optim
+from gpt2course.course.checks import exercises, run
+from gpt2course.course.figures import training as figures
+from gpt2course.files import UserError
+
+SOURCE = Path(__file__).resolve().parent.parent / "solutions" / "04_training.py"
+NAMES = {
+    "4.1": ("rate",),
+    "4.2": ("accumulate",),
+    "4.3": ("bits_per_byte",),
+    "4.4": ("adamw",),
+    "4.5": ("paid_hours", "best_minutes"),
+}
+
+
+# ------------------------------------------------------------------------------------------------- 4.1, the schedule
+
+
+def lr(step, steps, warmup, warmdown, final, up=1, shift=0, length=0, line=None, start=0):
+    """The schedule with one thing wrong."""
+    if step < warmup:
+        return (step + up) / warmup
+    if step <= steps - warmdown + start:
+        return 1.0
+    left = (steps - shift - step) / (warmdown + length)
+    return line(left, final) if line else left + (1 - left) * final
+
+
+def too_late(step, steps, warmup, warmdown, final):
+    return lr(step, steps, warmup, warmdown // 2, final)
+
+
+def half_as_steep(step, steps, warmup, warmdown, final):  # begins late and ends at half
+    if step < warmup or step <= steps - warmdown // 2:
+        return lr(step, steps, warmup, 0, final)
+    return 1 - (1 - final) * (step - steps + warmdown // 2) / warmdown
+
+
+def from_the_warmup_on(step, steps, warmup, warmdown, final):
+    return lr(step, steps, warmup, steps - warmup, final)
+
+
+def from_the_beginning(step, steps, warmup, warmdown, final):
+    return lr(step, steps, warmup, steps if warmdown else 0, final)
+
+
+def after_warmdown_steps(step, steps, warmup, warmdown, final):
+    return lr(step, steps, warmup, steps - warmdown if warmdown else 0, final)
+
+
+def zero_first(step, steps, warmup, warmdown, final):
+    return lr(step, steps, warmup, warmdown, final, up=0)
+
+
+def with_min(step, steps, warmup, warmdown, final):
+    up = (step + 1) / warmup if warmup else 1
+    left = (steps - step) / warmdown if warmdown else 1
+    return min(1, up, left + (1 - left) * final)
+
+
+def table(step, steps, warmup, warmdown, final):
+    up = np.linspace(0, 1, warmup + 1)[1:]
+    down = np.linspace(1, final, warmdown + 1)[:-1]
+    return np.concatenate([up, np.ones(steps - warmup - warmdown), down])[step]
+
+
+def as_tensor(step, steps, warmup, warmdown, final):
+    if step < warmup:
+        return torch.tensor((step + 1) / warmup)
+    done = torch.tensor(max(0, step - (steps - warmdown))) / max(warmdown, 1)
+    return 1 + (final - 1) * done
+
+
+# ------------------------------------------------------------------------------------------------- 4.2, gradient accumulation
+
+
+def grow(model, rows, size, weigh="rows", clear="first", loss_of="right", step=False, heap=False, drop=False):
+    """Gradient accumulation with one thing wrong."""
+    if clear == "first":
+        model.zero_grad()
+    pieces = rows.split(size)
+    if drop:
+        pieces = [p for p in pieces if len(p) == len(pieces[0])]
+    total, kept = 0.0, []
+    for piece in pieces:
+        if clear == "inside":
+            model.zero_grad()
+        weight = {
+            "rows": len(piece) / len(rows),
+            "sum": 1.0,
+            "pieces": 1 / len(pieces),
+            "size": size / len(rows),
+            "total": len(piece),
+        }[weigh]
+        mean = model(piece[:, :-1], piece[:, 1:])
+        loss = mean * weight
+        if heap:
+            kept.append(loss)
+        else:
+            loss.backward()
+        total += loss.item() if loss_of != "pieces" else mean.item() / len(pieces)
+    if heap:
+        sum(kept).backward()
+    if clear == "last":
+        model.zero_grad()
+    if step:
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.01 * p.grad
+    return {"last": mean.item(), "none": None}.get(loss_of, total)
+
+
+def all_at_once(model, rows, size):
+    model.zero_grad()
+    loss = model(rows[:, :-1], rows[:, 1:])
+    loss.backward()
+    return loss.item()
+
+
+def never_backward(model, rows, size):
+    model.zero_grad(set_to_none=True)
+    return sum(model(p[:, :-1], p[:, 1:]).item() * len(p) for p in rows.split(size)) / len(rows)
+
+
+def with_ranges_and_logits(model, rows, size):
+    for p in model.parameters():
+        p.grad = None
+    total = torch.zeros(())
+    for i in range(0, len(rows), size):
+        x, y = rows[i : i + size, :-1], rows[i : i + size, 1:]
+        loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum") / rows[:, 1:].numel()
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def with_autograd(model, rows, size):
+    params = list(model.parameters())
+    sums, total = [torch.zeros_like(p) for p in params], 0.0
+    for piece in reversed(rows.split(size)):
+        loss = model(piece[:, :-1], piece[:, 1:], reduction="sum")
+        for s, g in zip(sums, torch.autograd.grad(loss, params)):
+            s += g / rows[:, 1:].numel()
+        total += loss.item()
+    for p, s in zip(params, sums):
+        p.grad = s
+    return total / rows[:, 1:].numel()
+
+
+def divide_at_the_end(model, rows, size):
+    model.zero_grad()
+    total = 0.0
+    for piece in rows.split(size):
+        loss = len(piece) * model(piece[:, :-1], piece[:, 1:])
+        loss.backward()
+        total += loss.detach()
+    for p in model.parameters():
+        p.grad /= len(rows)
+    return (total / len(rows)).item()
+
+
+def one_row_at_a_time(model, rows, size):
+    return grow(model, rows, 1)
+
+
+# ------------------------------------------------------------------------------------------------- 4.3, bits per byte
+
+
+def measure(
+    model,
+    documents,
+    tokenizer,
+    bos=True,
+    unit=0.6931471805599453,
+    size=lambda t: len(t.encode()),
+    extra=0,
+    means=False,
+    predict_bos=False,
+):
+    """Bits per byte with one thing wrong."""
+    bits, sizes = [], []
+    for text in documents:
+        ids = [tokenizer.bos] * (bos + predict_bos) + tokenizer.encode(text)
+        row = torch.tensor([ids])
+        bits.append(model(row[:, :-1], row[:, 1:], reduction="none").sum().item() / unit)
+        sizes.append(size(text) + extra)
+    return sum(b / s for b, s in zip(bits, sizes)) / len(bits) if means else sum(bits) / sum(sizes)
+
+
+def per_token(model, documents, tokenizer):
+    nats, n = 0.0, 0
+    for text in documents:
+        row = torch.tensor([[tokenizer.bos, *tokenizer.encode(text)]])
+        nats, n = nats + model(row[:, :-1], row[:, 1:], reduction="sum").item(), n + row.size(1) - 1
+    return nats / math.log(2) / n
+
+
+def one_row_for_all(model, documents, tokenizer):
+    ids = [i for text in documents for i in [tokenizer.bos, *tokenizer.encode(text)]]
+    row = torch.tensor([ids])
+    targets = torch.where(row[:, 1:] == tokenizer.bos, -1, row[:, 1:])
+    return model(row[:, :-1], targets, reduction="sum").item() / math.log(2) / sum(len(t.encode()) for t in documents)
+
+
+def same_token(model, documents, tokenizer):  # targets not shifted
+    nats = 0.0
+    for text in documents:
+        row = torch.tensor([[tokenizer.bos, *tokenizer.encode(text)]])
+        nats += model(row, row, reduction="none")[:, 1:].sum().item()
+    return nats / math.log(2) / sum(len(t.encode()) for t in documents)
+
+
+def with_logits(model, documents, tokenizer):
+    bits, size = torch.zeros((), dtype=torch.float64), 0
+    for text in documents:
+        ids = torch.tensor(tokenizer.encode(text, bos=True))
+        logp = model(ids[None, :-1])[0].log_softmax(-1)
+        bits -= logp.gather(1, ids[1:, None]).double().sum().detach() / math.log(2)
+        size += len(text.encode("utf-8"))
+    return bits / size
+
+
+def in_one_batch(model, documents, tokenizer):
+    rows = [[tokenizer.bos, *tokenizer.encode(t)] for t in documents]
+    longest = max(map(len, rows))
+    x = torch.tensor([r + [tokenizer.bos] * (longest - len(r)) for r in rows])
+    y = torch.tensor([r[1:] + [-1] * (longest - len(r)) for r in rows])
+    nats = model(x[:, :-1], y, reduction="sum")
+    return nats.item() * math.log2(math.e) / sum(tokenizer.token_bytes()[i] for r in rows for i in r)
+
+
+def with_means(model, documents, tokenizer):
+    bits, size = 0.0, 0
+    for text in documents:
+        row = torch.tensor(tokenizer.encode(text, bos=True))[None]
+        with torch.no_grad():
+            bits += model(row[:, :-1], row[:, 1:]).item() * (row.size(1) - 1) / np.log(2)
+        size += len(bytes(text, "utf-8"))
+    return np.float64(bits / size)
+
+
+def leaves_gradients(model, documents, tokenizer):
+    row = torch.tensor([tokenizer.encode(documents[0], bos=True)])
+    model(row[:, :-1], row[:, 1:]).backward()
+    return measure(model, documents, tokenizer)
+
+
+# ------------------------------------------------------------------------------------------------- 4.4, AdamW
+
+
+def step_of(
+    p, g, m, v, step, lr, beta1, beta2, eps, wd, correct="mv", decay="before", place="outside", at=0, square=True, swap=False
+):
+    """AdamW with one thing wrong."""
+    if decay == "l2":
+        g = g + wd * p
+    if swap:
+        beta1, beta2 = 1 - beta1, 1 - beta2
+    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * (g * g if square else g)
+    if swap:
+        beta1, beta2 = 1 - beta1, 1 - beta2
+    n = step + at
+    mh = m / (1 - beta1**n) if "m" in correct else m
+    vh = v / (1 - beta2**n) if "v" in correct else v
+    if correct == "once":
+        mh, vh = m / (1 - beta1), v / (1 - beta2)
+    root = {"outside": lambda: vh.sqrt() + eps, "inside": lambda: (vh + eps).sqrt(), "none": lambda: vh.sqrt(),
+            "no root": lambda: vh + eps,
+            "early": lambda: (v.sqrt() + eps) / math.sqrt(1 - beta2**n)}[place]()  # fmt: skip
+    if decay in ("before", "no lr"):
+        p = p * (1 - (lr if decay == "before" else 1) * wd)
+    p = p - lr * mh / root
+    if decay == "after":
+        p = p * (1 - lr * wd)
+    return p, m, v
+
+
+def in_place(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    optim.adamw_update(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay)
+    return p, m, v
+
+
+def in_double(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    return step_of(*(x.double() for x in (p, g, m, v)), step, lr, beta1, beta2, eps, weight_decay)
+
+
+def by_torch(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    q = torch.nn.Parameter(p.clone())
+    opt = torch.optim.AdamW([q], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+    q.grad = g.clone()
+    opt.state[q] = {"step": torch.tensor(float(step - 1)), "exp_avg": m.clone(), "exp_avg_sq": v.clone()}
+    opt.step()
+    return q.detach(), opt.state[q]["exp_avg"], opt.state[q]["exp_avg_sq"]
+
+
+def changes_the_gradient(p, g, m, v, *rest):
+    g.mul_(1.5)
+    return step_of(p, g / 1.5, m, v, *rest)
+
+
+# ------------------------------------------------------------------------------------------------- 4.5, checkpoints
+
+
+def hours(steps, seconds, every, save, crashes, restart, saves=math.ceil, lost=0.5, unit=60, per_crash=1):
+    train = steps * seconds / 60
+    return (train + saves(train / every) * save / unit + crashes * (every * lost + restart * per_crash)) / 60
+
+
+def best(train_hours, save, crashes, inside=2.0, unit=60):
+    return math.sqrt(inside * save * train_hours * 3600 / crashes) / unit
+
+
+def by_search(train_hours, save, crashes):
+    minutes = np.linspace(0.5, 300, 30_000)
+    return minutes[np.argmin(save * train_hours * 3600 / (minutes * 60) + crashes * minutes * 30)]
+
+
+def with_a_walk(steps, seconds, every, save, crashes, restart):
+    total, since = 0.0, 0.0
+    for step in range(1, steps + 1):
+        total, since = total + seconds, since + seconds
+        if since >= every * 60 - 1e-6 or step == steps:
+            total, since = total + save, max(0.0, since - every * 60)
+    return torch.tensor((total + crashes * (restart + every / 2) * 60) / 3600)
+
+
+def with_integers(steps, seconds, every, save, crashes, restart):
+    train = steps * seconds
+    saves = int(train // (every * 60)) + (train % (every * 60) > 0)
+    return train / 3600 + saves * save / 3600 + crashes * (every / 120 + restart / 60)
+
+
+def change(f, **kw):
+    return lambda *a: f(*a, **kw)
+
+
+WRONG = {  # (exercise, what is wrong) -> (answer, a word of the hint; | between equally good ones)
+    ("4.1", "warm-down too late"): (too_late, "too late"),
+    ("4.1", "warm-down too late and half as far"): (half_as_steep, "too late"),
+    ("4.1", "begins one step early"): (change(lr, length=1, start=-1), "a step"),
+    ("4.1", "0 at the last step"): (change(lr, shift=1, start=-1), "wasted|wastes"),
+    ("4.1", "0 at the last step, begun in time"): (change(lr, shift=1, length=-1), "wasted"),
+    ("4.1", "0 at the first step"): (zero_first, "step 0"),
+    ("4.1", "final ignored"): (change(lr, line=lambda left, final: left), "final is ignored"),
+    ("4.1", "final as a floor"): (change(lr, line=max), "final is ignored"),
+    ("4.1", "final added"): (change(lr, line=lambda left, final: left + final), "added on top"),
+    ("4.1", "falls from the warm-up on"): (from_the_warmup_on, "without warm-up and warm-down"),
+    ("4.1", "falls from the first step on"): (from_the_beginning, "from the first step on"),
+    ("4.1", "falls after warmdown steps"): (after_warmdown_steps, "during the last ones"),
+    ("4.1", "never falls"): (lambda s, n, up, down, end: lr(s, n, up, 0, end), "never falls"),
+    ("4.1", "no warm-up"): (lambda s, n, up, down, end: lr(s, n, 0, down, end), "no warm-up"),
+    ("4.1", "no return"): (lambda *a: None, "return missing"),
+    ("4.2", "sum for mean"): (change(grow, weigh="sum"), "sum of the pieces"),
+    ("4.2", "zero_grad inside the loop"): (change(grow, clear="inside"), "only the last piece"),
+    ("4.2", "uneven pieces count alike"): (change(grow, weigh="pieces"), "counts as much as"),
+    ("4.2", "uneven pieces count as whole ones"): (change(grow, weigh="size"), "len(piece) / n"),
+    ("4.2", "rows for weights"): (change(grow, weigh="total"), "times the mean gradient"),
+    ("4.2", "never cleared"): (change(grow, clear="never"), "earlier step"),
+    ("4.2", "cleared after the last backward"): (change(grow, clear="last"), "is None|gradient is 0"),
+    ("4.2", "all at once"): (all_at_once, "rows at once"),
+    ("4.2", "one backward at the end"): (change(grow, heap=True), "no backward pass ran"),
+    ("4.2", "drops the last piece"): (change(grow, drop=True), "only 6 rows went"),
+    ("4.2", "makes a step"): (change(grow, step=True), "weights changed"),
+    ("4.2", "no backward"): (never_backward, "is None"),
+    ("4.2", "loss of the last piece"): (change(grow, loss_of="last"), "last piece's loss"),
+    ("4.2", "loss as a mean of means"): (change(grow, loss_of="pieces"), "count by their rows"),
+    ("4.2", "no loss"): (change(grow, loss_of="none"), "return missing"),
+    ("4.3", "mean of means"): (change(measure, means=True), "mean of the documents' means"),
+    ("4.3", "tokens for bytes"): (per_token, "bits per token"),
+    ("4.3", "BOS predicted"): (change(measure, predict_bos=True), "BOS was predicted"),
+    ("4.3", "BOS counted as a byte"): (change(measure, extra=1), "BOS was counted as a byte"),
+    ("4.3", "BOS counted by its name"): (change(measure, extra=7), "length of its name"),
+    ("4.3", "no BOS"): (change(measure, bos=False), "first token of each document"),
+    ("4.3", "nats"): (change(measure, unit=1.0), "ln 2"),
+    ("4.3", "times ln 2"): (change(measure, unit=1 / math.log(2)), "multiplied by ln 2"),
+    ("4.3", "characters for bytes"): (change(measure, size=len), "characters"),
+    ("4.3", "documents see each other"): (one_row_for_all, "one document saw another"),
+    ("4.3", "targets not shifted"): (same_token, "one apart"),
+    ("4.3", "leaves gradients"): (leaves_gradients, "gradients"),
+    ("4.4", "no bias correction"): (change(step_of, correct=""), "no bias correction"),
+    ("4.4", "only m corrected"): (change(step_of, correct="m"), "v has no bias correction"),
+    ("4.4", "only v corrected"): (change(step_of, correct="v"), "m has no bias correction"),
+    ("4.4", "corrected as in the first step"): (change(step_of, correct="once"), "does not know the step"),
+    ("4.4", "step from 2"): (change(step_of, at=1), "counts from 1"),
+    ("4.4", "decay through the gradient"): (change(step_of, decay="l2"), "L2"),
+    ("4.4", "decay not times lr"): (change(step_of, decay="no lr"), "multiplied by lr"),
+    ("4.4", "decay after the step"): (change(step_of, decay="after"), "after the step"),
+    ("4.4", "no decay"): (change(step_of, decay="none"), "decay is missing"),
+    ("4.4", "eps inside the root"): (change(step_of, place="inside"), "inside the square root"),
+    ("4.4", "eps before the correction"): (change(step_of, place="early"), "correct first"),
+    ("4.4", "no eps"): (change(step_of, place="none"), "eps is ignored"),
+    ("4.4", "no root"): (change(step_of, place="no root"), "square root of v'"),
+    ("4.4", "v of g"): (change(step_of, square=False), "squared"),
+    ("4.4", "betas the wrong way"): (change(step_of, swap=True), "belongs to the old m"),
+    ("4.4", "changes the gradient"): (changes_the_gradient, "in place"),
+    ("4.4", "p alone"): (lambda *a: step_of(*a)[0], "three results"),
+    ("4.5", "a whole interval lost"): ((change(hours, lost=1), best), "whole interval"),
+    ("4.5", "saves rounded down"): ((change(hours, saves=math.floor), best), "after the last step is missing"),
+    ("4.5", "a save too many"): ((change(hours, saves=lambda x: math.floor(x) + 1), best), "too many"),
+    ("4.5", "saves not rounded"): ((change(hours, saves=lambda x: x), best), "round up"),
+    ("4.5", "seconds for minutes"): ((change(hours, unit=1), best), "taken as minutes"),
+    ("4.5", "no restart"): ((change(hours, per_crash=0), best), "restarts are missing"),
+    ("4.5", "nothing done again"): ((change(hours, lost=0), best), "done again is missing"),
+    ("4.5", "minutes for hours"): ((lambda *a: 60 * hours(*a), best), "these are minutes"),
+    ("4.5", "best in seconds"): ((hours, change(best, unit=1)), "these are seconds"),
+    ("4.5", "best without the half"): ((hours, change(best, inside=1.0)), "half an interval"),
+    ("4.5", "best without crashes"): ((hours, lambda t, s, c: best(t, s, 1)), "crashes"),
+    ("4.5", "best without the root"): ((hours, lambda t, s, c: best(t, s, c) ** 2), "root is missing"),
+}  # fmt: skip
+RIGHT = {
+    ("4.1", "the least of three"): with_min,
+    ("4.1", "from a table of numpy"): table,
+    ("4.1", "as tensors"): as_tensor,
+    ("4.2", "ranges and logits"): with_ranges_and_logits,
+    ("4.2", "autograd.grad, last piece first"): with_autograd,
+    ("4.2", "divided at the end"): divide_at_the_end,
+    ("4.2", "one row at a time"): one_row_at_a_time,
+    ("4.3", "from logits"): with_logits,
+    ("4.3", "in one padded batch"): in_one_batch,
+    ("4.3", "from means, in numpy"): with_means,
+    ("4.4", "in place, the package's"): in_place,
+    ("4.4", "in float64"): in_double,
+    ("4.4", "by torch"): by_torch,
+    ("4.5", "by search"): (hours, by_search),
+    ("4.5", "step by step"): (with_a_walk, best),
+    ("4.5", "with whole numbers"): (with_integers, best),
+}
+
+
+def given(answer):
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+@pytest.mark.parametrize("key", WRONG, ids=" ".join)
+def test_wrong_answers_are_turned_down_with_the_right_hint(key):
+    answer, word = WRONG[key]
+    said = run(key[0], *given(answer))
+    assert said and said.startswith(f"[{key[0]}] ") and "\n" not in said
+    assert any(w in said for w in word.split("|")), said
+    assert "your code stopped" not in said, said
+
+
+@pytest.mark.parametrize("key", RIGHT, ids=" ".join)
+def test_right_answers_are_accepted_however_written(key):
+    assert run(key[0], *given(RIGHT[key])) is None
+
+
+def test_every_exercise_has_enough_of_both():
+    assert [e.id for e in exercises("04")] == list(NAMES)
+    for id in NAMES:
+        assert sum(k[0] == id for k in WRONG) >= 3 and sum(k[0] == id for k in RIGHT) >= 2
+
+
+@pytest.mark.parametrize("id", NAMES)
+def test_an_answer_not_begun(id):
+    def stub(*a, **k):
+        raise NotImplementedError
+
+    assert (
+        run(id, *[stub] * len(NAMES[id])) == f"[{id}] {next(e for e in exercises('04') if e.id == id).title} - not attempted yet"
+    )
+
+
+def test_the_solution_passes():
+    """The cells of solutions/04_training.py in order, pictures included."""
+    cells, space, seen = jupytext.read(SOURCE).cells, {}, []
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and ("setup" in tags or "answer" in tags):
+            exec(compile(cell.source, SOURCE.name, "exec"), space)
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if "check" in tags:
+            id = next(t for t in tags if t.startswith("ex-"))[3:]
+            seen.append(id)
+            assert f'check("{id}", {", ".join(NAMES[id])})' in cell.source
+            assert run(id, *[space[name] for name in NAMES[id]]) is None
+        if "picture" in tags:
+            shown = []
+            space["plots"] = type("Plots", (), {"show": staticmethod(shown.append)})
+            exec(compile(cell.source, SOURCE.name, "exec"), space)
+            assert len(shown) == 1 and shown[0].alt
+    assert seen == list(NAMES)
+    assert run("4.1", space["package_rate"]) is None and run("4.4", space["package_adamw"]) is None
+
+
+# ------------------------------------------------------------------------------------------------- figures
+
+
+def drawn(fig, *words):
+    fig.draw_without_rendering()
+    assert all(w in fig.alt for w in words), fig.alt
+
+
+def test_lines():
+    drawn(figures.distances({"a": [1.0, 0.5, 0.25], "b": [1.0, 0.7, 0.7]}), "over 2 steps", "a 1 to 0.25", "b 1 to 0.7")
+    drawn(figures.schedules({"flat": [1, 1], "falling": [1, 0.5]}), "flat: 1 at the first", "0.5 at the last")
+    drawn(figures.paths({"g 1": [0.0, 0.1]}), "from 0 to 0.1")
+    for bad in (lambda: figures.distances({"a": [1.0, 0.0]}), lambda: figures.schedules({}), lambda: figures.paths({"a": [1.0]})):
+        with pytest.raises(UserError, match="nothing to draw"):
+            bad()
+
+
+def test_noise_by_batch():
+    drawn(
+        figures.noise_by_batch([1, 4, 16], [2.0, 1.1, 0.5], 0.7), "2 with 1 row to", "0.5 with 16 rows", "gives 0.5", "0.7 long"
+    )
+    with pytest.raises(UserError, match="two batch sizes"):
+        figures.noise_by_batch([1], [2.0], 0.7)
+
+
+def test_loss_and_rate():
+    flat, falling = ([(0, 3.0), (4, 2.5)], [1.0, 1.0]), ([(0, 3.0), (4, 2.25)], [1.0, 0.5])
+    drawn(figures.loss_and_rate({"flat": flat, "falling": falling}), "flat: 3.000", "2.250 at step 4", "0.5 at the end")
+    with pytest.raises(UserError, match="two points"):
+        figures.loss_and_rate({"flat": ([(0, 3.0)], [1.0, 1.0])})
+
+
+def test_step_parts():
+    drawn(
+        figures.step_parts({"1 row": {"data": 0.001, "forward": 0.003}, "2 rows": {"data": 0.001, "forward": 0.009}}),
+        "1 row, 4 ms",
+        "forward 75%",
+        "forward 90%",
+    )
+    with pytest.raises(UserError, match="same parts"):
+        figures.step_parts({"a": {"data": 1.0}, "b": {"forward": 1.0}})
+
+
+def test_rate_shares():
+    drawn(figures.rate_shares({1.0: [2.0, 2.1], 0.25: [2.5]}, 0.0625), "2.500 at 0.25", "2.050 at 1", "asks for 0.0625")
+    with pytest.raises(UserError, match="two shares"):
+        figures.rate_shares({1.0: [2.0]}, 0.5)
+
+
+def test_checkpoint_interval():
+    drawn(figures.checkpoint_interval([1, 2, 4], [4.0, 2.0, 1.0], [0.5, 1.0, 2.0]), "every 1 to 4 minutes", "least, 3, at 2")
+    with pytest.raises(UserError, match="two intervals"):
+        figures.checkpoint_interval([1], [1.0], [1.0])

@@ -1,0 +1,358 @@
+"""The fast evaluator against the plain one: the same tokens, the same losses, the same decisions, on all that can be odd."""
+
+import math
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2course import core
+from gpt2course.fast import core_fast
+from gpt2course.core_tasks import MINI, Task
+from gpt2course.files import UserError
+from gpt2course.gpt2 import GPT2, GPT2Config
+from gpt2course.model import GPT
+from gpt2course.recipes import LADDER, resolve
+from gpt2course.tokenizer import Tokenizer
+
+DEV_DATA = os.environ.get("GPT2COURSE_DEV_DATA")
+REAL = Path(DEV_DATA or ".") / "core" / "eval_bundle.zip"
+needs_real = pytest.mark.skipif(not (DEV_DATA and REAL.exists()), reason="GPT2COURSE_DEV_DATA has no core/eval_bundle.zip")
+
+
+class Chars:
+    """One token a character, BOS is 0."""
+
+    bos, sha256 = 0, "chars"
+
+    def encode(self, text, bos=False):
+        return [0] * bos + [ord(c) for c in text]
+
+
+class Pairs(Chars):
+    """Two newlines join with the letter after them, so that blocks of text can never be put together."""
+
+    sha256 = "pairs"
+
+    def encode(self, text, bos=False):
+        ids, i = [0] * bos, 0
+        while i < len(text):
+            n = 3 if text[i : i + 2] == "\n\n" and i + 2 < len(text) else 1
+            ids.append(ord(text[i]) if n == 1 else 128 + ord(text[i + 2]) % 64)
+            i += n
+        return ids
+
+
+class Apart(Chars):
+    """Text with newlines at its end is read otherwise than where more text follows, as with GPT-2's pattern."""
+
+    sha256 = "apart"
+
+    def encode(self, text, bos=False):
+        ids = super().encode(text, bos)
+        return ids[:-2] + [130] if text.endswith("x\n\n") else ids
+
+
+def model(recipe="jan29", V=256, seed=0, spread=0.08):
+    """A small model with weights that make its decisions lively."""
+    if recipe == "gpt2":
+        made = GPT2(GPT2Config(V, 512, 2, 2, 32)).init_weights(seed)
+    else:
+        plan = resolve(recipe, depth=3, width=32, head_dim=16, sequence_len=64, vocab_size=max(V, 266), batch_tokens=640, steps=5,
+                       short_window_divisor=8, short_window_tile=1)  # fmt: skip
+        made = GPT(plan.model).init_weights(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * spread)
+    return made.eval()
+
+
+RECIPES = ["gpt2", *(name for name in LADDER if name != "gpt2")]
+
+
+def plain(forward, tokenizer, task, n, max_len=None):
+    """Losses (or hits) of every option of every example, by core.py's own functions."""
+    found = {}
+    for i in range(n):
+        rows, spans = core.tokens_and_spans(task.kind, core.render(task, i, core.few_shot(task, i)), tokenizer)
+        if max_len is not None:
+            rows, spans = core.crop(rows, spans, max_len)
+        with torch.no_grad():
+            found[i] = core.score(forward, rows, spans, tokenizer.bos)
+    return found
+
+
+def agree(m, tokenizer, task, n, max_len=None, budget=200, plain_wanted=None):
+    """Every loss and every decision of the fast evaluator equal the plain one's; returns the answers."""
+    answers = {}
+    reader = core_fast.Reader(m, tokenizer.bos, budget)
+    prompts = core_fast.Prompts(task, n, tokenizer)
+    found = [r for i in range(n) for r in core_fast.readings(task.kind, i, *prompts.rows(i), max_len)]
+    for (i, options), value in reader(core_fast.merge(found)).items():
+        answers |= {(i, c): value for c in options}
+    for i, (losses, hits) in (plain_wanted or plain(m, tokenizer, task, n, max_len)).items():
+        for c, (loss, hit) in enumerate(zip(losses, hits)):
+            assert answers[i, c][0] == pytest.approx(loss, abs=2e-5, nan_ok=True)
+            assert answers[i, c][1] == hit
+    right = core_fast.score_task(task, range(n), n, tokenizer, reader, max_len)
+    assert right == {i: core.is_right(m, tokenizer, task, i, max_len) for i in range(n)}
+    return answers
+
+
+# ---- properties
+
+
+TEXT = st.text("ab \n.x", max_size=8)
+CHOICE = st.text("ab", min_size=1, max_size=4)  # prefixes of each other and equal ones come often
+
+
+@st.composite
+def tasks(draw):
+    kind = draw(st.sampled_from(["multiple_choice", "schema", "language_modeling"]))
+    shots = draw(st.integers(0, 3))
+    examples = []
+    for _ in range(shots + draw(st.integers(1, 3))):
+        options = draw(st.lists(CHOICE, min_size=2, max_size=4))
+        gold = draw(st.integers(0, len(options) - 1))
+        if kind == "multiple_choice":
+            examples.append(dict(query=draw(TEXT), choices=options, gold=gold))
+        elif kind == "schema":
+            examples.append(dict(context_options=options, continuation=draw(CHOICE), gold=gold))
+        else:
+            examples.append(dict(context=draw(TEXT), continuation=draw(CHOICE)))
+    return Task("t", kind, shots, draw(st.sampled_from([" ", "\nAnswer: "])), 0.25, examples)
+
+
+MODELS = {name: model(name) for name in ("jan29", "record", "gpt2")}
+
+
+@settings(max_examples=60, deadline=None)
+@given(tasks(), st.sampled_from(["jan29", "record", "gpt2"]), st.sampled_from([Chars(), Pairs(), Apart()]), st.integers(1, 400), st.sampled_from([None, 40]))
+def test_any_task_any_model_any_budget(task, name, tokenizer, budget, max_len):
+    n = len(task.examples)
+    try:
+        wanted = plain(MODELS[name], tokenizer, task, n, max_len)
+    except UserError:  # a tokenizer that joins prompt and continuation, or a crop into an answer: both must refuse
+        with pytest.raises(UserError):
+            core_fast.score_task(task, range(n), n, tokenizer, core_fast.Reader(MODELS[name], 0, budget), max_len)
+        return
+    agree(MODELS[name], tokenizer, task, n, max_len, budget, wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(tasks(), st.sampled_from([Chars(), Pairs(), Apart()]))
+def test_blocks_give_the_tokens_of_whole_prompts(task, tokenizer):
+    n = len(task.examples)
+    try:
+        wanted = [core.tokens_and_spans(task.kind, core.render(task, i, core.few_shot(task, i)), tokenizer) for i in range(n)]
+    except UserError:
+        return
+    prompts = core_fast.Prompts(task, n, tokenizer)
+    assert [prompts.rows(i) for i in range(n)] == wanted
+
+
+# ---- one property at a time
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_mini_core_is_decided_alike_by_every_architecture(recipe):
+    m = model(recipe)
+    fast = core_fast.evaluate(m, Chars(), MINI, max_examples=12, budget=300)
+    slow = core.evaluate(m, Chars(), MINI, max_examples=12)
+    for task in fast["tasks"].values():
+        right = task.pop("right")
+        assert len(right) == task["n"] and right.count("1") == round(task["accuracy"] * task["n"])
+    assert fast == slow
+
+
+def test_another_draw_of_the_shots_changes_prompts_and_nothing_else():
+    task = Task("t", "multiple_choice", 3, " ", 0.5, [dict(query=f"q{i}", choices=["a", "b"], gold=0) for i in range(20)])
+    draws = [[core.few_shot(replace(task, draw=d), i) for i in range(20)] for d in range(4)]
+    assert draws[0] == [core.few_shot(task, i) for i in range(20)] and len({str(d) for d in draws}) == 4
+    for d in draws:
+        assert all(i not in shots and len(set(shots)) == 3 and max(shots) < 20 for i, shots in enumerate(d))
+    m = MODELS["jan29"]
+    fast, slow, first = (f(m, Chars(), MINI, max_examples=12, draw=d) for f, d in ((core_fast.evaluate, 2), (core.evaluate, 2), (core_fast.evaluate, 0)))
+    assert {k: v["accuracy"] for k, v in fast["tasks"].items()} == {k: v["accuracy"] for k, v in slow["tasks"].items()}
+    assert fast["draw"] == 2 and "few-shot draw 2, not the published one" in core.table(fast) and "draw" not in core.table(first)
+    changed = [label for label, t in fast["tasks"].items() if t["right"] != first["tasks"][label]["right"]]
+    assert all(fast["tasks"][label]["num_fewshot"] for label in changed)  # zero-shot tasks are as they were
+    with pytest.raises(UserError, match="draw is -1, must be 0"):
+        core.evaluate(m, Chars(), MINI, draw=-1)
+
+
+def mc(*choices, gold=0, query="q"):
+    return Task("t", "multiple_choice", 0, " ", 0.5, [{"query": query, "choices": list(choices), "gold": gold}])
+
+
+def test_ties_nan_and_prefixes():
+    m = MODELS["jan29"]
+    agree(m, Chars(), mc("ab", "ab", "ab"), 1)  # all equal: NaN for all, the first wins
+    answers = agree(m, Chars(), mc("abc", "b", "abc"), 1)
+    assert answers[0, 0][0] == answers[0, 2][0]  # read once, so equal to the last bit
+    answers = agree(m, Chars(), mc("a", "ab", "ac"), 1)  # the first begins all others
+    assert math.isnan(answers[0, 0][0]) and core_fast.decide(mc("a", "ab", "ac"), {(0, (c,)): answers[0, c] for c in range(3)}) == {0: True}
+    answers = agree(m, Chars(), mc("ab", "a", "ac", gold=1), 1)
+    assert math.isnan(answers[0, 1][0]) and core_fast.decide(mc("ab", "a", gold=1), {(0, (c,)): answers[0, c] for c in range(3)}) == {0: False}
+
+
+class Counted:
+    """A model whose forward passes are counted; `limit` on tokens a pass stands for the memory of a device."""
+
+    def __init__(self, inner, limit=10**9):
+        self.inner, self.limit, self.tokens, self.shapes = inner, limit, 0, []
+        self.parameters, self.head, self.eval, self.train, self.training = inner.parameters, inner.head, lambda: self, lambda _: self, False
+
+    def hidden(self, ids, cache=None):
+        if ids.numel() > self.limit:
+            raise torch.OutOfMemoryError("out of memory")
+        self.tokens += ids.numel()
+        self.shapes.append(tuple(ids.shape))
+        return self.inner.hidden(ids, cache)
+
+
+def stories():
+    """Questions on one text, each prompt the beginning of the next, shuffled."""
+    text, examples = "once upon a time ", []
+    for k in range(6):
+        examples.append(dict(context=text + f"q{k}", continuation=f"a{k}"))
+        text += f"q{k} a{k} "
+    random.Random(0).shuffle(examples)
+    return Task("t", "language_modeling", 0, " ", 0.0, examples)
+
+
+def test_a_prompt_that_begins_another_is_read_with_it():
+    m = Counted(MODELS["jan29"])
+    right = core_fast.score_task(stories(), range(6), 6, Chars(), core_fast.Reader(m, 0, 10_000))
+    longest = max(len(e["context"]) + 1 + len(e["continuation"]) for e in stories().examples)  # BOS more, the last token less
+    assert m.tokens == longest and right == {i: core.is_right(m.inner, Chars(), stories(), i) for i in range(6)}
+
+
+def test_choices_share_their_prompt_and_single_tokens_cost_nothing_more():
+    m = Counted(MODELS["jan29"])
+    query = "a long question " * 4
+    core_fast.score_task(mc("a", "b", "c", "d", query=query), range(1), 1, Chars(), core_fast.Reader(m, 0, 10_000))
+    assert m.shapes == [(1, 1 + len(query) + 1)]
+    m = Counted(MODELS["jan29"])
+    core_fast.score_task(mc("abc", "bc", "cd", "d", query=query), range(1), 1, Chars(), core_fast.Reader(m, 0, 10_000))
+    assert m.shapes == [(1, 1 + len(query) + 1), (3, 2)]
+
+
+def test_memory_that_runs_out_halves_the_budget_and_changes_nothing():
+    task = Task("t", "multiple_choice", 1, " ", 0.5, [dict(query="q" * (5 + i), choices=["ab", "cd"], gold=i % 2) for i in range(12)])
+    small, said = Counted(MODELS["jan29"], limit=80), []
+    reader = core_fast.Reader(small, 0, 100_000, said.append)
+    right = core_fast.score_task(task, range(12), 12, Chars(), reader)
+    assert right == core_fast.score_task(task, range(12), 12, Chars(), core_fast.Reader(MODELS["jan29"], 0, 100_000))
+    assert said and all("memory ran out" in line for line in said) and reader.budget < 400 and max(a * b for a, b in small.shapes) <= 80
+    with pytest.raises(UserError, match="a prompt of 25 tokens does not fit into memory"):
+        core_fast.score_task(mc("a", "b", query="q" * 23), range(1), 1, Chars(), core_fast.Reader(Counted(MODELS["jan29"], 20), 0, 100))
+
+
+def test_an_error_that_is_not_of_memory_is_not_swallowed():
+    m = Counted(MODELS["jan29"])
+    m.head = lambda x: x.reshape(7, 13)
+    with pytest.raises(RuntimeError, match="shape"):
+        core_fast.score_task(mc("a", "b"), range(1), 1, Chars(), core_fast.Reader(m, 0, 100))
+
+
+def test_logits_that_are_nan_are_an_error():
+    m = Counted(MODELS["jan29"])
+    m.head = lambda x: torch.full((len(x), 256), torch.nan)
+    with pytest.raises(UserError, match="task t: the model's logits are NaN"):
+        core_fast.score_task(mc("a", "b"), range(1), 1, Chars(), core_fast.Reader(m, 0, 100))
+
+
+def test_finished_tasks_are_kept(tmp_path):
+    """An evaluation broken off in its third task goes on there; another model, or other questions, begin anew."""
+    file, labels = tmp_path / "kept.json", list(core.evaluate(MODELS["jan29"], Chars(), MINI, max_examples=2)["tasks"])
+    whole = core_fast.evaluate(MODELS["jan29"], Chars(), MINI, max_examples=8)
+
+    def breaks_off(done, total, label):
+        if label == labels[2]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        core_fast.evaluate(MODELS["jan29"], Chars(), MINI, max_examples=8, keep=(file, "model a"), progress=breaks_off)
+    m = Counted(MODELS["jan29"])
+    assert core_fast.evaluate(m, Chars(), MINI, max_examples=8, keep=(file, "model a")) == whole
+    again = Counted(MODELS["jan29"])
+    assert core_fast.evaluate(again, Chars(), MINI, max_examples=8, keep=(file, "model a")) == whole and again.tokens == 0 < m.tokens
+    for changes in (dict(keep=(file, "model b")), dict(max_examples=9), dict(max_len=300), dict(draw=1)):
+        other = Counted(MODELS["jan29"])
+        core_fast.evaluate(other, Chars(), MINI, **dict(max_examples=8, keep=(file, "model a")) | changes)
+        assert other.tokens > m.tokens
+
+
+def test_progress_grows_to_the_total():
+    seen = []
+    core_fast.evaluate(MODELS["jan29"], Chars(), MINI, max_examples=5, budget=100, progress=lambda *a: seen.append(a))
+    shares = [done / total for done, total, _ in seen]
+    assert shares == sorted(shares) and len({t for _, t, _ in seen}) == 1 and shares[-1] == pytest.approx(1) and len(shares) > 30
+
+
+def ranked(rank, world, where, results):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{where}/rendezvous", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+    found = core_fast.evaluate(model(), Chars(), MINI, max_examples=7, keep=(Path(where) / "kept.json", "m"))
+    results.put((rank, found))
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_share_the_work(tmp_path):
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=ranked, args=(r, 2, str(tmp_path), results)) for r in range(2)]
+    for p in processes:
+        p.start()
+    found = dict(results.get(timeout=120) for _ in processes)
+    for p in processes:
+        p.join(30)
+        assert p.exitcode == 0
+    assert found[0] == found[1] == core_fast.evaluate(model(), Chars(), MINI, max_examples=7)
+
+
+# ---- the real bundle
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    from gpt2course.data import load_corpus
+
+    return Tokenizer.train(load_corpus("embedded").train, 4096, max_chars=4_000_000)
+
+
+@needs_real
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["random", "trained"])
+def test_sixteen_examples_of_every_real_task(name, tokenizer):
+    """A model of laptop size; the trained one has seen 80 steps, enough to prefer words to noise. Compared at 200 a task and on
+    all 91,037 examples once: see LOG.md."""
+    from gpt2course.batches import Batches
+    from gpt2course.data import load_corpus
+    from gpt2course.recipes import make_optimizer
+
+    plan = resolve("jan29", depth=4, width=128, head_dim=64, sequence_len=256, vocab_size=4096, batch_tokens=2048, steps=80)
+    m = GPT(plan.model).init_weights(7)
+    if name == "trained":
+        optimizer, loader = make_optimizer(m, plan), Batches(load_corpus("embedded").train, tokenizer, 256)
+        for step in range(80):
+            rows = torch.from_numpy(loader.next_rows(8))
+            m(rows[:, :-1], rows[:, 1:].contiguous()).backward()
+            optimizer.step(plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step))
+            optimizer.zero_grad()
+    bundle = core.read_bundle(REAL)
+    fast = core_fast.evaluate(m, tokenizer, bundle, max_examples=16)
+    different = []
+    for task in bundle.tasks:
+        task, n = core.sampled(task, 16)
+        for i in range(n):
+            if core.is_right(m, tokenizer, task, i) != (fast["tasks"][task.label]["right"][i] == "1"):
+                different.append((task.label, i))
+    assert different == []
