@@ -1,9 +1,10 @@
-"""What every lesson's notebook uses: compare with the package, train toy models side by side, read recorded runs.
+"""What the notebooks of all lessons share: compare with the package, train toy models, read recorded results.
 
-A toy model (`TOY`) trains in seconds on two CPU cores. It shows that a mechanism works and which way an effect points;
-how large the effect is at full size, only the recorded runs in results/ can say.
+A toy model (`TOY`) trains in seconds on two CPU cores. It shows that a mechanism works and the direction of its effect.
+Only the recorded runs in results/ show the size of the effect at full size.
 """
 
+import csv
 import json
 import random
 import statistics
@@ -19,28 +20,28 @@ import gpt2course
 from gpt2course.batches import Batches
 from gpt2course.data import from_list, load_corpus
 from gpt2course.evaluate import bits_per_byte, first_bytes
-from gpt2course.files import UserError
+from gpt2course.files import UserError, closest
 from gpt2course.recipes import LADDER, make_model, make_optimizer, resolve
 from gpt2course.tokenizer import Tokenizer, train_or_load
 
-RESULTS = Path(gpt2course.__file__).resolve().parent.parent / "results"
+ROOT = Path(gpt2course.__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
 
-# a model for lessons: 0.3 million parameters, a few seconds for a hundred steps
+# 0.3 million parameters; a hundred steps take a few seconds
 TOY = dict(depth=2, width=64, head_dim=32, sequence_len=128, vocab_size=1024, batch_tokens=1024, steps=150)
-DOCUMENTS = 4000  # of the corpus, drawn anew for each seed
+DOCUMENTS = 4000  # documents of the corpus for one toy run, a new sample for each seed
 VAL_BYTES = 50_000
+NUMBERS = "hours seconds core core_runs val_bpb depth ratio steps tokens flops usd".split()  # of results/leaderboard.csv
 
 
 def compare(yours: torch.Tensor, ours: torch.Tensor, atol: float = 1e-5) -> None:
-    """Print how far two tensors agree, and stop with an error unless they do.
+    """Print how closely two tensors agree: "exact: True | approximate: True | maxdiff: 0".
 
-    It prints "exact: True | approximate: True | maxdiff: 0".
-    approximate: within atol + 1e-5 of the size of ours, number by number.
+    approximate: each number differs by at most atol + 1e-5 times its size. If one differs by more, the cell stops.
     """
-    yours, ours = torch.as_tensor(yours).detach(), torch.as_tensor(ours).detach()
+    yours, ours = torch.as_tensor(yours).detach().double(), torch.as_tensor(ours).detach().double()
     if yours.shape != ours.shape:
         raise AssertionError(f"the shapes differ: {tuple(yours.shape)} and {tuple(ours.shape)}")
-    yours, ours = yours.double(), ours.double()
     exact, approximate = torch.equal(yours, ours), torch.allclose(yours, ours, rtol=1e-5, atol=atol)
     maxdiff = (yours - ours).abs().max().item() if yours.numel() else 0.0
     print(f"exact: {exact} | approximate: {approximate} | maxdiff: {maxdiff:.2g}")
@@ -49,15 +50,15 @@ def compare(yours: torch.Tensor, ours: torch.Tensor, atol: float = 1e-5) -> None
 
 
 def tokenizer(vocab_size: int = TOY["vocab_size"]) -> Tokenizer:
-    """The tokenizer of the embedded corpus, trained at the first call and kept."""
+    """The tokenizer of the embedded corpus. The first call trains it and saves it."""
     return train_or_load(load_corpus("embedded"), vocab_size)
 
 
 def train(recipe: str = "modern", seed: int = 1, progress=None, **settings) -> dict:
-    """Train a toy model and measure it: {"val_bpb", "tok_per_sec", "loss" (one a step), "seconds", "plan", "model"}.
+    """Train a toy model and measure it: {"val_bpb", "tok_per_sec", "loss" (of each step), "seconds", "plan", "model"}.
 
-    settings: any of the recipe's by name (TOY fills in the sizes). Weights and data depend on the seed alone, so two
-    runs with one seed see the same batches. progress is called with nothing after each step.
+    settings: any settings of the recipe, by name; TOY gives the sizes. Weights and data depend only on the seed, so two
+    runs with the same seed see the same batches. `progress()` is called after each step.
     """
     plan = resolve(recipe, **(TOY | settings))
     corpus, T = load_corpus("embedded"), plan.model.sequence_len
@@ -77,17 +78,16 @@ def train(recipe: str = "modern", seed: int = 1, progress=None, **settings) -> d
             progress()
     seconds = time.perf_counter() - began
     bpb, _ = bits_per_byte(model, first_bytes(corpus.val, VAL_BYTES), tok, T)
-    return {
-        "val_bpb": bpb, "tok_per_sec": plan.tokens / seconds, "loss": losses, "seconds": seconds,
-        "plan": plan, "model": model,
-    }  # fmt: skip
+    speed = plan.tokens / seconds
+    return dict(val_bpb=bpb, tok_per_sec=speed, loss=losses, seconds=seconds, plan=plan, model=model)
 
 
 def experiment(variants: dict[str, dict], seeds=(1, 2), **settings) -> dict[str, list[dict]]:
-    """Train every variant with every seed: {name: [what `train` gives, seed by seed]}.
+    """Train every variant with every seed: {name: [the result of `train` for each seed]}.
 
     variants: name -> settings of `train`, for example {"AdamW": dict(recipe="modern"), "Muon": dict(recipe="muon")};
-    settings are common to all. Seeds take turns, so that a change in the machine's pace meets every variant.
+    `settings` are common to all variants. All variants of a seed run before the next seed, so that a machine that
+    becomes slower or faster affects every variant.
     """
     steps = 0
     for variant in variants.values():
@@ -103,7 +103,7 @@ def experiment(variants: dict[str, dict], seeds=(1, 2), **settings) -> dict[str,
 
 
 def table(results: dict[str, list[dict]]) -> None:
-    """Show an experiment: each variant's validation bits per byte (mean, least to most of the seeds) and tokens/s."""
+    """Show an experiment: for each variant the validation bits per byte (mean, range over seeds) and tokens/s."""
     from IPython.display import Markdown, display
 
     lines = ["| | val bpb, mean | over seeds | tokens/s |", "|---|---|---|---|"]
@@ -115,48 +115,47 @@ def table(results: dict[str, list[dict]]) -> None:
 
 
 def words(lesson: str) -> None:
-    """Show the words that a lesson ("05") brings in, from lessons/glossary.yaml."""
+    """Show the words that a lesson ("05") introduces, from lessons/glossary.yaml."""
     from IPython.display import Markdown, display
 
-    path = RESULTS.parent / "lessons" / "glossary.yaml"
-    if not path.is_file():
-        raise UserError(
-            f"there is no glossary at {path}; it comes with a clone of the course, not with the package alone"
-        )
-    entries = yaml.safe_load(path.read_text())[lesson]
+    entries = yaml.safe_load(_in_clone(ROOT / "lessons" / "glossary.yaml").read_text())[lesson]
     display(Markdown("\n".join(f"- **{word}**: {text}" for word, text in entries.items())))
 
 
+def _in_clone(path: Path) -> Path:
+    """The path, if it exists; the package alone, without a clone of the course, has no lessons and no results."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; it is part of a clone of the course, not of the package alone")
+    return path
+
+
 def recorded(what: str) -> list[dict]:
-    """The lines of a recorded runs.jsonl, by the name of its folder without the date: `recorded("ladder-laptop")`."""
-    if not RESULTS.is_dir():
-        raise UserError(
-            f"there are no recorded results at {RESULTS}; "
-            "they come with a clone of the course, not with the package alone"
-        )
-    found = sorted(RESULTS.glob(f"*_{what}/runs.jsonl"))
-    if not found:
-        there = sorted({p.parent.name.split("_", 1)[1] for p in RESULTS.glob("*_*/runs.jsonl")})
-        raise UserError(f"there is no recorded result {what!r}; there are {', '.join(there)}")
-    return [json.loads(line) for line in found[-1].read_text().splitlines()]
+    """The runs of a recorded result, by the name of its folder without the date: `recorded("ladder-laptop")`."""
+    folders = sorted(_in_clone(RESULTS).glob("*_*/runs.jsonl"))
+    paths = {path.parent.name.split("_", 1)[1]: path for path in folders}  # of several dates, the last
+    if what not in paths:
+        raise UserError(f"there is no recorded result {what!r}; {closest(what, paths)}")
+    return [json.loads(line) for line in paths[what].read_text().splitlines()]
+
+
+def published() -> list[dict]:
+    """The rows of results/leaderboard.csv as dicts, fastest first: numbers as floats, None for an unknown number."""
+    with open(_in_clone(RESULTS / "leaderboard.csv"), newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    rows = [row | {name: float(row[name]) if row[name] else None for name in NUMBERS} for row in rows]
+    return sorted(rows, key=lambda row: row["hours"])
 
 
 def ladder(upto: str | None = None) -> dict[str, list[float]]:
-    """The recorded ladder, laptop size: recipe -> validation bits per byte of each seed.
-
-    The rungs are those up to `upto`, or all there are; one without a recorded run is left out.
-    """
-    names = list(LADDER)
-    if upto is not None and upto not in names:
-        raise UserError(f"rung {upto!r} does not exist; the ladder is {', '.join(names)}")
-    rungs = names[: names.index(upto) + 1] if upto else names
+    """The recorded ladder at laptop size, up to one of its rungs: recipe -> validation bits per byte of each seed."""
     rows = [r for r in recorded("ladder-laptop") if r["role"] == "ladder"]
-    found = {name: [r["val_bpb"] for r in rows if r["recipe"] == name] for name in rungs}
-    return {name: bpb for name, bpb in found.items() if bpb}
+    names = [name for name in LADDER if any(r["recipe"] == name for r in rows)]
+    rungs = names[: names.index(upto) + 1] if upto else names
+    return {name: [r["val_bpb"] for r in rows if r["recipe"] == name] for name in rungs}
 
 
 def provenance(rows: list[dict]) -> str:
-    """One line that says where recorded runs come from: device, torch, commits, seeds, and the command."""
+    """One line about the origin of recorded runs: device, torch, commits, seeds, and the command."""
 
     def each(name):
         return ", ".join(sorted({str(r[name]) for r in rows if r.get(name) is not None}))
