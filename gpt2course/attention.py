@@ -47,23 +47,12 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, left: int, pad: Tensor | None = None) 
     return y.transpose(1, 2)  # (B, T, H, D)
 
 
-_chosen = {}  # device type: the kernel (q, k, v, left) -> y that `choose` took for it; sdpa where none was chosen
+_installed = {}  # device type -> kernel (q, k, v, left) -> y; a device without one uses sdpa
 
 
-def choose(
-    name: str = "auto", device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 128
-) -> tuple[str, str]:
-    """Take the kernel that `attention` uses on this kind of device from now on; returns its name and the reason.
-
-    name: auto takes the fastest that is installed and can do this; sdpa, blocked, varlen, flex, fa2, fa3 and fa4 are
-    taken as told, and UserError says why one cannot be and how to install it. The choice changes rounding and speed,
-    nothing else.
-    """
-    from gpt2course.fast import kernels# here, since it imports this file
-
-    device = torch.device(device)
-    name, reason, _chosen[device.type] = kernels.choose(name, device, dtype, head_dim)
-    return name, reason
+def install(device_type: str, kernel) -> None:
+    """Use this kernel for whole sequences on this type of device ("cpu", "cuda") from now on; fast/kernels.py has them."""
+    _installed[device_type] = kernel
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, window: tuple[int, int] = FULL, pad=None) -> Tensor:
@@ -86,7 +75,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, window: tuple[int, int] = FULL, p
         left = -1  # so wide that it hides nothing
     if T != T_k or pad is not None:
         return sdpa(q, k, v, left, pad)
-    return _chosen.get(q.device.type, sdpa)(q, k, v, left)
+    return _installed.get(q.device.type, sdpa)(q, k, v, left)
 
 
 class Cache:

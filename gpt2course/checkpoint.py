@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from gpt2course.attention import choose
+from gpt2course.fast.kernels import choose
 from gpt2course.files import UserError, atomic_dir, home, read_json, sha256, write_json
 from gpt2course.runlog import read_metrics
 

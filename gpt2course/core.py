@@ -294,7 +294,7 @@ def main(args: Core) -> None:
 
     from gpt2course import core_noise as core_report
     from gpt2course.fast import core_fast
-    from gpt2course.attention import choose
+    from gpt2course.fast.kernels import choose
     from gpt2course.checkpoint import load_model
 
     path = args.bundle or default_bundle()

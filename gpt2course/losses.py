@@ -5,19 +5,14 @@ to a piece of logits needs only that piece, the forward pass computes it at once
 gradients with respect to the hidden states and to the head's weight.
 """
 
-import importlib.util
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from gpt2course.files import UserError
 
 # Bytes of the logits that exist at a time. On a CPU they should stay in its cache; on a GPU a product of thousands of
 # rows keeps it busy, and each piece costs one more pass over the gradient of the weight.
 PIECE_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 25}  # values of scratch; on a CPU for each thread: 1 MB, about a core's own cache
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def softcap(logits: Tensor, cap: float) -> Tensor:
@@ -34,22 +29,6 @@ def cross_entropy_plain(x, weight, targets, cap: float = 0.0, reduction: str = "
     """The loss as one would write it down: x (N, D), weight (V, D), targets (N,) with -1 ignored. The reference."""
     logits = softcap(at_least_float32(F.linear(x, weight.to(x.dtype))), cap)  # (N, V)
     return F.cross_entropy(logits, targets, ignore_index=-1, reduction=reduction)
-
-
-def loss_backend(device_type: str, dtype: torch.dtype, name: str = "auto") -> str:
-    """What computes the loss between the matrix products, "triton" or "torch"; UserError for a name that cannot be had.
-
-    auto: our Triton kernel on CUDA where Triton is installed (torch brings it on Linux), elsewhere torch's operations.
-    """
-    if name not in ("auto", "triton", "torch"):
-        raise UserError(f"loss backend {name!r} does not exist; there are auto, triton and torch")
-    if name == "triton" and not HAS_TRITON:
-        raise UserError(
-            "loss backend 'triton' needs Triton, which is not installed; choose torch, or: pip install triton==3.7.1"
-        )
-    if name != "auto":
-        return name
-    return "triton" if device_type == "cuda" and dtype != torch.float64 and HAS_TRITON else "torch"
 
 
 def losses_and_gradient_(z: Tensor, targets: Tensor, losses: Tensor, share: Tensor, cap: float, gradient: bool) -> None:
@@ -88,20 +67,25 @@ def losses_and_gradient_(z: Tensor, targets: Tensor, losses: Tensor, share: Tens
             z[part] = p.mul_(valid * share)
 
 
+_installed = {}  # device type -> another function in the place of losses_and_gradient_
+
+
+def install(device_type: str, step) -> None:
+    """Use this step between the matrix products on this type of device; fast/triton_losses.py has one for CUDA."""
+    _installed[device_type] = step
+
+
 @torch.library.custom_op("gpt2course::cross_entropy", mutates_args=())
 def _cross_entropy(
     x: Tensor, weight: Tensor, targets: Tensor, share: Tensor,
-    cap: float, chunk: int, need_dx: bool, need_dw: bool, backend: str,
+    cap: float, chunk: int, need_dx: bool, need_dw: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Losses (N,) and the gradients of share * their sum by x and by weight, each empty where it is not needed.
 
     One opaque node for torch.compile: its trace would unroll the loop over pieces into thousands of nodes, and there
     is nothing around it to fuse with.
     """
-    if backend == "triton":
-        from gpt2course.fast.triton_losses import losses_and_gradient_ as step
-    else:
-        step = losses_and_gradient_
+    step = _installed.get(x.device.type, losses_and_gradient_)
     N, w = x.size(0), weight.to(x.dtype)
     losses, dx, dw = _outputs(x, weight, need_dx, need_dw)
     dw.zero_()
@@ -130,7 +114,7 @@ def _outputs(x, weight, need_dx, need_dw):
 
 
 @_cross_entropy.register_fake
-def _(x, weight, targets, share, cap, chunk, need_dx, need_dw, backend):
+def _(x, weight, targets, share, cap, chunk, need_dx, need_dw):
     losses, dx, dw = _outputs(x, weight, need_dx, need_dw)
     return losses, dx, dw.to(weight.dtype)
 
@@ -139,9 +123,9 @@ class _Loss(torch.autograd.Function):
     """share * the sum of all losses; its gradients are there when the forward pass is done."""
 
     @staticmethod
-    def forward(ctx, x, weight, targets, share, cap, chunk, backend):
+    def forward(ctx, x, weight, targets, share, cap, chunk):
         need_dx, need_dw = ctx.needs_input_grad[:2]
-        losses, dx, dw = _cross_entropy(x, weight, targets, share, cap, chunk, need_dx, need_dw, backend)
+        losses, dx, dw = _cross_entropy(x, weight, targets, share, cap, chunk, need_dx, need_dw)
         ctx.save_for_backward(dx, dw)
         return losses.sum() * share
 
@@ -151,30 +135,27 @@ class _Loss(torch.autograd.Function):
         need_dx, need_dw = ctx.needs_input_grad[:2]
         dx = (dx * grad).to(dx.dtype) if need_dx else None
         dw = (dw * grad).to(dw.dtype) if need_dw else None
-        return dx, dw, None, None, None, None, None
+        return dx, dw, None, None, None, None
 
 
-def cross_entropy(
-    x, weight, targets, cap: float = 0.0, reduction: str = "mean", chunk: int | None = None, backend: str = "auto"
-):
+def cross_entropy(x, weight, targets, cap: float = 0.0, reduction: str = "mean", chunk: int | None = None):
     """Cross-entropy in nats of softcap(x weight^T) against targets, equal to `cross_entropy_plain`, with little memory.
 
     Shapes: x (N, D) hidden states, weight (V, D), targets (N,) int64 with -1 ignored. reduction "mean" (over the
     targets that count; 0 where none does), "sum", or "none" (N,), the last without gradients. At most `chunk` rows of
-    logits exist at a time, in the dtype of x; by default as many as fit in PIECE_BYTES. backend: see `loss_backend`.
+    logits exist at a time, in the dtype of x; by default as many as fit in PIECE_BYTES.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction {reduction!r} does not exist; there are mean, sum and none")
-    backend = loss_backend(x.device.type, x.dtype, backend)
     cap = float(cap)
     if not chunk:
         row = weight.size(0) * x.element_size()  # bytes of one row of logits
         chunk = max(1, PIECE_BYTES.get(x.device.type, PIECE_BYTES["cuda"]) // row)
     share = torch.ones((), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     if reduction == "none":
-        return _cross_entropy(x.detach(), weight.detach(), targets, share, cap, chunk, False, False, backend)[0]
+        return _cross_entropy(x.detach(), weight.detach(), targets, share, cap, chunk, False, False)[0]
     if reduction == "mean":  # 1 / n goes into the gradient before that is rounded to the dtype of x, not after
         share = share / (targets >= 0).sum().clamp_min(1)
     if not torch.is_grad_enabled():
         x, weight = x.detach(), weight.detach()
-    return _Loss.apply(x, weight, targets, share, cap, chunk, backend)
+    return _Loss.apply(x, weight, targets, share, cap, chunk)

@@ -8,7 +8,6 @@ fields, of its later record (commit 92d63d4). A block is
 Letters in shapes: B batch, T time, C width (n_embd), H heads, D head size, V vocabulary.
 """
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -102,47 +101,14 @@ def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
-class _Copy(torch.autograd.Function):
-    """A copy of a weight in another dtype, made before, in the weight's place; the gradient goes to the weight."""
-
-    @staticmethod
-    def forward(ctx, weight, copy):
-        ctx.dtype = weight.dtype
-        return copy.view_as(copy)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad.to(ctx.dtype), None
-
-
 class Linear(nn.Linear):
     """A linear layer without bias whose float32 master weight is cast to the dtype of its input."""
-
-    copy = None  # the weight in the compute dtype, inside `cast_once`
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__(n_in, n_out, bias=False)
 
     def forward(self, x):
-        return F.linear(x, self.weight.to(x.dtype) if self.copy is None else _Copy.apply(self.weight, self.copy))
-
-
-@contextlib.contextmanager
-def cast_once(model: nn.Module, dtype: torch.dtype):
-    """Inside, the weights of the model's blocks are cast to dtype once, and not again for each micro-batch of a step.
-
-    Nothing else changes, to the bit. The weights must not change inside: their copies would not. In float32 there is
-    nothing to do, and fp8 layers (fp8.py) keep copies of their own.
-    """
-    linears = [m for m in getattr(model, "blocks", nn.Module()).modules() if isinstance(m, Linear)]
-    linears = [m for m in linears if m.weight.dtype != dtype and not getattr(m, "active", False)]
-    for m in linears:
-        m.copy = m.weight.detach().to(dtype)
-    try:
-        yield
-    finally:
-        for m in linears:
-            m.copy = None
+        return F.linear(x, self.weight.to(x.dtype))
 
 
 class Attention(nn.Module):

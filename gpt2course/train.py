@@ -28,7 +28,7 @@ import tyro
 from gpt2course import checkpoint, ranks
 from gpt2course.fast import fp8
 from gpt2course.ops import shards
-from gpt2course.attention import choose
+from gpt2course.fast.kernels import choose, choose_loss
 from gpt2course.batches import Batches, Prefetch, merge_states, statistics
 from gpt2course.cost import mfu, peak_flops
 from gpt2course.data import describe, load_corpus
@@ -45,8 +45,6 @@ from gpt2course.files import (
     write_json,
 )
 from gpt2course.files import duration
-from gpt2course.losses import loss_backend
-from gpt2course.model import cast_once
 from gpt2course.recipes import PROFILES, Plan, make_model, make_optimizer, resolve, settings_from_text
 from gpt2course.runlog import Log, NoLog, describe_machine, git_commit, read_metrics
 from gpt2course.ops.shards import SHARD_CORPORA
@@ -286,6 +284,7 @@ class Trainer:
         kernel = (device, self.compute, plan.model.head_dim)
         self.kernel, self.why = team.from_first(lambda: choose(args.attention, *kernel))  # one rank tries, may download
         choose(self.kernel, *kernel)
+        self.loss_by = choose_loss(self.device, self.compute)
         self.loader = Batches(
             self.corpus.train, self.tokenizer, self.T, streams=args.streams, rank=team.rank, world=team.world
         )
@@ -339,7 +338,7 @@ class Trainer:
         where = f"{self.config['machine']['device']}, {self.config['dtype']}"
         eight = f", fp8 in {len(self.eight.linears)} layers" if self.eight else ""
         say(f"{work}; {self.rows // self.device_batch} micro-batches a step{each}; {where}{eight}")
-        say(f"attention by {self.kernel}: {self.why}; loss by {loss_backend(self.device.type, self.compute)}")
+        say(f"attention by {self.kernel}: {self.why}; loss by {self.loss_by}")
 
     def listen(self) -> None:
         """From here on SIGTERM and Ctrl-C are requests to save and stop; Ctrl-C a second time stops at once."""
@@ -432,12 +431,11 @@ class Trainer:
         """
         pieces = batch.split(self.device_batch)
         loss = 0.0
-        with cast_once(self.model, self.compute):
-            for piece in pieces:  # (device_batch, T + 1)
-                inputs, targets = piece[:, :-1].contiguous(), piece[:, 1:].contiguous()
-                part = self.forward(inputs, targets) / (len(pieces) * self.team.world)
-                part.backward()
-                loss = loss + part.detach()
+        for piece in pieces:  # (device_batch, T + 1)
+            inputs, targets = piece[:, :-1].contiguous(), piece[:, 1:].contiguous()
+            part = self.forward(inputs, targets) / (len(pieces) * self.team.world)
+            part.backward()
+            loss = loss + part.detach()
         return loss.item()  # waits for the device
 
     def look_after_python(self) -> None:

@@ -22,7 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt2course import attention, losses
 from gpt2course.attention import sdpa, window_mask
+from gpt2course.fast import triton_losses
 from gpt2course.files import UserError
 
 # ---- blocked
@@ -331,8 +333,21 @@ def load(name: str, device: torch.device, dtype: torch.dtype, head_dim: int):
     return kernel, None
 
 
-def choose(name: str, device: torch.device, dtype: torch.dtype, head_dim: int):
-    """(name, reason, kernel); see `attention.choose`."""
+def choose(
+    name: str = "auto", device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_dim: int = 128
+) -> tuple[str, str]:
+    """Install the kernel that `attention` uses on this type of device from now on; returns its name and the reason.
+
+    name: "auto" for the fastest one that is installed and works here, or one of LOAD; UserError if that cannot work.
+    The choice changes rounding and speed, nothing else.
+    """
+    device = torch.device(device)
+    name, reason, kernel = _choose(name, device, dtype, head_dim)
+    attention.install(device.type, kernel)
+    return name, reason
+
+
+def _choose(name: str, device: torch.device, dtype: torch.dtype, head_dim: int):
     if name not in ("auto", *LOAD):
         raise UserError(f"attention = {name!r} is not allowed; it must be auto, {', '.join(LOAD)}")
     if name != "auto":
@@ -354,3 +369,11 @@ def choose(name: str, device: torch.device, dtype: torch.dtype, head_dim: int):
         if kernel:
             return name, "; ".join(["the fastest that this machine has", *passed_over]), kernel
         passed_over.append(f"not {name}: {problem}")
+
+
+def choose_loss(device: torch.device | str, dtype: torch.dtype) -> str:
+    """Install the Triton step of the loss on CUDA where Triton is installed; returns "triton" or "torch"."""
+    device = torch.device(device)
+    found = device.type == "cuda" and dtype != torch.float64 and importlib.util.find_spec("triton") is not None
+    losses.install(device.type, triton_losses.losses_and_gradient_ if found else losses.losses_and_gradient_)
+    return "triton" if found else "torch"
