@@ -1,10 +1,10 @@
 """How fast the parts are, alone or beside another implementation in the same process.
 
-    python tools/bench.py all --out results/speed                every part in its own process, at most 10 minutes on a GPU
+    python tools/bench.py all --out results/speed                every part in its own process, at most 10 minutes
     python tools/bench.py step --against adapter.py --out work   ours and theirs in turn: A B, B A, A B, ...
 
-The machine must be quiet: what runs beside it is measured too. On CUDA the time is that between two events on the device,
-on a CPU the wall clock's, with the process's own seconds beside it. Compilation and warm-up are never inside.
+The machine must be quiet: what runs beside it is measured too. On CUDA the time is that between two events on the
+device, on a CPU the wall clock's, with the process's own seconds beside it. Compilation and warm-up are left out.
 
 An adapter is a Python file with a NAME and any of these:
 
@@ -271,7 +271,7 @@ def step_part(s: Setting, module) -> dict:
     losses = {name: whole_step(side, rows) for name, side in sides.items()}
     allowed = getattr(module, "TOLERANCE", 1e-3)
     if max(losses.values()) - min(losses.values()) > allowed:
-        raise UserError(f"the losses of the two sides differ by more than {allowed:g}: {losses}; they cannot be compared")
+        raise UserError(f"the losses of the two sides differ by more than {allowed:g}, so times mean nothing: {losses}")
     calls = {name: partial(whole_step, side, rows) for name, side in sides.items()}
     plan, found = s.plan, {"loss": losses} | compared(alternate(calls, s.args, s.device))
     for name, one in found["sides"].items():
@@ -286,7 +286,7 @@ def step_part(s: Setting, module) -> dict:
 def peak_memory(s: Setting, name: str, side, rows) -> int:
     """Bytes at the peak of a step.
 
-    On CUDA: what torch allocates above what the other side holds. Elsewhere: of a process of its own, above its imports.
+    On CUDA: what torch allocates above the other side's tensors. Elsewhere: of a process of its own, above its imports.
     """
     if s.device.type != "cuda":
         with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -495,7 +495,7 @@ def everything(args: Bench) -> None:
         print(f"   {name} failed: {problem}" if problem else done.stdout.rstrip(), flush=True)
         failed += [name] if problem else []
     if failed:
-        raise UserError(f"{len(failed)} of {len(parts)} parts failed: {', '.join(failed)}; the same command tries them again")
+        raise UserError(f"{len(failed)} of {len(parts)} parts failed: {', '.join(failed)}; run the same command again")
 
 
 def lines(found: dict) -> list[str]:
