@@ -17,8 +17,8 @@
 #
 # **Goal:** work out from the shape of a model what training it costs, and see a whole run, from text to text, on your own machine.
 #
-# 35 minutes; any computer, no GPU. Explains [cost.py](../gpt2course/cost.py) and
-# [leaderboard.py](../gpt2course/ops/leaderboard.py), with a glance at [recipes.py](../gpt2course/recipes.py).
+# 35 minutes; any computer, no GPU. Explains [cost.py](../gpt2course/cost.py), with a glance at
+# [recipes.py](../gpt2course/recipes.py).
 #
 # This is the first lesson. Next: [01 Tokenizer](01_tokenizer.ipynb). Exercises: [00](../exercises/00_story.ipynb).
 
@@ -87,12 +87,9 @@ print(f"2019: ${bill_2019:,}   2026: ${bill_2026:.2f}   {bill_2019 / bill_2026:.
 # fastest first.
 
 # %%
-from gpt2course.ops import leaderboard
-
-entries = leaderboard.read()
-official = [e for e in entries if e.who == "published"]
+official = [e for e in lab.published() if e["who"] == "published"]
 for e in official:
-    print(f"{e.date:10}  {e.hours:6.2f} h  CORE {e.core:.4f}  {e.name}")
+    print(f"{e['date']:10}  {e['hours']:6.2f} h  CORE {e['core']:.4f}  {e['name']}")
 
 # %% [markdown]
 # Now each record's bill, at 3 dollars for an hour of one H100. Two hollow points lie between 2019 and 2026.
@@ -103,7 +100,7 @@ for e in official:
 # %%
 from gpt2course.course.figures import story as figures
 
-costs = [(e.date, e.usd if e.id == "gpt2-2019" else e.hours * 24, e.name) for e in official]
+costs = [(e["date"], e["usd"] if e["id"] == "gpt2-2019" else e["hours"] * 24, e["name"]) for e in official]
 others = [("2024-07-11", 576, "llm.c"), ("2024-10-20", 233, "modded-nanogpt")]
 plots.show(figures.cost_by_year(costs, others))
 
@@ -118,7 +115,9 @@ plots.show(figures.cost_by_year(costs, others))
 
 # %%
 accuracy, guessing = 0.40, 1 / 4
-print(f"centred accuracy {(accuracy - guessing) / (1 - guessing):.2f}   bar of GPT-2 XL {leaderboard.GPT2_CORE}")
+record = {e["id"]: e for e in official}
+bar = record["gpt2-2019"]["core"]
+print(f"centred accuracy {(accuracy - guessing) / (1 - guessing):.2f}   bar of GPT-2 XL {bar}")
 
 # %% [markdown]
 # Guessing gives 0, perfection 1. GPT-2 XL has 0.256525 (itself measured on at most 1,000 examples of each test), and a run
@@ -172,8 +171,8 @@ from gpt2course.recipes import resolve
 jan29 = resolve("jan29", depth=24)
 N, D = jan29.params["scaling"], jan29.tokens
 print(f"parameters {jan29.params['total']:,}, of which multiply {N:,}; tokens {D:,}")
-log = next(e for e in official if e.id == "nanochat-1")
-print(f"6ND = {6 * N * D:.4g}   the run's own log: {log.flops:.4g}   ratio {6 * N * D / log.flops:.3f}")
+log = record["nanochat-1"]
+print(f"6ND = {6 * N * D:.4g}   the run's own log: {log['flops']:.4g}   ratio {6 * N * D / log['flops']:.3f}")
 
 # %% [markdown]
 # About a ninth is missing. The rule counts products with weights, but in attention tokens also meet each other. Each of T
@@ -304,7 +303,7 @@ hardware = buys_2026 / (4 * 123e12 / 8)
 xl = resolve("gpt2", depth=48, width=1600, head_dim=64, sequence_len=1024, vocab_size=50257)
 tokens_2024 = 32_000 * 2**20
 mfu_2024 = mfu(xl.flops_per_token, tokens_2024 / (24 * 3600), 8, H100)
-mfu_2026 = mfu(jan29.flops_per_token, jan29.tokens / log.seconds, 8, H100)
+mfu_2026 = mfu(jan29.flops_per_token, jan29.tokens / log["seconds"], 8, H100)
 per_token, tokens = xl.flops_per_token / jan29.flops_per_token, tokens_2024 / jan29.tokens
 print(f"MFU {mfu_2024:.1%} and {mfu_2026:.1%}; {per_token:.2f} times fewer FLOPs a token, {tokens:.2f} times fewer tokens")
 
@@ -314,7 +313,7 @@ print(f"MFU {mfu_2024:.1%} and {mfu_2026:.1%}; {per_token:.2f} times fewer FLOPs
 
 # %%
 known = hardware * per_token * tokens * mfu_2026 / mfu_2024
-unknown = bill_2019 / (24 * log.seconds / 3600) / known
+unknown = bill_2019 / (24 * log["seconds"] / 3600) / known
 parts = [
     ("hardware: peak\nFLOPs for a dollar", hardware, "guess"),
     ("utilisation, text,\ntokens, until 2024", unknown, "unknown"),
@@ -466,15 +465,15 @@ for name, pair in results.items():
 import re
 import statistics
 
-record4 = next(e for e in official if e.id == "nanochat-4")
-draws = [float(s) for s in re.findall(r"\.\d{4,}", record4.notes)]
-print(record4.notes)
+notes = record["nanochat-4"]["notes"]
+draws = [float(s) for s in re.findall(r"\.\d{4,}", notes)]
+print(notes)
 print(f"mean {statistics.mean(draws):.4f}, standard deviation {statistics.stdev(draws):.4f}")
 
 # %%
-log6 = next(e for e in official if e.id == "nanochat-6")
-others = {"record 1 (one run)": log.core, f"record 6 (mean of {log6.core_runs})": log6.core}
-plots.show(figures.core_draws(draws, leaderboard.GPT2_CORE, others))
+log6 = record["nanochat-6"]
+others = {"record 1 (one run)": log["core"], f"record 6 (mean of {log6['core_runs']:.0f})": log6["core"]}
+plots.show(figures.core_draws(draws, bar, others))
 
 # %% [markdown]
 # Three of the seven would have failed. The single run of January lies above the bar by less than one standard deviation, so a
@@ -497,10 +496,10 @@ print(lab.provenance(lab.recorded("ladder-laptop")))
 
 # %%
 limit = hours(jan29.flops, 8, H100, 1.0)
-causal = mfu(jan29.flops_per_token_causal, jan29.tokens / log.seconds, 8, H100)
-print(f"at least {limit:.2f} h; the run took {log.seconds / 3600:.2f} h")
+causal = mfu(jan29.flops_per_token_causal, jan29.tokens / log["seconds"], 8, H100)
+print(f"at least {limit:.2f} h; the run took {log['seconds'] / 3600:.2f} h")
 print(f"MFU {mfu_2026:.1%} as published, {causal:.1%} with the causal count of attention")
-print(f"one step: {log.seconds / jan29.steps:.3f} s, {100 * bill_2026 / jan29.steps:.2f} cents")
+print(f"one step: {log['seconds'] / jan29.steps:.3f} s, {100 * bill_2026 / jan29.steps:.2f} cents")
 print(f"one point more of MFU would have saved {bill_2026 * (1 - mfu_2026 / (mfu_2026 + 0.01)):.2f} dollars")
 
 # %% [markdown]
@@ -508,11 +507,11 @@ print(f"one point more of MFU would have saved {bill_2026 * (1 - mfu_2026 / (mfu
 # twice as high. The MFU here still counts against the bfloat16 peak, so part of the second factor is fp8.)
 
 # %%
-record = resolve("record", depth=24)
-fewer = jan29.flops / record.flops
-better = mfu(record.flops_per_token, log6.tokens / log6.seconds, 8, H100) / mfu_2026
+march = resolve("record", depth=24)
+fewer = jan29.flops / march.flops
+better = mfu(march.flops_per_token, log6["tokens"] / log6["seconds"], 8, H100) / mfu_2026
 print(f"{fewer:.2f} from fewer FLOPs, {better:.2f} from utilisation: {fewer * better:.2f} together")
-print(f"the clock says {log.seconds / log6.seconds:.2f}")
+print(f"the clock says {log['seconds'] / log6['seconds']:.2f}")
 
 # %% [markdown]
 # ## Checkpoint questions

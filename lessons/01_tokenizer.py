@@ -495,11 +495,10 @@ plots.show(figures.token_rows(cuts))
 # unmerged claim uses 49,152, together with a fused loss and a shallower model.
 
 # %%
-from gpt2course.ops import leaderboard
-
-for e in leaderboard.read():
-    if e.id in ("nanochat-6", "pr-830"):
-        print(f"{e.id}: depth {e.depth}, {e.hours:.2f} h, bpb {e.val_bpb}, CORE {e.core:.4f} ({e.core_runs} runs): {e.name}")
+for e in lab.published():
+    if e["id"] in ("nanochat-6", "pr-830"):
+        core = f"CORE {e['core']:.4f} ({e['core_runs']:.0f} runs)"
+        print(f"{e['id']}: depth {e['depth']:.0f}, {e['hours']:.2f} h, bpb {e['val_bpb']}, {core}: {e['name']}")
 
 # %% [markdown]
 # We know of no published run in which the vocabulary alone changed. So the course recorded one, at a laptop's size: depth 4, width

@@ -19,7 +19,7 @@
 # exactly where it was.
 #
 # 40 minutes; any computer, no GPU. Explains [batches.py](../gpt2course/batches.py), with a glance at
-# [data.py](../gpt2course/data.py) and [documents.py](../gpt2course/documents.py).
+# [data.py](../gpt2course/data.py).
 #
 # Before: [01 Tokenizer](01_tokenizer.ipynb). Next: [03 GPT](03_gpt.ipynb). Exercises: [02](../exercises/02_data.ipynb).
 

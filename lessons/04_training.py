@@ -49,7 +49,6 @@ import torch
 
 from gpt2course import checkpoint, cost, evaluate, optim, train
 from gpt2course.course import lab, plots
-from gpt2course.ops import leaderboard
 from gpt2course.batches import Batches
 from gpt2course.data import from_list, load_corpus
 from gpt2course.course.figures import training as figures
@@ -630,9 +629,10 @@ print(lab.provenance(rows))
 # The time of one step, from the table of records:
 
 # %%
+published = {e["id"]: e for e in lab.published()}
 for id, batch in (("nanochat-1", 2**19), ("nanochat-2", 2**19), ("nanochat-3", 2**20), ("nanochat-6", 2**20)):
-    e = next(e for e in leaderboard.read() if e.id == id)
-    print(f"{e.name[:44]:44} {1000 * e.hours * 3600 * batch / e.tokens:6.0f} ms a step of {batch:,} tokens")
+    e = published[id]
+    print(f"{e['name'][:44]:44} {1000 * e['hours'] * 3600 * batch / e['tokens']:6.0f} ms a step of {batch:,} tokens")
 
 # %% [markdown]
 # ## Napkin arithmetic

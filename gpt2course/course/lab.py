@@ -31,7 +31,8 @@ RESULTS = ROOT / "results"
 TOY = dict(depth=2, width=64, head_dim=32, sequence_len=128, vocab_size=1024, batch_tokens=1024, steps=150)
 DOCUMENTS = 4000  # documents of the corpus for one toy run, a new sample for each seed
 VAL_BYTES = 50_000
-NUMBERS = "hours seconds core core_runs val_bpb depth ratio steps tokens flops usd".split()  # of results/leaderboard.csv
+# the columns of results/leaderboard.csv that hold numbers
+NUMBERS = "hours seconds core core_runs val_bpb depth ratio steps tokens flops usd".split()
 
 
 def compare(yours: torch.Tensor, ours: torch.Tensor, atol: float = 1e-5) -> None:
