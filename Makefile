@@ -4,7 +4,6 @@ PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 RUN := .venv/bin/python
 PROFILE ?= laptop
 EXECUTED := work/speedrun/speedrun-$(PROFILE).ipynb
-MARK := $(if $(FAST),-m "not slow")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup speedrun test lab start grade clean
@@ -23,11 +22,12 @@ speedrun: setup ## the whole run through papermill; PROFILE=laptop (default), 1g
 	@mkdir -p $(dir $(EXECUTED))
 	@$(RUN) -m papermill runbooks/speedrun.ipynb $(EXECUTED) -k gpt2course --cwd . -r profile $(PROFILE) $(PARAMETERS) \
 		--log-output --autosave-cell-every 30 --no-progress-bar || \
-		{ echo "the run stopped; $(EXECUTED) shows how far it came, and the same command goes on from there" >&2; exit 1; }
+		{ echo "the run stopped; $(EXECUTED) shows how far it came; the same command continues from there" >&2; exit 1; }
 	@echo "the executed notebook is $(EXECUTED); open it with: make lab"
 
-test: setup ## everything that proves the project; FAST=1 leaves out what takes minutes
-	@$(RUN) -m pytest $(MARK) $(PYTEST)
+test: setup ## every test, two at a time, then those that need the machine alone; FAST=1 leaves out what takes minutes
+	@code=0; $(RUN) -m pytest -n 2 --dist loadscope -m "not alone$(if $(FAST), and not slow)" $(PYTEST) || code=1; \
+	$(if $(FAST),,$(RUN) -m pytest -m alone $(PYTEST) || code=1;) exit $$code
 
 lab: setup ## open JupyterLab
 	@$(RUN) -m jupyterlab $(LAB)

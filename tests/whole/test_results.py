@@ -10,7 +10,7 @@ from gpt2course.course import lab
 from gpt2course.data import EMBEDDED_VAL_SHA256
 from gpt2course.recipes import LADDER, Recipe
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 def test_small_batch_rates():

@@ -1,0 +1,137 @@
+"""The four rooms: imports run one way, no circle, small files, and one reading list in three places."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "gpt2course"
+FILES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")}
+# A room may import itself, the core, and what stands here.
+ALLOWED = {"core": set(), "fast": set(), "ops": {"fast"}, "course": {"fast"}}
+# Exceptions, each with its reason.
+EXCEPTIONS = {
+    "train": {"fast"},  # chooses kernels, fp8
+    "load": {"fast"},  # chooses kernels
+    "ops.runbook": {"course"},  # course.plots draws the stages' figures
+}
+# Imports of the package inside a function: (file, what), each because its start-up is measured and heavy, or a library is optional.
+INSIDE = set()
+# optional libraries, or heavy ones that most commands do without; of a platform; of IPython
+LAZY = {"tyro", "fcntl", "triton", "transformers", "tokenizers", "flash_attn", "flash_attn_interface", "kernels", "IPython", "matplotlib", "nbclient", "nbformat", "jupytext", "lzma"}
+LINES = {"core": 4400, "fast": 750, "ops": 1500, "course": 1300}
+
+
+def room(name: str) -> str:
+    return name.split(".")[0] if name.split(".")[0] in ALLOWED else "core"
+
+
+def imports(name: str) -> list[tuple[str, bool]]:
+    """(module of the package or top-level library that a file imports, whether inside a function)."""
+    tree, found = ast.parse(FILES[name].read_text()), []
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) for n in ast.walk(f) if n is not f}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            names = [f"{node.module}.{a.name}" if f"{node.module}.{a.name}".removeprefix("gpt2course.") in FILES else node.module for a in node.names]
+        else:
+            continue
+        found += [(n, id(node) in inside) for n in names]
+    return found
+
+
+GRAPH = {name: {n.removeprefix("gpt2course.") for n, _ in imports(name) if n.startswith("gpt2course.")} for name in FILES}
+
+
+def lines(name: str) -> int:
+    return FILES[name].read_text().count("\n")
+
+
+def test_imports_run_one_way():
+    wrong = []
+    for name, targets in GRAPH.items():
+        allowed = {"core", room(name)} | ALLOWED[room(name)] | EXCEPTIONS.get(name, set())
+        wrong += [f"{name} imports {t}" for t in targets if room(t) not in allowed]
+    assert wrong == []
+
+
+def test_there_is_no_circle():
+    order, seen = [], {}
+
+    def visit(name, path):
+        if seen.get(name) == "open":
+            raise AssertionError(" -> ".join([*path[path.index(name) :], name]))
+        if name not in seen:
+            seen[name] = "open"
+            for target in sorted(GRAPH.get(name, ())):
+                visit(target, [*path, name])
+            seen[name] = "done"
+            order.append(name)
+
+    for name in GRAPH:
+        visit(name, [])
+    assert len(order) >= len(FILES) - 1
+
+
+def test_no_import_of_the_package_hides_in_a_function():
+    hidden = {(name, n) for name in FILES for n, inside in imports(name) if inside and n.startswith("gpt2course")}
+    assert hidden == INSIDE
+    lazy = {(name, n.split(".")[0]) for name in FILES for n, inside in imports(name) if inside and not n.startswith("gpt2course")}
+    assert {(name, n) for name, n in lazy if n not in LAZY} == set()
+
+
+def test_only_runbooks_launch_and_tools_import_ops():
+    for path in [*ROOT.glob("lessons/*.py"), *ROOT.glob("solutions/*.py")]:
+        assert "gpt2course.ops" not in path.read_text(), path.name
+
+
+def test_files_are_small():
+    assert {name: lines(name) for name in FILES if room(name) == "core" and lines(name) > 450} == {}
+    core = [name for name in FILES if room(name) == "core"]
+    assert len(core) <= 22, core
+    sizes = {r: sum(lines(n) for n in FILES if room(n) == r and not n.startswith(("course.checks", "course.figures"))) for r in ALLOWED}
+    assert {r: n for r, n in sizes.items() if n > LINES[r]} == {}
+    assert sum(map(lines, FILES)) <= 11_500
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if not n.endswith("__init__")])
+def test_functions_are_short(name):
+    tree = ast.parse(FILES[name].read_text())
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    assert {f: n for f, n in long.items() if n > 62} == {}  # 60, and a decorator's worth
+
+
+def reading_list() -> list[str]:
+    """The files that the docstring of the package lists, in its order."""
+    return re.findall(r"^ {4}(\w+)\.py ", ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()), clean=False), re.M)
+
+
+def test_the_reading_list_is_every_core_file_in_the_docstring_and_the_readme():
+    core = {name for name in FILES if room(name) == "core"} - {"__init__"}
+    assert set(reading_list()) == core and len(reading_list()) == len(core)
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(r"<!-- map -->(.*?)<!-- end of map -->", readme, re.S)[1]
+    assert [n for n in re.findall(r"gpt2course/(\w+)\.py", block)] == reading_list()
+
+
+def test_the_first_line_of_a_core_file_names_its_lesson_as_the_reading_list_does():
+    text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()), clean=False)
+    for name in reading_list():
+        first = ast.get_docstring(ast.parse(FILES[name].read_text())).split("\n\n")[0].replace("\n", " ")
+        listed = re.search(rf"^ {{4}}{name}\.py +((?:\d\d ?)*)", text, re.M)[1].split()
+        assert set(re.findall(r"\b(\d\d)\b", first)) == set(listed), f"{name}: {first!r} and the reading list's {listed}"
+
+
+def test_lessons_explain_files_of_the_list():
+    """Every file that a lesson links in the package exists, and each lesson's core files have the lesson in the list."""
+    text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()), clean=False)
+    for path in sorted(ROOT.glob("lessons/*.py")):
+        linked = re.findall(r"\.\./gpt2course/([\w/]+)\.py", path.read_text())
+        assert linked and all((PACKAGE / f"{n}.py").exists() for n in linked), path.name
+        number = path.name[:2]
+        listed = [n for n in reading_list() if re.search(rf"^ {{4}}{n}\.py +(\d\d )*{number}\b", text, re.M)]
+        assert set(listed) <= set(linked), f"{path.name} does not link {set(listed) - set(linked)}"
