@@ -34,9 +34,8 @@ import numpy as np
 
 from gpt2course.core_tasks import Bundle, Task, default_bundle, read_bundle
 from gpt2course.core import centred, sampled
-from gpt2course.core_noise import read_result
 from gpt2course.data import load_corpus
-from gpt2course.files import UserError, command, write_json
+from gpt2course.files import UserError, command, read_json, write_json
 
 N = 13  # words of a gram
 SHORTEST = 8  # words; a shorter item is not looked for
@@ -471,7 +470,7 @@ def main(args: Contamination) -> None:
 
     if args.out and Path(args.out).is_dir():
         raise UserError(f"--out {args.out} is a folder, must be a file; for example {args.out}/contamination.json")
-    result = read_result(args.result) if args.result else None  # before the long work
+    result = read_json(args.result, 'CORE result') if args.result else None  # before the long work
     path = args.bundle or default_bundle()
     index = build(read_bundle(path, args.tasks))
     split = load_corpus(args.corpus).train

@@ -282,7 +282,7 @@ def fingerprint(model) -> str:
 
 def task_digest(task: Task, n: int) -> str:
     """Of everything that decides a task's prompts."""
-    said = json.dumps([task.kind, task.num_fewshot, task.delimiter, task.draw, task.examples, n], sort_keys=True)
+    said = json.dumps([task.kind, task.num_fewshot, task.delimiter, task.examples, n], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -306,7 +306,7 @@ def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=N
 
 def evaluate(
     model, tokenizer, bundle, *,
-    max_examples=None, tasks=None, progress=None, max_len=None, draw=0, budget=None, keep=None, say=print,
+    max_examples=None, tasks=None, progress=None, max_len=None, budget=None, keep=None, say=print,
 ) -> dict:  # fmt: skip
     """What `core.evaluate` returns, with the same decisions, and each task's "right": its decisions, a text of 0 and 1.
 
@@ -316,7 +316,7 @@ def evaluate(
     model is): finished tasks are kept there, and an evaluation of the same model, questions and settings goes on after
     them. Under torchrun every rank scores its share and all of them return the whole.
     """
-    bundle, chosen, prepared = core.prepare(bundle, tasks, max_examples, max_len, draw)
+    bundle, chosen, prepared = core.prepare(bundle, tasks, max_examples, max_len)
     device, training = next(model.parameters()).device, model.training
     reader = Reader(model.eval(), tokenizer.bos, budget or (1024 if device.type == "cpu" else 65_536), say)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
