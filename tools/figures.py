@@ -5,8 +5,7 @@
 
 from pathlib import Path
 
-from gpt2course.course import plots
-from gpt2course.ops import leaderboard
+from gpt2course.course import lab, plots
 from gpt2course.files import atomic_file
 
 HERE = Path(__file__).resolve().parent.parent / "results" / "figures"
@@ -14,7 +13,7 @@ HERE = Path(__file__).resolve().parent.parent / "results" / "figures"
 
 def main() -> None:
     with atomic_file(HERE / "leaderboard.png", "wb") as f:
-        f.write(plots.png(plots.leaderboard_figure(leaderboard.read())))
+        f.write(plots.png(plots.leaderboard_figure(lab.published())))
 
 
 if __name__ == "__main__":
