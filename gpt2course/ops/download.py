@@ -1,423 +1,343 @@
-"""Files from the web: resumed, checked, and either whole or not there. Lesson 02 uses it for shards, 10 for CORE.
+"""Files from the web: the shards of a corpus, and the CORE bundle. Lesson 14.
 
-`fetch(url, path)` gathers bytes in `path.part` and renames it when all of it has arrived and is what it should be. Run
-again after any end, a kill too, it goes on where it was: it asks for the rest ("Range"), on condition that the file has
-not changed since ("If-Range" with the server's ETag or date; RFC 9110, sections 13 and 14). `path.part.json` remembers
-what that was.
+    python -m gpt2course.ops.download climbmix --shards 30
 
-Where no hash is known beforehand, that of the first download is kept beside the file, as `sha256sum -c` reads it
-(`path.sha256`), and every later look at the file, or later download of it, must agree with it.
+`fetch` collects the bytes in `<path>.part`, checks them, then renames the file. After a broken connection or a killed
+process, the next attempt asks the server for the missing bytes only (HTTP Range). If a file that was put together from
+several attempts fails its check, `fetch` starts again from the first byte.
 
-`piece` gives some bytes of a file alone, with what the server says of the whole: the footer of a parquet shard, say.
-
-`GPT2COURSE_MIRROR=https://mirror.example/some/prefix` stands in for the scheme and host of every address.
+GPT2COURSE_MIRROR=https://mirror.example/prefix replaces the scheme and host of every address. HF_TOKEN is sent to
+huggingface.co only, never to a mirror or to the target of a redirect.
 """
 
-import contextlib
-import email.utils
-import errno
 import http.client
 import os
 import random
 import re
-import ssl
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2course.files import UserError, atomic_file, fsync_dir, read_json, write_json
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tyro
+
+from gpt2course import core_tasks
+from gpt2course.data import SHARD_CORPORA, SHARD_DISK, parse_shards, shard_path, shards_needed
+from gpt2course.files import SYSTEM, UserError, command, duration, fsync_dir, home, locked, read_json, write_json
 from gpt2course.files import sha256 as digest_of
-from gpt2course.ops.jobs import EVERY, duration
+from gpt2course.recipes import resolve
 
-try:
-    import fcntl
-except ImportError:  # Windows: no locks
-    fcntl = None
-
-MIRROR = "GPT2COURSE_MIRROR"
-TRIES = 8  # attempts in a row that come no further; with the waits between them about two minutes
-FURTHER = 1 << 20  # bytes that make an attempt count as having come further
+HUB, MIRROR, TOKEN = "https://huggingface.co", "GPT2COURSE_MIRROR", "HF_TOKEN"
+CORE_URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"  # where nanochat has it from
+TRIES, FURTHER = 8, 1 << 20  # attempts in a row that do not add so many bytes; about two minutes with the waits
 TIMEOUT = 30.0  # seconds without a byte
-LONGEST_WAIT = 600.0  # seconds; a server that wants more is asked again by a person
-CHUNK = 1 << 20
-
-# bytes done, of (None: unknown), bytes/s, seconds left
-Progress = Callable[[int, int | None, float, float | None], None]
+WORKERS = 8  # shards downloaded at a time
+EVERY = 15.0  # seconds between two progress lines
+RECORD = ".download.json"  # beside the shards: how many were asked for, and the error of the last download
 
 
-class Again(Exception):
-    """An attempt failed in a way that may pass; `wait`: seconds that the server asks for, or None; `code`: HTTP's."""
-
-    def __init__(self, reason: str, wait: float | None = None, code: int | None = None):
-        super().__init__(reason)
-        self.wait, self.code = wait, code
+# ---- one file
 
 
-def mirrored(url: str, mirror: str = MIRROR) -> str:
-    """The address to ask: `url`, or the same path and query at the mirror that the variable `mirror` names."""
-    base = os.environ.get(mirror, "").strip().rstrip("/")
-    if base and not re.match(r"https?://[^/]", base):
-        raise UserError(f"{mirror} = {base!r} is not allowed; it must begin with http:// or https:// and name a host")
-    parts = urllib.parse.urlsplit(url)
-    return f"{base}{parts.path}{'?' + parts.query if parts.query else ''}" if base else url
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects, but send the token to its own host only. `sha256`: what huggingface.co says of the file."""
 
-
-def progress_line(name: str) -> Progress:
-    """A progress that rewrites one line of a terminal; to anything else it prints a line every 15 s and at the end."""
-    said, tty = time.monotonic(), sys.stdout.isatty()
-    every = 0.5 if tty else EVERY
-
-    def progress(done, total, speed, left):
-        nonlocal said
-        now, over = time.monotonic(), done == total
-        if now - said < every and not over:
-            return
-        said = now
-        text = f"{name}: {done / 1e6:,.1f}"
-        text += f" of {total / 1e6:,.1f} MB ({done / max(total, 1):.0%})" if total else " MB"
-        text += f"  {speed / 1e6:.1f} MB/s"
-        if left is not None:
-            text += f"  left {duration(left)}"
-        if tty:
-            print(f"\r{text}\033[K", end="\n" if over else "", flush=True)
-        else:
-            print(text, flush=True)
-
-    return progress
-
-
-class SameHost(urllib.request.HTTPRedirectHandler):
-    """Redirects are followed, but a token goes only to the host it was meant for. `linked` keeps the headers of the
-    first answer that tells of the file behind it (X-Linked-Size, X-Linked-ETag: Hugging Face, whose ETag of a large
-    file is its sha256)."""
-
-    linked: dict = {}
+    sha256: str | None = None
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if "X-Linked-Size" in headers and not self.linked:
-            self.linked = headers
+        stated = re.fullmatch('"?([0-9a-f]{64})"?', headers.get("X-Linked-ETag", ""))
+        self.sha256 = stated[1] if stated else self.sha256
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if new and urllib.parse.urlsplit(newurl)[:2] != urllib.parse.urlsplit(req.full_url)[:2]:
+        if new and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
             new.remove_header("Authorization")
         return new
 
 
-def retry_after(headers) -> float | None:
-    """Seconds that a server asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
-    value = headers.get("Retry-After", "")
-    if value.strip().isdigit():
-        return float(value)
-    with contextlib.suppress(TypeError, ValueError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return None
+def mirrored(url: str) -> str:
+    """The address to ask: `url`, or the same path and query at the mirror."""
+    base = os.environ.get(MIRROR, "").strip().rstrip("/")
+    if base and not re.match(r"https?://[^/]", base):
+        raise UserError(f"{MIRROR} = {base!r} is not allowed; it must start with http:// or https:// and name a host")
+    return base + url[url.index("/", 8) :] if base else url
 
 
-def validator(headers) -> str | None:
-    """What tells one version of a file from another: its ETag if that is a strong one, else its date."""
-    etag = headers.get("ETag", "")
-    return etag if etag.startswith('"') else headers.get("Last-Modified")
+def ask(url: str, first: int = 0):
+    """(open answer that starts at byte `first`, sha256 that the server states or None). Errors: those of urllib."""
+    url, redirects = mirrored(url), Redirects()
+    headers = {"User-Agent": "gpt2course", "Accept-Encoding": "identity"}
+    if first:
+        headers["Range"] = f"bytes={first}-"
+    if url.startswith(f"{HUB}/") and (secret := os.environ.get(TOKEN, "").strip()):
+        headers["Authorization"] = f"Bearer {secret}"
+    request = urllib.request.Request(url, headers=headers)
+    return urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT), redirects.sha256
 
 
-def is_open(f, path: Path) -> bool:
-    """Whether `path` is still the file that `f` has open, and not renamed or deleted."""
+def receive(url: str, part: Path, size: int | None, progress) -> str | None:
+    """One attempt: append to `part` the bytes that it lacks. Returns the sha256 that the server states, or None."""
+    have = part.stat().st_size if part.exists() else 0
     try:
-        return os.path.samestat(os.fstat(f.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def lock(f, name: str, told: bool = False) -> bool:
-    """Lock an open file against other processes. If one has it, say so, unless that was told, and wait for it.
-    Returns whether it has now been told."""
-    if fcntl:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told:
-                    print(f"{name} is being downloaded by another process; waiting for it", flush=True)
-                told = True
-                fcntl.flock(f, fcntl.LOCK_EX)
-    return told
-
-
-@contextlib.contextmanager
-def held(part: Path):
-    """Open `part` for appending, by one process at a time: others wait here. An empty one is not left behind."""
-    told = False
-    while True:
-        f = open(part, "ab", buffering=0)  # unbuffered: its size is what has been stored
-        told = lock(f, part.name, told)
-        if is_open(f, part):
-            break
-        f.close()  # the other has finished and renamed it
-    try:
-        yield f
-    finally:
-        if is_open(f, part) and os.fstat(f.fileno()).st_size == 0:
-            part.unlink()
-            Path(f"{part}.json").unlink(missing_ok=True)
-        f.close()
-
-
-def ask(url: str, headers: dict, token: str | None, mend: str):
-    """(the answer to one request for plain bytes, what a redirect said of the file). Errors: Again or UserError."""
-    headers = {"User-Agent": "gpt2course", "Accept-Encoding": "identity"} | headers
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    request, redirects = urllib.request.Request(url, headers=headers), SameHost()
-    try:
-        response = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
+        answer, stated = ask(url, have)
     except urllib.error.HTTPError as e:
-        e.close()
-        answer = f"HTTP {e.code} {' '.join(str(e.reason).split())}"
-        if e.code in (408, 416, 425, 429) or e.code >= 500:
-            raise Again(answer, retry_after(e.headers), e.code) from None
-        rights = "; it may need a token with the right to read it" if e.code in (401, 403) else ""
-        raise UserError(f"{url} answers {answer}{rights}; {mend}") from None
-    coding = response.headers.get("Content-Encoding", "identity")
-    if response.status in (200, 206) and coding == "identity":
-        return response, redirects.linked
-    response.close()
-    if coding != "identity":
-        raise UserError(f"{url} sends {coding}-compressed bytes, must send plain ones; {mend}")
-    raise UserError(f"{url} answers HTTP {response.status} {response.reason}; {mend}")
-
-
-def attempt(url: str, f, memory: Path, size: int | None, token: str | None, mend: str, report) -> bool:
-    """One request: append to `f` what it still lacks; returns whether earlier bytes were kept. Errors: as `ask`."""
-    have = os.fstat(f.fileno()).st_size
-    known = {}
-    with contextlib.suppress(UserError):
-        known = read_json(memory) if have else {}
-    if not isinstance(known, dict) or known.get("url") != url or not known.get("validator"):
-        f.truncate(0)  # nothing says that the bytes belong to this file
-        have = 0
-    elif have == known.get("total"):
-        return True
-    the_rest = {"Range": f"bytes={have}-", "If-Range": known["validator"]} if have else {}
-    try:
-        response, _ = ask(url, the_rest, token, mend)
-    except Again as e:
-        if e.code != 416:
+        if e.code != 416 or not have:
             raise
-        f.truncate(0)
-        raise Again("the file at the server is shorter than what is here; from the start") from None
-    with response:
-        version = validator(response.headers)
-        if response.status == 206:
-            m = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            total = int(m[2]) if m else None
-            as_before = total == known.get("total") and version == known.get("validator")
-            if not m or int(m[1]) != have or not as_before:
+        if e.headers.get("Content-Range", "").endswith(f"/{have}"):
+            return None  # nothing is missing: the last process was killed before it renamed the file
+        part.unlink()
+        raise ConnectionError("the file at the server is shorter than the part here; starting again") from None
+    with answer, open(part, "ab" if answer.status == 206 else "wb") as f:
+        length = answer.headers.get("Content-Length")
+        if answer.status == 206:
+            if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                 f.truncate(0)
-                raise Again("the file at the server has changed; from the start")
-        else:
-            f.truncate(0)  # changed, or a server that always sends all
+                raise ConnectionError("the server sent other bytes than the missing ones; starting again")
+        else:  # the first attempt, or a server that ignores Range
             have = 0
-            stated = response.headers.get("Content-Length")
-            total = int(stated) if stated and stated.isdigit() else size
-        if size is not None and total != size:
-            f.truncate(0)
-            raise UserError(f"{url} has {total:,} bytes, must have {size:,}; {mend}")
-        if total is None and not response.chunked:
-            raise UserError(f"{url} does not say how long it is, so nobody can tell when it is whole; {mend}")
-        write_json(memory, {"url": url, "validator": version, "total": total})
-        kept = have > 0
-        while total is None or have < total:
-            chunk = response.read1(CHUNK if total is None else min(CHUNK, total - have))
-            if not chunk:
-                break
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[f.write(rest) :]
+        total = have + int(length) if length else size
+        if size not in (None, total):
+            raise UserError(f"{mirrored(url)} has {total:,} bytes, expected {size:,}")
+        while chunk := answer.read1(1 << 20):
+            f.write(chunk)
             have += len(chunk)
-            report(have, total)
+            progress(have, total)
+        f.flush()
+        os.fsync(f.fileno())
     if total is not None and have < total:
-        raise Again(f"the connection ended at {have:,} of {total:,} bytes")
-    return kept
+        raise ConnectionError(f"the connection ended at {have:,} of {total:,} bytes")
+    return stated
 
 
-def keep_hash(path: Path, sha256: str) -> None:
-    """Keep the hash of a file beside it."""
-    with atomic_file(f"{path}.sha256") as f:
-        f.write(f"{sha256}  {path.name}\n")
-
-
-def recorded(path: Path) -> str | None:
-    """The hash kept beside a file at its first download."""
-    file = Path(f"{path}.sha256")
-    if not file.exists():
-        return None
-    words = file.read_text(encoding="utf-8", errors="replace").split()
-    if not words or not re.fullmatch("[0-9a-f]{64}", words[0]):
-        raise UserError(
-            f"{file} must begin with a sha256 of 64 hex digits; delete it, and that of the file as it is is kept"
-        )
-    return words[0]
-
-
-def accept(file: Path, path: Path, sha256: str | None, size: int | None, check) -> str | None:
-    """What is wrong with the bytes of `file`, meant for `path`, or None; a hash not known before is then kept."""
-    want, found = sha256 or recorded(path), digest_of(file)
+def wrong(file: Path, sha256: str | None, size: int | None, check) -> str | None:
+    """What is wrong with the bytes of a file, None if nothing is."""
     if size is not None and file.stat().st_size != size:
-        return f"has {file.stat().st_size:,} bytes, must have {size:,}"
-    if want and found != want:
-        which = "" if sha256 else f" as at the first download (if a new version is wanted, delete {path}.sha256)"
-        return f"has sha256 {found}, must have {want}{which}"
-    if not want:
-        try:
-            if check:
-                check(file)
-        except UserError as e:
-            return f"is not what is wanted: {e}"
-        keep_hash(path, found)
+        return f"has {file.stat().st_size:,} bytes, expected {size:,}"
+    if sha256 and (found := digest_of(file)) != sha256:
+        return f"has sha256 {found}, expected {sha256}"
+    try:
+        if check:
+            check(file)
+    except UserError as e:
+        return f"is not the right file: {e}"
     return None
 
 
-def address(url: str, path, mirror: str, token: str | None) -> tuple[str, str | None, str]:
-    """(the address to ask for `url`, the token to send along, what mends a failure for the file meant for `path`)."""
-    asked = mirrored(url, mirror)
-    if not re.match(r"https?://[^/]", asked):
-        raise UserError(f"address {url!r} is not allowed; it must begin with http:// or https://")
-    if asked != url:
-        return asked, None, f"mend or unset {mirror}, or put the file at {path}"
-    secret = os.environ.get(token, "").strip() if token else None
-    return asked, secret, f"set {mirror} to a mirror, or put the file at {path}"
+def fetch(url: str, path, sha256: str | None = None, size: int | None = None, check=None, progress=None) -> Path:
+    """Download `url` to `path`, unless the right file is there. Afterwards the file is whole and checked, or absent.
 
-
-def passing(e: Exception, url: str, mend: str) -> Again:
-    """A failed attempt as one that may pass. UserError, or the error itself, where trying again is no use."""
-    if isinstance(e, Again):
-        return e
-    reason = getattr(e, "reason", e)
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        raise UserError(f"{url}: its certificate is not accepted ({reason.verify_message}); {mend}") from None
-    if getattr(e, "filename", None) is not None:  # of a file, not of the connection
-        raise e
-    return Again(f"no connection, or a broken one ({reason if isinstance(e, OSError) else repr(e)})")
-
-
-def pause(name: str, url: str, problem: Again, failed: int, mend: str, sleep) -> None:
-    """Wait before the next attempt, after `failed` in a row; UserError if there is to be none."""
-    if failed == TRIES:
-        raise UserError(
-            f"{url}: {problem}; given up after {TRIES} attempts, "
-            f"what has arrived is kept: run the same again later, or {mend}"
-        )
-    wait = problem.wait
-    if wait is None:
-        wait = min(60.0, 2.0 ** (failed - 1)) * random.uniform(0.5, 1.0)
-    if wait > LONGEST_WAIT:
-        raise UserError(f"{url}: {problem} and asks to wait {duration(wait)}: run the same again then, or {mend}")
-    print(f"{name}: {problem}; attempt {failed + 1} of {TRIES} in {wait:.1f} s", flush=True)
-    sleep(wait)
-
-
-def piece(
-    url: str, path, first: int, last: int, *, mirror: str = MIRROR, token: str | None = None, sleep=time.sleep
-) -> tuple[bytes, int, str | None] | None:
-    """(bytes `first` to `last` of the file of `url`, its size, its sha256 where the server says so); None from a server
-    that sends no pieces. `path` is where the file is to be, for messages. Tries again and fails as `fetch` does."""
-    asked, secret, mend = address(url, path, mirror, token)
-    length, failed = last + 1 - first, 0
-    while True:
-        try:
-            response, linked = ask(asked, {"Range": f"bytes={first}-{last}"}, secret, mend)
-            with response:
-                if response.status == 200:
-                    return None
-                said = response.headers.get("Content-Range", "")
-                m = re.fullmatch(rf"bytes {first}-{last}/(\d+)", said)
-                if not m or int(m[1]) <= last:
-                    raise UserError(f"{asked} sends {said!r} for bytes {first:,} to {last:,} of the file; {mend}")
-                size, stated = int(m[1]), linked.get("X-Linked-Size", m[1])
-                if stated != m[1]:
-                    raise UserError(f"{asked} has {size:,} bytes, must have {stated} as it says itself; {mend}")
-                data = response.read(length)
-            if len(data) == length:
-                found = re.fullmatch('"([0-9a-f]{64})"', linked.get("X-Linked-ETag", ""))
-                return data, size, found[1] if found else None
-            problem = Again(f"the connection ended at {len(data):,} of {length:,} bytes")
-        except (Again, OSError, http.client.HTTPException) as e:
-            if getattr(e, "code", None) == 416:
-                raise UserError(f"{asked} is empty, or shorter than it was a moment ago; {mend}") from None
-            problem = passing(e, asked, mend)
-        failed += 1
-        pause(Path(path).name, asked, problem, failed, mend, sleep)
-
-
-def fetch(
-    url: str,
-    path,
-    *,
-    sha256: str | None = None,
-    size: int | None = None,
-    check: Callable[[Path], None] | None = None,
-    mirror: str = MIRROR,
-    token: str | None = None,
-    progress: Progress | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Path:
-    """The file of `url` at `path`, downloaded unless it is there; afterwards it is whole and checked, or not there.
-
-    Args: sha256 (hex) and size (bytes) where they are known; check(file) raises UserError for bytes that are not what
-    is wanted, and is asked where no hash is known yet; mirror and token name environment variables, of which the
-    token's goes to the host of `url` alone, not to a mirror; progress as `Progress`, default a line now and then;
-    sleep waits between attempts. A failure that may pass (HTTP 408, 425, 429, 5xx; a broken, silent or refused
-    connection) is said in a line and tried again, after a wait that doubles, or the one the server asks for, at most
-    TRIES times without coming further.
-    Errors: UserError for any other answer, for wrong bytes (which are deleted), for no room (what has arrived is kept).
+    check(file) raises UserError for wrong content; progress(bytes so far, bytes in all or None) is called for each
+    chunk. HTTP 408, 425, 429, 5xx and broken connections are tried again after a wait that doubles; any other answer is
+    a UserError, and so are TRIES attempts without progress.
     """
-    path, part = Path(path), Path(f"{path}.part")
-    memory = Path(f"{part}.json")
-    asked, secret, mend = address(url, path, mirror, token)
-    if path.exists() and accept(path, path, sha256, size, check) is None:
-        return path
-    progress = progress or progress_line(path.name)
+    path, part, due = Path(path), Path(f"{path}.part"), every(EVERY)
+    mb = lambda size: f"{(size or 0) / 1e6:,.0f} MB"
+    progress = progress or (lambda done, total: due() and print(f"{path.name}: {mb(done)} of {mb(total)}", flush=True))
+    advice = f"set {MIRROR} to a mirror, or put the file at {path}"
+    if path.exists():
+        if (problem := wrong(path, sha256, size, check)) is None:
+            return path
+        print(f"{path} {problem}; downloading it again", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with held(part) as f:
-        if path.exists():
-            wrong = accept(path, path, sha256, size, check)
-            if wrong is None:
-                f.truncate(0)
+    furthest = failed = 0
+    while True:
+        resumed, delay = part.exists() and part.stat().st_size > 0, None
+        try:
+            stated = receive(url, part, size, progress)
+            if (problem := wrong(part, sha256 or stated, size, check)) is None:
+                os.replace(part, path)
+                fsync_dir(path.parent)
                 return path
-            if not sha256 and size is None and not recorded(path):  # never seen before: not ours to move
-                raise UserError(f"{path} {wrong}; delete it or put the right file there")
-            os.replace(path, f"{path}.damaged")
-            print(f"{path} {wrong}; set aside as {path.name}.damaged, downloading it again", flush=True)
-        began, at_first = time.monotonic(), os.fstat(f.fileno()).st_size
-        furthest, failed = at_first, 0
+            part.unlink()
+            if not resumed:
+                raise UserError(f"the file that {mirrored(url)} sent {problem}; {advice}")
+        except urllib.error.HTTPError as e:
+            problem, seconds = f"HTTP {e.code} {e.reason}", e.headers.get("Retry-After", "")
+            if e.code not in (408, 425, 429) and e.code < 500:
+                token = f"; it may need a token in {TOKEN}" if e.code in (401, 403) else ""
+                raise UserError(f"{mirrored(url)} answers {problem}{token}; {advice}") from None
+            delay = min(600.0, float(seconds)) if seconds.isdigit() else None
+        except (OSError, http.client.HTTPException) as e:
+            if getattr(e, "errno", None) in SYSTEM:
+                raise  # the disk, not the connection
+            problem = f"no connection, or a broken one ({getattr(e, 'reason', e)})"
+        have = part.stat().st_size if part.exists() else 0
+        failed = 1 if have >= furthest + FURTHER else failed + 1
+        furthest = max(furthest, have)
+        if failed == TRIES:
+            again = "run the same command later, which keeps what has arrived"
+            raise UserError(f"{mirrored(url)}: {problem}; gave up after {TRIES} attempts; {again}, or {advice}")
+        delay = min(60.0, 2.0 ** (failed - 1)) * random.uniform(0.5, 1.0) if delay is None else delay
+        print(f"{path.name}: {problem}; attempt {failed + 1} of {TRIES} in {delay:.1f} s", flush=True)
+        time.sleep(delay)
 
-        def report(done: int, total: int | None) -> None:
-            speed = max(0, done - at_first) / max(time.monotonic() - began, 1e-6)
-            left = (total - done) / speed if total is not None and speed else None
-            progress(done, total, speed, left)
 
-        while True:
-            try:
-                kept = attempt(asked, f, memory, size, secret, mend, report)
-                os.fsync(f.fileno())
-                wrong = accept(part, path, sha256, size, check)
-                if wrong is None:
-                    os.replace(part, path)
-                    memory.unlink(missing_ok=True)
-                    fsync_dir(path.parent)
-                    return path
-                f.truncate(0)
-                if not kept:
-                    raise UserError(f"what {asked} sends {wrong}; it was deleted: {mend}")
-                problem = Again(f"the pieces together make a file that {wrong}; from the start")
-            except (Again, OSError, http.client.HTTPException) as e:  # URLError and timeouts too
-                if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
-                    kept = f"what has arrived is kept in {part.name}: make room and run the same again"
-                    raise UserError(f"no room for {path} ({e.strerror}); {kept}") from None
-                problem = passing(e, asked, mend)
-            have = os.fstat(f.fileno()).st_size
-            failed = 1 if have >= furthest + FURTHER else failed + 1
-            furthest = max(furthest, have)
-            pause(path.name, asked, problem, failed, mend, sleep)
+def every(seconds: float):
+    """A function that returns True when it is called for the first time after that many seconds, and so on."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        late = now - last >= seconds
+        last = now if late else last
+        return late
+
+    return due
+
+
+# ---- the shards of a corpus
+
+
+def shard_paths(name: str, shards: int) -> list[Path]:
+    """The files of a corpus in the order of the download: the validation shard, then shard 0, 1, 2, ..."""
+    return [shard_path(name, number) for number in (SHARD_CORPORA[name].last, *range(shards))]
+
+
+def shard_url(name: str, path: Path) -> str:
+    return f"{HUB}/datasets/{SHARD_CORPORA[name].repository}/resolve/main/{path.name}"
+
+
+def check_shard(path: Path) -> None:
+    """Read a shard to its last byte; UserError unless it is a parquet file with a column of text."""
+    try:
+        with pq.ParquetFile(path) as file:
+            kind = file.schema_arrow.field("text").type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise UserError(f"its column text holds {kind}, expected string")
+            for _ in file.iter_batches(columns=["text"]):
+                pass
+    except (pa.ArrowException, OSError, KeyError) as e:
+        raise UserError(f"it is not a whole parquet file with a column text ({' '.join(str(e).split())})") from None
+
+
+def progress(corpus: str) -> dict:
+    """How far the download of a corpus is. corpus: "climbmix", or "climbmix:30" for its first 30 training shards.
+
+    {"corpus", "state": none, complete, downloading, stopped or failed; "done" and "total": shards; "first": whether the
+    validation shard and the first 8 are there, enough for a tokenizer; "bytes": on disk; "error"}.
+    """
+    name, count = parse_shards(corpus)
+    folder, record, busy = home() / "data" / name, None, False
+    if (folder / RECORD).exists():
+        record = read_json(folder / RECORD, "download record")
+        try:
+            with locked(folder / ".lock"):
+                pass
+        except UserError:
+            busy = True
+    paths = shard_paths(name, count or (record or {"shards": 0})["shards"])
+    there = [path.exists() for path in paths]
+    size = sum(p.stat().st_size for path in paths for p in (path, Path(f"{path}.part")) if p.exists())
+    state = "none" if record is None else "failed" if record["error"] else "stopped"
+    state = "complete" if all(there) and len(there) > 1 else "downloading" if busy else state
+    return {"corpus": corpus, "state": state, "done": sum(there), "total": len(there), "first": all(there[:9]),
+            "bytes": size, "error": record["error"] if state == "failed" else None}  # fmt: skip
+
+
+def progress_text(p: dict, speed: float = 0.0) -> str:
+    """`progress` as a line for people. speed: bytes/s."""
+    text = f"{p['corpus']}: {p['done']} of {p['total']} shards, {p['bytes'] / 1e9:.2f} GB, {p['state']}"
+    left = max(0, p["total"] * SHARD_DISK - p["bytes"])
+    return text + (f" at {speed / 1e6:.0f} MB/s, about {duration(left / speed)} left" if speed > 0 else "")
+
+
+def get_shards(name: str, shards: int) -> dict:
+    """Download what is missing of the validation shard and the first `shards` training shards; returns `progress`."""
+    corpus, folder, due = f"{name}:{shards}", home() / "data" / name, every(EVERY)
+    print(progress_text(progress(corpus)), flush=True)
+    with locked(folder / ".lock", wait=True):  # a second downloader waits here, then finds the files
+        write_json(folder / RECORD, {"shards": shards, "error": None})
+        pool, quiet = ThreadPoolExecutor(WORKERS), lambda done, total: None
+        missing = [path for path in shard_paths(name, shards) if not path.exists()]
+        jobs = [pool.submit(fetch, shard_url(name, path), path, check=check_shard, progress=quiet) for path in missing]
+        began, at_first, pending, error = time.monotonic(), progress(corpus)["bytes"], jobs, None
+        while pending and not error:
+            done, pending = wait(jobs, 1.0, FIRST_EXCEPTION)
+            error = next((e for job in done if (e := job.exception())), None)
+            if due():
+                p = progress(corpus)
+                print(progress_text(p, (p["bytes"] - at_first) / (time.monotonic() - began)), flush=True)
+        pool.shutdown(cancel_futures=True)  # after an error: shards that are on their way arrive, no other is started
+        write_json(folder / RECORD, {"shards": shards, "error": str(error) if error else None})
+    if error:
+        raise error
+    return progress(corpus)
+
+
+def verify(name: str) -> None:
+    """Read every shard of a corpus that is on disk; UserError names those that are damaged."""
+    paths = [path for path in shard_paths(name, SHARD_CORPORA[name].last) if path.exists()]
+    damaged = [path for path in paths if wrong(path, None, None, check_shard)]
+    again = f"python -m gpt2course.ops.download {name} --shards {max(1, len(paths) - 1)}"
+    if not paths:
+        raise UserError(f"{home() / 'data' / name} holds no shards; fetch them with: {again}")
+    if damaged:
+        files = " ".join(map(str, damaged))
+        raise UserError(f"{len(damaged)} of {len(paths)} shards of {name} are damaged; rm {files}; then: {again}")
+    print(f"{name}: {len(paths)} shards, each one whole")
+
+
+# ---- the CORE bundle
+
+
+def check_core(path: Path) -> None:
+    """UserError unless this is the bundle of CORE; read_bundle compares each file with its sha256."""
+    if (bundle := core_tasks.read_bundle(path)).name != "CORE":
+        raise UserError(f"{path} is the bundle {bundle.name} with {len(bundle.labels)} tasks, not CORE's")
+
+
+def get_core() -> Path:
+    """The bundle of CORE, checked: the one that GPT2COURSE_CORE_BUNDLE names, or the one in home()/eval, downloaded."""
+    path, found = home() / "eval" / "eval_bundle.zip", core_tasks.default_bundle()
+    if found not in (path, core_tasks.MINI):
+        check_core(found)
+        return found
+    with locked(path.parent / ".lock", wait=True):
+        return fetch(CORE_URL, path, check=check_core)
+
+
+@dataclass
+class Download:
+    """Download the shards of a corpus, or the CORE bundle, into $GPT2COURSE_HOME. Run again, it continues.
+
+    python -m gpt2course.ops.download climbmix --shards 30
+
+    python -m gpt2course.ops.download climbmix --recipe record --depth 24
+
+    python -m gpt2course.ops.download core
+    """
+
+    what: tyro.conf.Positional[str]  # climbmix, fineweb-edu, core; or verify, to read all shards of a corpus again
+    corpus: tyro.conf.Positional[str] = ""  # for verify
+    shards: int | None = None  # number of training shards
+    tokens: float | None = None  # or: the number of tokens of the run that needs them, for example 5.8e9
+    recipe: str | None = None  # or: the recipe of that run, with --depth
+    depth: int = 24  # for --recipe
+
+
+def main(args: Download) -> None:
+    if args.what == "core":
+        print(f"the CORE bundle is at {get_core()}; every file in it is the published one")
+    elif args.what == "verify":
+        verify(parse_shards(args.corpus)[0])
+    else:
+        name, count = parse_shards(args.what)
+        tokens = resolve(args.recipe, depth=args.depth).tokens if args.recipe else args.tokens
+        if sum(x is not None for x in (count, args.shards, tokens)) != 1:
+            raise UserError(f"give one of: {name}:8, --shards 8, --tokens 5.8e9, --recipe record --depth 24")
+        if tokens is not None:
+            count = shards_needed(name, tokens)
+        _, shards = parse_shards(f"{name}:{args.shards if count is None else count}")  # checks the range
+        print(f"{shards} training shards, about {shards * SHARD_DISK / 1e9:.1f} GB; {SHARD_CORPORA[name].licence}")
+        print(progress_text(get_shards(name, shards)))
+
+
+if __name__ == "__main__":
+    try:
+        command(main)
+    except KeyboardInterrupt:  # without waiting for the threads: what has arrived is kept
+        os._exit(130)
