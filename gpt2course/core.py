@@ -61,19 +61,27 @@ def few_shot(task: Task, i: int) -> list[int]:
     return [j + (j >= i) for j in random.Random(1234 + i).sample(others, task.num_fewshot)]
 
 
+def solved(task: Task, j: int) -> str:
+    """Example j with its right answer, as it is shown before a question."""
+    example, gap = task.examples[j], task.delimiter
+    if task.kind == "multiple_choice":
+        return f"{example['query']}{gap}{example['choices'][example['gold']]}"
+    if task.kind == "schema":
+        return f"{example['context_options'][example['gold']]}{gap}{example['continuation']}"
+    return f"{example['context'].strip()}{gap}{example['continuation']}"
+
+
 def render(task: Task, i: int, shots: list[int]) -> list[str]:
     """The prompts of example i after the solved examples `shots`.
 
     One for each choice or context option; for language modelling the prompt without and with its continuation.
     """
-    shown, example, gap = [task.examples[j] for j in shots], task.examples[i], task.delimiter
+    example, gap = task.examples[i], task.delimiter
+    before = "".join(f"{solved(task, j)}\n\n" for j in shots)
     if task.kind == "multiple_choice":
-        before = "".join(f"{e['query']}{gap}{e['choices'][e['gold']]}\n\n" for e in shown)
         return [f"{before}{example['query']}{gap}{choice}" for choice in example["choices"]]
     if task.kind == "schema":
-        before = "".join(f"{e['context_options'][e['gold']]}{gap}{e['continuation']}\n\n" for e in shown)
         return [f"{before}{context}{gap}{example['continuation']}" for context in example["context_options"]]
-    before = "".join(f"{e['context'].strip()}{gap}{e['continuation']}\n\n" for e in shown)
     prompt = f"{before}{example['context'].strip()}{gap}"
     return [prompt.strip(), prompt + example["continuation"]]  # stripped: a last space belongs to the next token
 
@@ -285,23 +293,20 @@ def notes(result: dict) -> list[str]:
 def table(result: dict) -> str:
     """A result as text: one line a task, beside the GPT-2 models where the tasks are CORE's, and `notes`."""
     beside = GPT2 if result["name"] == "CORE" else ()
-    width = max(map(len, [*result["tasks"], result["name"]]))
-    head = f"{'task':{width}}  {'shots':>5} {'n':>6} {'accuracy':>8} {'guess':>6} {'centred':>8} {'+-':>6}"
-    lines = [head + "".join(f" {name:>12}" for name in beside)]
-    for label, row in result["tasks"].items():
-        line = (
-            f"{label:{width}}  {row['num_fewshot']:5} {row['n']:6} {row['accuracy']:8.4f} {row['random_baseline']:6.3f}"
-        )
-        line += f" {row['centred']:8.4f} {row['centred_se']:6.4f}"
-        lines.append(line + "".join(f" {GPT2_CENTRED[name][label]:12.4f}" for name in beside))
     name = result["name"] + " (part)" * result["subset"]
+    width = max(map(len, [*result["tasks"], name]))
+    head = f"{'task':{width}}  {'shots':>5} {'n':>6} {'accuracy':>8} {'guess':>6} {'centred':>8} {'+-':>6}"
+    lines = [head + "".join(f" {model:>12}" for model in beside)]
+    for label, row in result["tasks"].items():
+        line = f"{label:{width}}  {row['num_fewshot']:5} {row['n']:6} {row['accuracy']:8.4f} "
+        line += f"{row['random_baseline']:6.3f} {row['centred']:8.4f} {row['centred_se']:6.4f}"
+        lines.append(line + "".join(f" {GPT2_CENTRED[model][label]:12.4f}" for model in beside))
     means = GPT2_MEANS.values() if beside and result["n_tasks"] == len(CORE) else ()
     line = f"{name:{width}}  {'':5} {result['n']:6} {'':8} {'':6} {result['core']:8.4f} {result['core_se']:6.4f}"
     lines.append(line + "".join(f" {mean:12.4f}" for mean in means))
     low, high = result["core_interval"]
-    lines.append(
-        f"{name} {result['core']:.4f}, 95 % interval {low:.4f} to {high:.4f}; baselines: {result['baselines']}"
-    )
+    interval = f"95 % interval {low:.4f} to {high:.4f}"
+    lines.append(f"{name} {result['core']:.4f}, {interval}; baselines: {result['baselines']}")
     if "above_bar" in result:
         lines.append(f"probability of being above {GPT2_CORE} (GPT-2 XL): {result['above_bar']:.3f}")
     return "\n".join(lines + notes(result))

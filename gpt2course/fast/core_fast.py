@@ -1,20 +1,21 @@
-"""CORE, fast: the decisions of core.py's plain evaluator from a fraction of its work. Lesson 10 shows the plain one.
+"""Lesson 10. CORE with the decisions of core.py's plain evaluator, in a fraction of the time.
 
-What is saved, and where it comes from (22 tasks, 160 million tokens if every choice is read in full):
-- the choices of a question share their prompt, which is read once; each choice then goes on from its cache of keys and
-  values;
-- a choice of one token is read off the last position of the shared prompt, with no further reading;
-- a prompt that is the beginning of another (coqa: many questions on one story) is read with it;
-- the head runs only at the positions that are scored, and the last token of a row, whose successor nobody asks for, is
-  not read;
-- every solved example is tokenized once, and prompts are put together from these blocks;
-- prompts of like length share a forward pass, up to a budget of tokens.
+    python -m gpt2course.fast.core_fast RUN
+
+Read in full, the choices of CORE's 22 tasks are 160 million tokens. What saves work:
+- The choices of a question share their prompt. The prompt is read once, and each choice continues from the prompt's
+  cache of keys and values. A choice of one token needs only the last position of the prompt.
+- If one prompt is a prefix of another (coqa asks many questions on one story), one forward pass serves both.
+- The head runs only at scored positions. The last token of a row is not read, since its successor is not scored.
+- Each solved example is tokenized once, and prompts are put together from these blocks.
+- Prompts of similar length share a forward pass, up to a budget of tokens.
 """
 
 import hashlib
 import json
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,23 +24,28 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+import tyro
 
 from gpt2course import core
 from gpt2course.attention import Cache
-from gpt2course.core_tasks import Task
-from gpt2course.files import UserError, read_json, write_json
+from gpt2course.core_tasks import GPT2_CENTRED, Task, default_bundle, read_bundle
+from gpt2course.files import UserError, command, duration, home, read_json, write_json
+from gpt2course.load import load_model
+from gpt2course.ranks import join, part, pick_device
 
 CHECKED = 16  # examples of a task whose prompts are also encoded whole, to see that blocks give the same tokens
 HEAD = 1 << 24  # most logits at a time: 64 MB in float32
+PROMPTS = 20_000_000  # most tokens of prompts in memory: 80 MB
+EVERY = 15  # seconds between lines of progress
 
 
 @dataclass
 class Reading:
-    """One row for the model to read, and what is to be read off it.
+    """One row for the model to read, and the answers whose tokens are scored on it.
 
     `inside` are answers within the row: (answer, the position that predicts its first token, its tokens). `after` are
     answers that follow the row's last token: (answer, its tokens). An answer is (example, its options): equal options
-    are read once, so that a tie between them is a tie to the last bit.
+    are read once, so that they tie to the last bit.
     """
 
     row: np.ndarray  # int32
@@ -47,12 +53,13 @@ class Reading:
     after: list = field(default_factory=list)
 
     @property
-    def goes_on(self) -> bool:
+    def continues(self) -> bool:
+        """Whether an answer needs a second forward pass, from the row's cache."""
         return any(len(tokens) > 1 for _, tokens in self.after)
 
     @property
     def cost(self) -> int:
-        """Tokens in memory while it is read: each answer of several tokens needs its own copy of the row's cache."""
+        """Tokens in memory during the reading: each answer of several tokens needs its own copy of the row's cache."""
         lengths = [len(tokens) for _, tokens in self.after]
         copies = max(1, sum(length > 1 for length in lengths))
         return copies * (len(self.row) + max(lengths, default=0))
@@ -62,33 +69,25 @@ class Reading:
 
 
 class Prompts:
-    """The token rows of a task's examples, equal to `core.tokens_and_spans` of their prompts, from blocks."""
+    """The token rows of a task's examples, made from blocks. They equal `core.tokens_and_spans` of whole prompts."""
 
     def __init__(self, task: Task, n: int, tokenizer):
         self.task, self.tokenizer, self.blocks = task, tokenizer, {}
-        self.gap = None  # the tokens of "\n\n" where a tokenizer keeps them apart from the text before
-        draw = random.Random(0)
-        sample = sorted(draw.sample(range(n), min(CHECKED, n)))
-        for self.joined in (True, False, None):  # blocks with their "\n\n", without; None: every prompt whole
+        sample = sorted(random.Random(0).sample(range(n), min(CHECKED, n)))
+        for self.joined in (True, False, None):  # blocks with their "\n\n"; without it; None: every prompt whole
             self.blocks.clear()
             if self.joined is None or all(self.rows(i) == self.whole(i) for i in sample):
                 break
 
     def whole(self, i: int):
-        """(rows, spans) of example i the plain way."""
+        """(rows, spans) of example i as the plain evaluator makes them."""
         prompts = core.render(self.task, i, core.few_shot(self.task, i))
         return core.tokens_and_spans(self.task.kind, prompts, self.tokenizer)
 
     def block(self, j: int) -> list[int]:
         """The tokens of example j as a solved one."""
         if j not in self.blocks:
-            e, gap = self.task.examples[j], self.task.delimiter
-            if self.task.kind == "multiple_choice":
-                text = f"{e['query']}{gap}{e['choices'][e['gold']]}"
-            elif self.task.kind == "schema":
-                text = f"{e['context_options'][e['gold']]}{gap}{e['continuation']}"
-            else:
-                text = f"{e['context'].strip()}{gap}{e['continuation']}"
+            text = core.solved(self.task, j)
             if self.joined:
                 self.blocks[j] = self.tokenizer.encode(text + "\n\n")
             else:
@@ -100,7 +99,7 @@ class Prompts:
         shots = core.few_shot(self.task, i)
         last = core.render(self.task, i, [])  # the prompts without solved examples
         if self.joined is None or shots and self.task.kind == "language_modeling" and last[1][:1].isspace():
-            return self.whole(i)  # an empty question: `render` strips what would not be stripped after solved examples
+            return self.whole(i)  # an empty question: `render` strips a space here but not after solved examples
         rows, spans = core.tokens_and_spans(self.task.kind, last, self.tokenizer)  # each begins with BOS
         if not shots:
             return rows, spans
@@ -113,8 +112,8 @@ def readings(kind: str, i: int, rows, spans, max_len: int | None, shares: bool =
     """How to read example i: rows and spans as of `core.tokens_and_spans`. shares: whether the model has a cache."""
     whole = max_len is None or max(map(len, rows)) <= max_len
     if not whole:
-        rows, spans = core.crop(rows, spans, max_len)  # each by its own overflow: they no longer share a beginning
-    options = {}  # what differs -> the options that are it
+        rows, spans = core.crop(rows, spans, max_len)  # rows lose different numbers of tokens: no common prefix
+    options = {}  # (row, span) -> the options that have it
     for c, (row, span) in enumerate(zip(rows, spans)):
         options.setdefault((tuple(row), span), []).append(c)
     distinct = [((i, tuple(which)), list(row), span) for (row, span), which in options.items()]
@@ -124,15 +123,15 @@ def readings(kind: str, i: int, rows, spans, max_len: int | None, shares: bool =
         return [Reading(np.array(rows[0][:start], np.int32), after=after)]
     found = []
     for answer, row, (start, end) in distinct:
-        start = start or end  # see core.score: nothing comes before the first token
+        start = start or end  # see core.score: no token precedes the first one
         found.append(Reading(np.array(row[: end - 1], np.int32), inside=[(answer, start - 1, row[start:end])]))
     return found
 
 
 def merge(found: list[Reading]) -> list[Reading]:
-    """Rows that are the beginning of another row are read with it."""
+    """Move the answers of each row that is a prefix of another to the longer row."""
     kept = []
-    in_order = lambda r: r.row.astype(">u4").tobytes()  # backwards, a beginning comes right after its longer row
+    in_order = lambda r: r.row.astype(">u4").tobytes()  # reversed, a prefix comes right after the longer row
     for r in sorted(found, key=in_order, reverse=True):
         longer, n = kept[-1] if kept else None, len(r.row)
         if longer and not r.after and not longer.after and np.array_equal(longer.row[:n], r.row):
@@ -166,7 +165,7 @@ def at(x: torch.Tensor, wanted: list) -> torch.Tensor:
 
 @torch.no_grad()
 def read(model, batch: list[Reading], bos: int) -> dict:
-    """{answer: (mean loss, whether all of it is the argmax)} of some readings in one or two forward passes.
+    """{answer: (mean loss, whether all of it is the argmax)} of some readings, in one or two forward passes.
 
     model has hidden(ids (B, T), cache) -> (B, T, C) and head(x) -> logits. An empty answer has the loss NaN, as in
     core.score.
@@ -175,7 +174,7 @@ def read(model, batch: list[Reading], bos: int) -> dict:
     longest = max(len(r.row) for r in batch)
     tails = [(b, answer, tokens) for b, r in enumerate(batch) for answer, tokens in r.after if len(tokens) > 1]
     ids = torch.full((len(batch), longest), bos)  # (B, T)
-    pad = [longest - len(r.row) if tails else 0 for r in batch]  # before the rows that go on, behind the others
+    pad = [longest - len(r.row) if tails else 0 for r in batch]  # rows that continue are padded on the left
     for b, r in enumerate(batch):
         ids[b, pad[b] : pad[b] + len(r.row)] = torch.from_numpy(r.row)
     cache = Cache(torch.tensor(pad, device=device) if any(pad) else None) if tails else None
@@ -188,7 +187,7 @@ def read(model, batch: list[Reading], bos: int) -> dict:
         wanted += [(b, pad[b] + len(r.row) - 1, answer, tokens[0]) for answer, tokens in r.after if len(tokens)]
     states = [at(x, wanted)]  # (N, C)
     if tails:
-        cache.keep([b for b, _, _ in tails])  # one copy of its row for each
+        cache.keep([b for b, _, _ in tails])  # a copy of its row's cache for each tail
         ids = torch.full((len(tails), max(len(tokens) for _, _, tokens in tails) - 1), bos)
         more = []
         for k, (_, answer, tokens) in enumerate(tails):
@@ -200,54 +199,44 @@ def read(model, batch: list[Reading], bos: int) -> dict:
     if losses.isnan().any():
         raise UserError(core.NAN_LOGITS)
 
-    where = {answer: [] for r in batch for answer in [a for a, *_ in r.inside] + [a for a, _ in r.after]}
+    where = {answer: [] for r in batch for answer, *_ in [*r.inside, *r.after]}
     for k, w in enumerate(wanted):
         where[w[2]].append(k)  # in the order of the answer's tokens
     mean = lambda ks: losses[ks].mean().item() if ks else math.nan
     return {answer: (mean(ks), bool(hits[ks].all())) for answer, ks in where.items()}
 
 
-def out_of_memory(e: Exception) -> bool:
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or isinstance(e, RuntimeError) and "alloc" in str(e)
-
-
 class Reader:
-    """Reads batches, smaller ones after memory has run out."""
+    """Reads rows in batches of at most `budget` tokens; halves the budget when memory runs out."""
 
-    def __init__(self, model, bos: int, budget: int, say=print):
-        self.model, self.bos, self.budget, self.say = model, bos, budget, say
+    def __init__(self, model, bos: int, budget: int):
+        self.model, self.bos, self.budget = model, bos, budget
 
     def __call__(self, found: list[Reading], progress=None) -> dict:
-        answers, done, waiting = {}, 0, sorted(found, key=lambda r: (r.goes_on, len(r.row)))  # the longest first
+        answers, done, waiting = {}, 0, sorted(found, key=lambda r: (r.continues, len(r.row)))  # the longest first
         while waiting:
             batch = [waiting.pop()]
             cost = batch[0].cost
-            while waiting and cost + waiting[-1].cost <= self.budget and waiting[-1].goes_on == batch[0].goes_on:
+            while waiting and cost + waiting[-1].cost <= self.budget and waiting[-1].continues == batch[0].continues:
                 cost += waiting[-1].cost
                 batch.append(waiting.pop())
             try:
                 answers |= read(self.model, batch, self.bos)
-                done += sum(len(r.row) for r in batch)
-                if progress:
-                    progress(done)
-            except Exception as e:
-                if not out_of_memory(e):
-                    raise
+            except torch.OutOfMemoryError:
                 if len(batch) == 1:
-                    text = f"a prompt of {len(batch[0].row)} tokens does not fit into memory"
-                    raise UserError(f"{text}; use a device with more, or --max-len") from None
+                    raise UserError(f"a prompt of {len(batch[0].row)} tokens does not fit into memory") from None
                 waiting += batch[::-1]
                 self.budget = cost // 2
-                self.say(f"memory ran out: at most {self.budget:,} tokens at a time from here on")
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                print(f"memory ran out: at most {self.budget:,} tokens a forward pass from here on", flush=True)
+                torch.cuda.empty_cache()
+                continue
+            done += sum(len(r.row) for r in batch)
+            if progress:
+                progress(done)
         return answers
 
 
 # ---- the evaluation
-
-
-PART = 20_000_000  # tokens of prompts held at a time: 80 MB
 
 
 def decide(task: Task, answers: dict) -> dict[int, bool]:
@@ -265,11 +254,28 @@ def decide(task: Task, answers: dict) -> dict[int, bool]:
     return right
 
 
-def work(task: Task, n: int) -> int:
-    """Characters of text that scoring n examples of a task reads, about: what progress is counted in."""
-    length = lambda value: sum(map(len, value)) if isinstance(value, list) else len(str(value))
-    sizes = [sum(length(value) for value in e.values()) for e in task.examples]
-    return max(1, round(n * (task.num_fewshot + 1) * sum(sizes) / len(sizes)))
+def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=None, progress=None) -> dict[int, bool]:
+    """{example: whether the model is right} for some of a task's n examples. progress(share of them)."""
+    try:
+        prompts, answers, rows, size, first = Prompts(task, n, tokenizer), {}, [], 0, 0
+        for k, i in enumerate(indices):
+            rows += readings(task.kind, i, *prompts.rows(i), max_len, getattr(reader.model, "shares", True))
+            size += len(rows[-1].row)
+            if size > PROMPTS or k == len(indices) - 1:
+                rows = merge(rows)
+                before, tokens = first / len(indices), max(1, sum(len(r.row) for r in rows))
+                each = (k + 1 - first) / len(indices) / tokens  # share of the task, a token
+                answers |= reader(rows, progress and (lambda read, a=before, s=each: progress(a + s * read)))
+                rows, size, first = [], 0, k + 1
+    except UserError as e:
+        raise UserError(f"task {task.label}: {e}") from None
+    return decide(task, answers)
+
+
+def characters(task: Task, n: int) -> int:
+    """About how many characters n examples of a task have, shots included: the unit of progress."""
+    text = sum(len(str(value)) for e in task.examples for value in e.values())
+    return max(1, round(n * (task.num_fewshot + 1) * text / len(task.examples)))
 
 
 def fingerprint(model) -> str:
@@ -280,71 +286,111 @@ def fingerprint(model) -> str:
     return digest.hexdigest()
 
 
-def task_digest(task: Task, n: int) -> str:
-    """Of everything that decides a task's prompts."""
-    said = json.dumps([task.kind, task.num_fewshot, task.delimiter, task.examples, n], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
-
-
-def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=None, progress=None) -> dict[int, bool]:
-    """{example: whether the model is right} for some of a task's n examples."""
-    try:
-        prompts, answers, part, size, first = Prompts(task, n, tokenizer), {}, [], 0, 0
-        for k, i in enumerate(indices):
-            part += readings(task.kind, i, *prompts.rows(i), max_len, getattr(reader.model, "shares", True))
-            size += len(part[-1].row)
-            if size > PART or k == len(indices) - 1:
-                part = merge(part)
-                before, tokens = first / len(indices), max(1, sum(len(r.row) for r in part))
-                each = (k + 1 - first) / len(indices) / tokens  # share of the task, a token
-                answers |= reader(part, progress and (lambda read, a=before, s=each: progress(a + s * read)))
-                part, size, first = [], 0, k + 1
-    except UserError as e:
-        raise UserError(f"task {task.label}: {e}") from None
-    return decide(task, answers)
+def key_of(task: Task, n: int, max_len, tokenizer, model: str) -> str:
+    """sha256 of all that the decisions on a task depend on."""
+    parts = [model, tokenizer.sha256, max_len, task.kind, task.num_fewshot, task.delimiter, task.examples, n]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def evaluate(
-    model, tokenizer, bundle, *,
-    max_examples=None, tasks=None, progress=None, max_len=None, budget=None, keep=None, say=print,
-) -> dict:  # fmt: skip
+    model, tokenizer, bundle, *, max_examples=None, tasks=None, progress=None, max_len=None, budget=None, keep=None
+) -> dict:
     """What `core.evaluate` returns, with the same decisions, and each task's "right": its decisions, a text of 0 and 1.
 
     Args as there, but for: model (our GPT or GPT2, or anything with parameters(), hidden(ids, cache) and head(x));
     progress(done, total, label) counts about characters, so that it grows evenly with time; budget is the most tokens
-    of a forward pass (default 1,024 on a CPU, 65,536 on a GPU), halved when memory runs out; keep is (a file, what the
-    model is): finished tasks are kept there, and an evaluation of the same model, questions and settings goes on after
-    them. Under torchrun every rank scores its share and all of them return the whole.
+    of a forward pass (default 1,024 on a CPU, 65,536 on a GPU); keep is (a file, the model's fingerprint): the
+    decisions on finished tasks are written to the file, and an evaluation of the same model and questions uses them.
+    Under torchrun every rank scores its share, and all ranks return the whole.
     """
     bundle, chosen, prepared = core.prepare(bundle, tasks, max_examples, max_len)
     device, training = next(model.parameters()).device, model.training
-    reader = Reader(model.eval(), tokenizer.bos, budget or (1024 if device.type == "cpu" else 65_536), say)
+    reader = Reader(model.eval(), tokenizer.bos, budget or (1024 if device.type == "cpu" else 65_536))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-    amount = [work(task, n) for task, n in prepared]
-    total, right = sum(amount), {}
-    for at, (task, n) in enumerate(prepared):
-        done, size = sum(amount[:at]), amount[at]
-        if keep:
-            key = {"model": keep[1], "tokenizer": tokenizer.sha256, "task": task_digest(task, n), "max_len": max_len}
-            kept = read_json(keep[0], "kept decisions") if Path(keep[0]).exists() else {}
-        if keep and kept.get(task.label, {}).get("key") == key:
-            right[task.label] = kept[task.label]["right"]
-            if progress:
-                progress(done + size, total, task.label)
-            continue
-        advance = lambda share, done=done, size=size, label=task.label: progress(done + share * size, total, label)
-        said = progress and advance
-        mine = score_task(task, range(rank, n, world), n, tokenizer, reader, max_len, said)
-        if world > 1:
-            shares = [None] * world
-            dist.all_gather_object(shares, mine)
-            mine = {i: value for share in shares for i, value in share.items()}
-        right[task.label] = "".join("01"[mine[i]] for i in range(n))
-        if keep and rank == 0:
-            write_json(keep[0], kept | {task.label: {"key": key, "right": right[task.label]}})
+    sizes = [characters(task, n) for task, n in prepared]
+    total = sum(sizes)
+    kept = read_json(keep[0], "kept decisions") if keep and Path(keep[0]).exists() else {}
+    done, right = 0, {}
+    for (task, n), size in zip(prepared, sizes):
+        key = key_of(task, n, max_len, tokenizer, keep[1]) if keep else None
+        if keep and key in kept:
+            right[task.label] = kept[key]
+        else:
+            advance = lambda share, done=done, size=size, label=task.label: progress(done + share * size, total, label)
+            mine = score_task(task, range(rank, n, world), n, tokenizer, reader, max_len, progress and advance)
+            if world > 1:
+                shares = [None] * world
+                dist.all_gather_object(shares, mine)
+                mine = {i: value for share in shares for i, value in share.items()}
+            right[task.label] = "".join("01"[mine[i]] for i in range(n))
+            if keep and rank == 0:
+                kept[key] = right[task.label]
+                write_json(keep[0], kept)
+        done += size
+        if progress:
+            progress(done, total, task.label)
     model.train(training)
     decided = {label: [c == "1" for c in text] for label, text in right.items()}
     found = core.result(bundle, chosen, decided, max_examples, max_len)
     for label, text in right.items():
         found["tasks"][label]["right"] = text
     return found
+
+
+# ---- the command
+
+
+@dataclass
+class Core:
+    """Score a run's newest checkpoint on CORE, or on any bundle in the same layout, and print a table.
+
+    Without --bundle: the bundle of $GPT2COURSE_CORE_BUNDLE, or CORE's in $GPT2COURSE_HOME/eval (fetch it with
+    python -m gpt2course.ops.download core), else mini-CORE, a small bundle that comes with the code. A mini-CORE score
+    cannot be compared with CORE. If the evaluation is interrupted, the same command continues after the finished tasks.
+
+    Example: torchrun --standalone --nproc_per_node=8 -m gpt2course.fast.core_fast jan29-d24 --out core.json
+    """
+
+    run: tyro.conf.Positional[str]  # name of a run, or path of a run, a checkpoint or an exported folder
+    bundle: str | None = None  # folder or zip with core.yaml, eval_meta_data.csv and eval_data/
+    max_examples: int | None = None  # at most this many examples a task (a quick, biased look); default: all
+    tasks: tuple[str, ...] = ()  # labels of the tasks to score; default: all
+    out: str | None = None  # write the result, the table and GPT-2's scores to this file as JSON
+    device: str = "auto"  # auto, cpu, cuda or mps
+
+
+def score(args: Core, load: Callable) -> None:
+    """Run the command: load(path, device) gives (model, tokenizer). Several ranks share the work; rank 0 prints."""
+    team, began = join(pick_device(args.device).type), time.monotonic()
+    path = args.bundle or default_bundle()
+    bundle = read_bundle(path, args.tasks)  # before the model: a damaged bundle is an error at once
+    model, tokenizer = load(args.run, args.device)
+    shown = began
+
+    def progress(done, total, label):
+        nonlocal shown
+        if team.first and time.monotonic() - shown >= EVERY:
+            shown = time.monotonic()
+            left = duration((shown - began) * (total - done) / max(1, done))
+            print(f"{done / total:.0%} done, {label}, left {left}", flush=True)
+
+    name = fingerprint(model)
+    found = evaluate(
+        model, tokenizer, bundle, max_examples=args.max_examples, tasks=args.tasks, progress=progress,
+        max_len=model.max_len, keep=(home() / "eval" / "kept" / f"{name[:16]}.json", name),
+    )  # fmt: skip
+    if team.first:
+        table = core.table(found)
+        print(f"{args.run} on {bundle.name} ({path})\n{table}")
+        print(f"{found['n']:,} examples in {duration(time.monotonic() - began)}")
+        if args.out:
+            write_json(args.out, {"result": found, "table": table, "gpt2": GPT2_CENTRED})
+    part()
+
+
+def main(args: Core) -> None:
+    score(args, lambda path, device: load_model(path, device)[:2])
+
+
+if __name__ == "__main__":
+    command(main)
