@@ -117,7 +117,7 @@ class Evaluate:
 
 
 def main(args: Evaluate) -> None:
-    from gpt2course.checkpoint import load_model, run_config
+    from gpt2course.load import load_model, run_config
     from gpt2course.data import load_corpus
 
     for name in ("max_bytes", "batch"):

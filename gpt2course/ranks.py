@@ -1,12 +1,14 @@
-"""Ranks: the processes that train one model together, one for each GPU. Lesson 11 builds on them.
+"""Ranks: the processes that train one model together, one for each GPU. Lesson 11.
 
 `torchrun --standalone --nproc_per_node=8 -m gpt2course.train ...` starts eight processes of the same command; without
-torchrun there is one. This file owns what they say to each other outside the optimizer. Every rank makes the same calls
-in the same order. Rank 0 alone prints and writes.
+torchrun there is one. This file owns what they exchange outside the optimizer, and which device each one uses. Every
+rank makes the same calls in the same order. Only rank 0 prints and writes.
 """
 
+import ctypes
 import datetime
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +17,8 @@ import torch
 import torch.distributed as dist
 
 from gpt2course.files import UserError
-from gpt2course.ops.jobs import end_with_parent
 
-TIMEOUT = datetime.timedelta(minutes=10)  # for one call; torchrun notices a rank that dies at once, and ends the others
+TIMEOUT = datetime.timedelta(minutes=10)  # of one exchange; torchrun notices a rank that dies at once
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Ranks:
         return self.rank, self.world
 
     def reduce(self, *values: float, how: str = "sum") -> list[float]:
-        """The sum (or, how="max", the largest) of each number over all ranks."""
+        """The sum (or, with how="max", the largest) of each number over all ranks."""
         if self.world == 1:
             return list(values)
         on_gpu = dist.get_backend() == "nccl"
@@ -46,7 +47,7 @@ class Ranks:
         return x.tolist()
 
     def all(self, value) -> list:
-        """What every rank brings, in the order of the ranks; any plain value."""
+        """The value of every rank, in the order of the ranks; any plain value."""
         if self.world == 1:
             return [value]
         found = [None] * self.world
@@ -54,7 +55,7 @@ class Ranks:
         return found
 
     def from_first(self, make: Callable):
-        """What make() returns on rank 0, which alone calls it; its error ends every rank, and rank 0 alone says why."""
+        """The result of make() on rank 0, which alone calls it. An error there ends every rank; rank 0 prints it."""
         if self.world == 1:
             return make()
         value, error = None, None
@@ -72,13 +73,15 @@ class Ranks:
         return box[0][0]
 
     def leave(self) -> None:
-        """End this process without a word: rank 0 says why."""
+        """End this process silently: rank 0 prints the reason."""
         part()
         sys.exit(2)
 
 
 def join(device_type: str) -> Ranks:
     """Join the other processes of a torchrun, if there are any. device_type: cuda, cpu or mps."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         return Ranks()
@@ -86,8 +89,6 @@ def join(device_type: str) -> Ranks:
     if missing:
         how = f"torchrun --standalone --nproc_per_node={world} -m gpt2course.train ..."
         raise UserError(f"WORLD_SIZE is {world} but {missing[0]} is not set; start several processes with: {how}")
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun: when that is killed, no rank stays behind on its GPU
-        end_with_parent()
     if device_type == "cuda":
         local, have = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= have:
@@ -100,9 +101,38 @@ def join(device_type: str) -> Ranks:
 
 
 def part() -> None:
-    """Leave the group of processes, as all must do before they end.
+    """Leave the group of processes, as every rank must before it ends.
 
-    Its threads, still at work when Python goes, would abort the process (github.com/pytorch/pytorch/issues/190489).
+    Otherwise its threads can abort the process at exit (github.com/pytorch/pytorch/issues/190489).
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end_with_parent() -> None:
+    """From here on Linux kills this process when torchrun ends, so that no rank stays behind on its GPU."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The named device; auto is cuda where there is one, else mps, else cpu. MPS results may differ from the CPU's."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(d for d in ("cuda", "mps", "cpu") if available[d])
+    if not available.get(name.split(":")[0], False):
+        have = ", ".join(d for d, ok in available.items() if ok)
+        raise UserError(f"device {name!r} is not available; this machine has {have}")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    return torch.device(name)
+
+
+def compute_dtypes(device: torch.device, name: str = "auto") -> tuple[torch.dtype, torch.dtype]:
+    """(compute dtype, embedding dtype): bfloat16 on GPUs that support it, float32 elsewhere."""
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
+    if name not in ("float32", "bfloat16"):
+        raise UserError(f"dtype {name!r} is not allowed; it must be auto, float32 or bfloat16")
+    dtype = getattr(torch, name)
+    return dtype, dtype

@@ -271,7 +271,7 @@ class Sample:
 
 
 def main(args: Sample) -> None:
-    from gpt2course.checkpoint import load_model
+    from gpt2course.load import load_model
 
     check(args.max_tokens, args.temperature, args.top_k, args.seed)
     if args.number < 1:

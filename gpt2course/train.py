@@ -1,7 +1,8 @@
 """The training loop. Lesson 04 builds it.
 
 One run is one folder, `home()/runs/<name>/`: config.json, metrics.jsonl (one JSON object a line), log.txt, tokenizer/
-and checkpoints/. After a crash, a kill or Ctrl-C the same command continues from the newest good checkpoint, to the bit.
+and checkpoints/. After a crash, a kill or Ctrl-C the same command continues from the newest good checkpoint, and ends
+with the same weights, to the bit, as a run that nothing interrupted.
 
 `train` shows the whole of training; the functions after it stand in the order in which it calls them.
 
@@ -34,7 +35,15 @@ from gpt2course.cost import mfu, peak_flops
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.fast import fp8, kernels
 from gpt2course.files import (
-    UserError, atomic_dir, coerce, command, duration, locked, read_json, run_folder, write_json,
+    UserError,
+    atomic_dir,
+    coerce,
+    command,
+    duration,
+    locked,
+    read_json,
+    run_folder,
+    write_json,
 )  # fmt: skip
 from gpt2course.ranks import Ranks, compute_dtypes, pick_device
 from gpt2course.recipes import Plan, RunSizes, make_model, make_optimizer, resolve_run, settings_from_text, within
@@ -90,8 +99,7 @@ def train(args: Train) -> Path:
         sizes = check(args, team)
         plan, T = sizes.plan, sizes.plan.model.sequence_len
         folder = run_folder(args.name if args.name is not None else f"{args.recipe}-d{plan.model.n_layer}")
-        team.from_first(lambda: make_folder(args, folder, sizes, device))
-        corpus, tokenizer, config = open_parts(args, folder, sizes, device)
+        corpus, tokenizer, config = open_run(args, folder, sizes, device, team)
         log = Log(folder) if team.first else NoLog()
         if any(line["kind"] == "done" for line in read_metrics(folder)):
             log.say(f"run {folder.name} is finished already; --fresh starts it anew")
@@ -182,20 +190,27 @@ def check(args: Train, team: Ranks) -> RunSizes:
     return resolve_run(args.recipe, args.profile, settings, team.world, args.device_batch, streams=args.streams)
 
 
-def make_folder(args: Train, folder: Path, sizes: RunSizes, device: torch.device) -> None:
-    """On rank 0: the run's folder with config.json and tokenizer/, or a check that the run there is the same one."""
+def open_run(args: Train, folder: Path, sizes: RunSizes, device: torch.device, team: Ranks):
+    """(corpus, tokenizer, config); rank 0 first, which may train the tokenizer and makes the run's folder."""
+    opened = []
+    team.from_first(lambda: opened.append(make_folder(args, folder, sizes, device)))
+    return opened[0] if opened else open_parts(args, sizes, device)
+
+
+def make_folder(args: Train, folder: Path, sizes: RunSizes, device: torch.device):
+    """The run's folder with config.json and tokenizer/, or a check that the run there is the same one."""
     if args.fresh and folder.exists() and os.environ.get(RESTARTS, "0") == "0":
         with locked(folder / "lock", f"run {folder.name!r} is being trained"):
             pass
         aside = next(p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.old{i}")).exists())
         os.replace(folder, aside)
         print(f"the earlier run was moved to {aside}")
-    corpus, tokenizer, config = open_parts(args, folder, sizes, device)
+    corpus, tokenizer, config = open_parts(args, sizes, device)
     if not (folder / "config.json").exists():
         with atomic_dir(folder / "tokenizer") as tmp:
             tokenizer.save(tmp)
         write_json(folder / "config.json", config)
-        return
+        return corpus, tokenizer, config
     old = read_json(folder / "config.json", "run configuration")
     fixed = config.keys() - {"corpus_notes", "machine", "commit", "command"}  # the rest must not change
     if old["machine"]["devices"] != sizes.devices:
@@ -203,9 +218,10 @@ def make_folder(args: Train, folder: Path, sizes: RunSizes, device: torch.device
     if different := sorted(k for k in fixed if old.get(k) != config[k]):
         why = f"run {folder.name!r} was started with other settings ({', '.join(different)})"
         raise UserError(f"{why}; use another --name, or --fresh to start it anew")
+    return corpus, tokenizer, config
 
 
-def open_parts(args: Train, folder: Path, sizes: RunSizes, device: torch.device):
+def open_parts(args: Train, sizes: RunSizes, device: torch.device):
     """(corpus, tokenizer, config) of a run."""
     name = args.corpus or sizes.corpus
     corpus = data.load_corpus(name)
@@ -558,8 +574,10 @@ def main(args: Train) -> None:
     except KeyboardInterrupt:
         print("stopped at once; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
-    finally:
+    except UserError:
         ranks.part()
+        raise
+    ranks.part()
 
 
 if __name__ == "__main__":

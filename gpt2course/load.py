@@ -1,0 +1,94 @@
+"""Find a run and load its model: for evaluation, sampling, CORE and export. Lesson 04.
+
+A model is named by its run, by the path of a run or checkpoint folder, or by the path of an exported folder (written by
+gpt2course.ops.export). Everything is checked on loading: sha256, names and shapes of tensors, and no NaN or infinity.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from gpt2course.checkpoint import MODEL, STATE, load, newest, non_finite, verify
+from gpt2course.fast import kernels
+from gpt2course.files import UserError, closest, home, read_json, sha256
+from gpt2course.ranks import compute_dtypes, pick_device
+from gpt2course.recipes import Plan, make_model
+from gpt2course.tokenizer import Tokenizer
+
+EXPORT = "gpt2course export"  # "format" in the config.json of an exported folder
+SUMS = "SHA256SUMS"  # of an exported folder: one line "<sha256>  <file>" for each file
+
+
+def find_run(name_or_path) -> Path:
+    """The folder of a run, from its name, its path, or the path of one of its checkpoints."""
+    path = Path(name_or_path)
+    if (path / STATE).is_file():  # a checkpoint folder
+        path = path.resolve().parent.parent
+    for folder in (path, home() / "runs" / str(name_or_path)):
+        if (folder / "config.json").is_file():
+            return folder
+    have = sorted(p.parent.name for p in (home() / "runs").glob("*/config.json"))
+    hint = closest(str(name_or_path), have) if have else "python -m gpt2course.train makes one"
+    where = f"folder {path} has no config.json" if path.is_dir() else f"there is no run {str(name_or_path)!r}"
+    raise UserError(f"{where}; in {home() / 'runs'}: {hint}")
+
+
+def run_config(name_or_path) -> dict:
+    """config.json of a run."""
+    config = read_json(find_run(name_or_path) / "config.json", "run configuration")
+    if not isinstance(config, dict) or not isinstance(config.get("plan"), dict):
+        what = "is not the configuration of a run of gpt2course"
+        raise UserError(f"{find_run(name_or_path) / 'config.json'} {what}; give the name of a run or another folder")
+    return config
+
+
+def good_checkpoint(name_or_path) -> tuple[Path, Path]:
+    """(run folder, checkpoint folder): the given checkpoint, verified, or the newest good one of a run."""
+    run = find_run(name_or_path)
+    if (Path(name_or_path) / STATE).is_file():
+        verify(name_or_path)
+        return run, Path(name_or_path).resolve()
+    found = newest(run)
+    if found is None:
+        raise UserError(f"run {run} has no checkpoint yet; python -m gpt2course.train --name {run.name} continues it")
+    return run, found[0]
+
+
+def load_model(name_or_path, device: str = "auto") -> tuple[torch.nn.Module, Tokenizer, Plan]:
+    """(model, tokenizer, plan) of a run's newest good checkpoint, a checkpoint folder, or an exported folder.
+
+    The fastest attention and loss kernels of the device are installed too (fast/kernels.py).
+    """
+    config, where = run_config(name_or_path), pick_device(device)
+    plan, (compute, embed) = Plan.from_json(config["plan"]), compute_dtypes(where)
+    model = make_model(plan, where, compute, embed)
+    if config.get("format") == EXPORT:
+        folder = weights = find_run(name_or_path)
+        load_exported(folder, model)
+    else:
+        folder, weights = good_checkpoint(name_or_path)
+        load(weights, model)
+    if bad := non_finite(dict(model.named_parameters())):
+        raise UserError(f"weight {bad} of {weights} holds NaN or infinity; use an earlier checkpoint, or train again")
+    kernels.choose("auto", where, compute, plan.model.head_dim)
+    kernels.choose_loss(where, compute)
+    return model.eval(), Tokenizer.load(folder / "tokenizer"), plan
+
+
+def load_exported(folder: Path, model) -> None:
+    """Read the weights of an exported folder, in whatever dtype they have, after checking every file's sha256."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in sums.keys() | {MODEL, "config.json"}:
+        if not (folder / name).is_file() or sha256(folder / name) != sums.get(name):
+            raise UserError(f"{folder / name} is missing or differs from {SUMS}; export or download the folder again")
+    try:
+        model.load_state_dict(load_file(folder / MODEL))
+    except (RuntimeError, SafetensorError) as e:  # names or shapes of another model
+        problem = str(e).replace("\n", " ")
+        raise UserError(f"{folder / MODEL} is not the model of its config.json ({problem}); export it again") from None
