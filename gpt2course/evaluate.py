@@ -1,25 +1,33 @@
 """Bits per byte (bpb): how many bits the model needs for each byte of text it has not seen. Lesson 04 builds it.
 
-bpb does not depend on the tokenizer, so it compares models and compressors alike. Here it is a true code length: every
-token of every validation document is predicted exactly once, so bpb * bytes / 8 is the size in bytes to which an
-arithmetic coder with this model would compress the text. (nanochat's val_bpb is taken on packed and cropped rows:
-close, not the same.)
+bpb does not depend on the tokenizer, so models with different tokenizers, and compressors, can be compared. Here it is
+a true code length: every token of every validation document is predicted exactly once, so an arithmetic coder with this
+model would compress the text to bpb * bytes / 8 bytes. (nanochat's val_bpb is measured on packed and cropped rows:
+close, but not the same number.)
 """
 
 import lzma
 import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import tyro
 
-from gpt2course.files import UserError, command
+from gpt2course import ranks
+from gpt2course.data import load_corpus
+from gpt2course.files import UserError, coerce, command, write_json
+from gpt2course.load import load_model, run_config
+
+EVERY = 15.0  # seconds between two lines of progress
 
 
 def first_bytes(split, limit: int | None) -> list[str]:
-    """The first documents of a split up to `limit` bytes of UTF-8 (at least one document), or all of them: a choice
-    that does not depend on the tokenizer, so that every model is measured on the same text."""
+    """The first documents of a split up to `limit` bytes of UTF-8 (at least one document), or all of them.
+
+    The choice does not depend on the tokenizer, so every model is measured on the same text.
+    """
     documents, total = [], 0
     for text in split:
         if limit is not None and documents and total >= limit:
@@ -32,9 +40,9 @@ def first_bytes(split, limit: int | None) -> list[str]:
 def validation_rows(documents: list[list[int]], T: int, bos: int) -> tuple[np.ndarray, np.ndarray]:
     """Lay documents out in rows: inputs (R, T) and targets (R, T) int64, target -1 where nothing is scored.
 
-    A document longer than T is cut into pieces; each begins with BOS and, after the first, T // 2 tokens already
-    scored, kept as context. Short pieces share a row, the fullest row that still has room first, and attend to each
-    other as in training.
+    A document longer than T is cut into pieces. Each piece begins with BOS; each but the first then repeats T // 2
+    tokens that the piece before has scored, as context. Short pieces share a row, the fullest row with room first, and
+    attend to each other as in training.
     """
     context = T // 2
     pieces = []  # (tokens with BOS, number of leading targets that are context only)
@@ -72,7 +80,7 @@ def bits_per_byte(
 ) -> tuple[float, int]:
     """(bpb, bytes scored) of a model on documents. model(idx, targets, reduction="none") gives nats, (B, T).
 
-    team: ranks.Ranks that share the work; each gets the whole result.
+    team: the ranks.Ranks that share the work; each gets the result of all.
     """
     encoded = [ids for ids in tokenizer.encode_batch(documents) if len(ids)]
     if not encoded:
@@ -97,7 +105,7 @@ def bits_per_byte(
 
 
 def xz_bits_per_byte(documents: list[str]) -> float:
-    """What `xz -9e` makes of the same text, all documents in one stream: a yardstick without any learning."""
+    """Bits per byte of `xz -9e` on the same text, all documents in one stream: a compressor that learns nothing."""
     text = "".join(documents).encode("utf-8", "replace")
     return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
 
@@ -106,32 +114,76 @@ def xz_bits_per_byte(documents: list[str]) -> float:
 class Evaluate:
     """Measure bits per byte of a run's newest checkpoint on validation text, beside `xz -9e` on the same text.
 
-    Example: python -m gpt2course.evaluate laptop
+    Example: python -m gpt2course.evaluate laptop. Under torchrun all ranks share the work.
     """
 
-    run: tyro.conf.Positional[str]  # name of a run, or path of a run or checkpoint folder
+    run: tyro.conf.Positional[str]  # name of a run, or path of a run, checkpoint or exported folder
     corpus: str | None = None  # corpus whose validation split is read; default: the run's own
-    max_bytes: int | None = None  # read the first documents up to this many bytes; default: all
+    any_text: bool = False  # accept another validation text than the one recorded with the run
+    max_bytes: int = 64_000_000  # read the first documents up to this many bytes; xz -9e reads about 1 MB/s
     batch: int = 16  # rows of T tokens at a time
     device: str = "auto"  # auto, cpu, cuda or mps
+    out: str | None = None  # also write the result to this JSON file
 
 
 def main(args: Evaluate) -> None:
-    from gpt2course.load import load_model, run_config
-    from gpt2course.data import load_corpus
-
     for name in ("max_bytes", "batch"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"{name} = {value} is not allowed; it must be a whole number from 1")
+        coerce(name, getattr(args, name), int, 1)
+    team = ranks.join(ranks.pick_device(args.device).type)
+    try:
+        measure(args, team)
+    except UserError:
+        if not team.first:
+            team.leave()
+        raise
+    finally:
+        ranks.part()
+
+
+def measure(args: Evaluate, team: ranks.Ranks) -> None:
     config = run_config(args.run)
     model, tokenizer, plan = load_model(args.run, args.device)
-    corpus = load_corpus(args.corpus or config["corpus"])
+    corpus = open_corpus(args, config)
     documents = first_bytes(corpus.val, args.max_bytes)
-    bpb, n = bits_per_byte(model, documents, tokenizer, plan.model.sequence_len, args.batch)
+    printed = time.monotonic()
+
+    def progress(done, total):
+        nonlocal printed
+        if team.first and time.monotonic() - printed >= EVERY:
+            print(f"{done:,} of {total:,} rows", flush=True)
+            printed = time.monotonic()
+
+    T = plan.model.sequence_len
+    bpb, size = bits_per_byte(model, documents, tokenizer, T, args.batch, progress, team)
+    if not team.first:
+        return
+    whole = len(documents) == len(corpus.val)
     xz = xz_bits_per_byte(documents)
-    print(f"{corpus.val_name} (sha256 {corpus.val_sha256[:12]}): {len(documents):,} documents, {n:,} bytes")
-    print(f"model {bpb:.4f} bits per byte, xz -9e {xz:.4f}: the model needs {1 - bpb / xz:.1%} less")
+    which = "" if whole else ", the first of more"
+    print(f"{corpus.val_name} (sha256 {corpus.val_sha256[:12]}), {len(documents):,} documents{which}")
+    print(f"model {bpb:.4f} bits per byte, xz -9e {xz:.4f}")
+    share = f"{abs(1 - bpb / xz):.1%} {'fewer' if bpb <= xz else 'more'}"
+    print(f"the model needs {share} bits than xz -9e on the same {size:,} bytes")
+    if args.out:
+        sizes = {"val_bytes": size, "documents": len(documents), "whole": whole}
+        text = {"val_name": corpus.val_name, "val_sha256": corpus.val_sha256}
+        write_json(args.out, {"val_bpb": bpb, "xz_bpb": xz} | sizes | text)
+
+
+def open_corpus(args: Evaluate, config: dict):
+    """The corpus to evaluate on. Its validation text must be the recorded one: other text gives another number, and
+    text that was trained on gives one that is too good."""
+    name = args.corpus or config.get("corpus")
+    if name is None:
+        raise UserError(f"{args.run} does not record its corpus; give one, for example --corpus embedded --any-text")
+    corpus = load_corpus(name)
+    recorded = config.get("val_sha256")
+    if recorded != corpus.val_sha256 and not args.any_text:
+        raise UserError(
+            f"the validation text of corpus {name!r} has sha256 {corpus.val_sha256}, the run recorded {recorded}; "
+            "restore that text, or add --any-text to measure on this one"
+        )
+    return corpus
 
 
 if __name__ == "__main__":

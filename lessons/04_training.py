@@ -461,11 +461,11 @@ lab.compare(torch.tensor(by_hand), torch.tensor(ours["loss"][:40]), atol=2e-3)
 
 # %% [markdown]
 # The loop of a long run, in [train.py](../gpt2course/train.py), has the same heart, with a stop for numbers that are no
-# longer finite. (`team` is for several GPUs, lesson 11; `cast_once` and `eight` save time on a GPU, lesson 12.)
+# longer finite. (`team` is for several GPUs, lesson 11; `eight` saves time on a GPU, lesson 12.)
 
 # %%
-print(inspect.getsource(train.Trainer.take_step))
-print(inspect.getsource(train.Trainer.forward_backward))
+print(inspect.getsource(train.take_step))
+print(inspect.getsource(train.forward_backward))
 
 # %% [markdown]
 # Checkpoints of the package are written under a temporary name first and carry checksums. If the newest is damaged, the one
