@@ -13,16 +13,16 @@
 # %% [markdown]
 # # The speedrun
 #
-# One notebook drives a whole run: corpus, tokenizer, training, bits per byte, a score on questions, samples, an export, report. The
-# recipe is the one that reached GPT-2 grade in 3.04 hours on eight H100; the profile `laptop` is the same code at a size that two
-# CPU cores finish in about ten minutes.
+# This notebook drives a whole run: corpus, tokenizer, training, bits per byte, a score on questions, samples, an export. The recipe
+# is the one that reached GPT-2 grade in 3.04 hours on eight H100; the profile `laptop` runs the same code at a size that two CPU
+# cores finish in about ten minutes.
 #
 # From a terminal, in the folder of the course:
 #
 #     papermill runbooks/speedrun.ipynb out.ipynb -p profile laptop -k gpt2course \
 #         --log-output --autosave-cell-every 30 --no-progress-bar
 #
-# Run it again whenever you like. What is done is shown and not done twice; training that was interrupted goes on.
+# You can run it again at any time. A stage that is done is shown and not repeated; training that was interrupted resumes.
 
 # %% [markdown]
 # ## Parameters
@@ -40,23 +40,23 @@ devices = None  # processes that train together, a GPU each; default: 1, with 8x
 device_batch = None  # rows of T tokens in one forward pass; default: the profile's
 fp8 = False  # matrix products in 8 bits, on an H100 and newer
 price_per_hour = None  # of the machine, in dollars
-max_hours = None  # stop training, with a checkpoint, after so many hours at work
-max_cost_usd = None  # the same for its cost; needs price_per_hour
+max_hours = None  # stop training, with a checkpoint, after so many hours of training
+max_cost_usd = None  # the same for the cost of these hours; needs price_per_hour
 save_minutes = None  # between checkpoints; default: 10, on a laptop 1
-stall_minutes = 5.0  # training without a sign of life is started again after so long
+stall_minutes = 10.0  # without progress for so long, training restarts from the last checkpoint
 smoke = None  # a small run first, true or false; default: not on a laptop
 core_bundle = None  # folder or zip of an evaluation bundle, or mini; default: mini on a laptop
 core_examples = None  # at most so many examples a task; default: all
 settings = ""  # other settings of the recipe as text, see README.md
-force_stage = None  # do one stage again: data, tokenizer, smoke, train, evaluate, core, samples, export or report
+force_stage = None  # repeat one stage: data, tokenizer, smoke, evaluate, core, samples or export
 
 # %% [markdown]
-# Everything above is checked before anything is done: types, ranges, and names that do not exist.
+# The next cell checks everything above before any work is done: types, ranges, and names that do not exist.
 
 # %%
-from gpt2course.ops import runbook as speedrun
+from gpt2course.ops import runbook
 
-params = speedrun.Params.from_namespace(globals())
+params = runbook.Params.from_namespace(globals())
 print(params)
 
 # %% [markdown]
@@ -64,77 +64,77 @@ print(params)
 # a small machine needs.
 
 # %%
-run = speedrun.open_run(params)
+run = runbook.open_run(params)
 
 # %% [markdown]
 # ## 1. Preflight
 #
-# Is this machine ready for this run? A warning says how to mend what it warns of; a STOP must be mended first.
+# Is this machine ready for this run? A warning says how to fix its cause. A STOP must be fixed before the run can start.
 
 # %%
-speedrun.preflight(run);
+runbook.preflight(run);
 
 # %% [markdown]
 # ## 2. Data
 #
-# The text to learn from, and text kept apart to measure on. The model never trains on the validation text. Shards of a published
-# corpus come in the background from here on, and CORE's questions are fetched, so that nothing is missing when it is paid for.
+# The text to learn from, and other text to measure on. The model never trains on the validation text. A published corpus consists
+# of many files (shards), which are downloaded in the background from here on.
 
 # %%
-speedrun.data(run);
+runbook.data(run);
 
 # %% [markdown]
 # ## 3. Tokenizer
 #
-# The text is cut into tokens, pieces that occur often. A larger vocabulary makes texts shorter and the model's tables larger.
+# The tokenizer cuts text into tokens, pieces that occur often. A larger vocabulary makes texts shorter and the model's tables larger.
 
 # %%
-speedrun.tokenizer(run);
+runbook.tokenizer(run);
 
 # %% [markdown]
 # ## 4. Smoke run
 #
-# A few minutes of the same training at a small size, on the same machine, judged by its loss and its speed: a bad node is found before
-# it costs much. Left out on a laptop.
+# A few minutes of the same training at a small size, on the same machine, judged by its loss and its speed. It finds a bad machine
+# before much money is spent. A laptop skips it.
 
 # %%
-speedrun.smoke(run);
+runbook.smoke(run);
 
 # %% [markdown]
 # ## 5. Training
 #
-# Training runs in processes of its own and saves checkpoints; a supervisor starts it again from the last one if it dies or hangs. This
-# cell only follows it: a line every 15 seconds, from the run's files. If the notebook stops, training goes on; run the notebook
-# again to follow it further. From a terminal: `python -m gpt2course.ops.runbook status`, `follow` or `stop`, and the name of the run.
+# Training runs in processes of its own and saves checkpoints; torchrun restarts it from the last checkpoint if a process dies or
+# hangs. This cell only prints its progress. If the notebook stops, training continues; run the notebook again to follow it
+# further. From a terminal: `python -m gpt2course.ops.runbook status`, `follow` or `stop`, and the name of the run.
 
 # %%
-speedrun.train(run);
+runbook.train(run);
 
 # %% [markdown]
 # ## 6. Bits per byte
 #
-# How many bits does the model need for each byte of text it has never seen? Any compressor can be asked the same, so `xz -9e`, which
-# knows no English, stands beside it.
+# How many bits does the model need for each byte of text that it has never seen? Every compressor answers the same question, so
+# `xz -9e`, which knows no English, is measured on the same text.
 
 # %%
-speedrun.evaluate(run);
+runbook.evaluate(run);
 
 # %% [markdown]
 # ## 7. Questions
 #
-# CORE asks 22 kinds of questions and is what "GPT-2 grade" is measured by: above 0.256525. A model of laptop size would score
-# about nothing on it, so there it takes mini-CORE, a small test of our own.
+# CORE asks 22 kinds of questions, and "GPT-2 grade" means a score above 0.256525. A model of laptop size would score about zero
+# on CORE, so a laptop takes mini-CORE, a small test that comes with the course. The two scores cannot be compared.
 
 # %%
-speedrun.core(run);
+runbook.core(run);
 
 # %% [markdown]
 # ## 8. Samples
 #
-# The model continues six prompts. It has learnt how English looks, and hardly anything about the world.
+# The model continues six prompts. A small model has learned how English looks, and hardly anything about the world.
 
 # %%
-speedrun.samples(run);
+runbook.samples(run);
 
 # %% [markdown]
 # ## 9. Export
@@ -142,12 +142,12 @@ speedrun.samples(run);
 # The model as a folder that another machine can use: weights as safetensors, configuration, tokenizer, a model card.
 
 # %%
-speedrun.export(run);
+runbook.export(run);
 
 # %% [markdown]
-# ## 10. Report
+# ## 10. Summary
 #
-# Where the time went, and this run beside the published ones. CORE stays empty unless the real one was measured.
+# Where the time went, and this run beside the published ones. CORE stays empty unless all of CORE was measured.
 
 # %%
-speedrun.report(run);
+runbook.summary(run);

@@ -1,605 +1,581 @@
-"""The stages that runbooks/speedrun.ipynb drives, and the commands status, follow and stop. Lesson 14.
+"""The stages of runbooks/speedrun.ipynb, and the commands status, follow and stop. Lesson 14.
 
-A stage does its work in a child process (work.py, by jobs.py) and leaves `runs/<name>/stages/<stage>.json`: a hash of
-all that decides the result, the result, and the seconds it took. Run the notebook again and a stage whose inputs are
-the same shows what it stored. The notebook's kernel only prints and draws: it holds no model and never loads torch.
+A stage is one command, for example `python -m gpt2course.evaluate RUN --out FILE`. `stage` runs it as a child process,
+prints its lines, and keeps the result in `runs/<name>/stages/<stage>.json` with a hash of the inputs. Run the notebook
+again, and a stage whose inputs are the same is not repeated: the notebook prints its earlier output.
 
-Training runs under a supervisor (supervise.py) in a session of its own and writes to its own files; the notebook
-follows them. So a kernel that dies costs nothing, and the notebook, run again, attaches to the training that lives,
-goes on from the newest checkpoint of one that died, or skips one that is done.
+Training runs under torchrun in a session of its own, so it continues if the notebook stops. Run again, the notebook
+attaches to a training that runs, resumes one that was stopped, and skips one that is finished.
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import math
 import os
 import platform
-import shutil
+import re
+import signal
+import subprocess
 import sys
-import textwrap
 import time
-from dataclasses import dataclass
+import types
+import typing
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
+import psutil
+import torch
+from tyro.conf import Positional
 
-from gpt2course.ops import jobs, shards
+import gpt2course
+from gpt2course import files, ranks
 from gpt2course.core_tasks import MINI, default_bundle
-from gpt2course.files import UserError, command, read_json, run_folder, write_json
-from gpt2course.ops.jobs import EVERY, describe, duration, follow, read_metrics, status, stop, stored
-from gpt2course.ops.params import STAGES, Params
-from gpt2course.ops.shards import SHARD_CORPORA
+from gpt2course.course import plots
+from gpt2course.data import SHARD_CORPORA, shards_needed
+from gpt2course.files import UserError, closest, coerce, duration, locked, read_json, run_folder, shown, write_json
+from gpt2course.ops import download, leaderboard
+from gpt2course.recipes import LADDER, PROFILES, RunSizes, resolve_run, settings_from_text
+from gpt2course.runlog import read_metrics
 
-PROMPTS = (
-    "The capital of France is",
-    "My fellow citizens, the state of",
-    "In 1969,",
-    "The human heart is",
-    "She was born in",
-    "Water is",
+STAGES = ("preflight", "data", "tokenizer", "smoke", "train", "evaluate", "core", "samples", "export", "summary")
+AGAIN = tuple(s for s in STAGES if s not in ("preflight", "train", "summary"))  # to train again, choose another name
+EVERY = 15.0  # seconds between two lines of progress; papermill stores every line
+RESTARTS = 5  # how often torchrun restarts the ranks before the training cell fails
+LIMITS = ("price_per_hour", "max_hours", "max_cost_usd")
+PROMPTS = ("The capital of France is", "My fellow citizens, the state of", "In 1969,", "The human heart is",
+           "She was born in", "Water is")  # fmt: skip
+
+ENDED = re.compile(r".*failed \(exitcode: (-?\d+)\) local_rank: (\d+).*")  # written by torchrun
+NOISE = re.compile(
+    r"[IWE]\d{4} \d\d:|error: |Traceback |  File |    |\[rank\d+\]: (\s|Traceback)|torch\.distributed\.elastic"
 )
+
+children: dict[int, subprocess.Popen] = {}  # background processes that this process started
+
+
+# ---- parameters
+
+
+def within(default, low=-math.inf, high=math.inf, choices=()):
+    return field(default=default, metadata={"low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Params:
+    """The parameters of the runbook; runbooks/README.md explains each."""
+
+    profile: str = within("laptop", choices=tuple(PROFILES))
+    name: str | None = None
+    recipe: str = within("jan29", choices=tuple(LADDER))
+    depth: int | None = within(None, 1, 128)
+    corpus: str | None = None
+    seed: int = within(42, 0, 2**63 - 1)
+    devices: int | None = within(None, 1, 1024)
+    device_batch: int | None = within(None, 1, 10**6)
+    fp8: bool = False
+    price_per_hour: float | None = within(None, 0, 1e5)
+    max_hours: float | None = within(None, 1e-6, 1e4)
+    max_cost_usd: float | None = within(None, 1e-6, 1e6)
+    save_minutes: float | None = within(None, 1e-3, 1e4)
+    stall_minutes: float = within(10.0, 0.05, 1e4)
+    smoke: bool | None = None
+    core_bundle: str | None = None
+    core_examples: int | None = within(None, 1, 10**6)
+    settings: str = ""
+    force_stage: str | None = within(None, choices=AGAIN)
+
+    @classmethod
+    def check(cls, **given) -> "Params":
+        """Parameters from what papermill passes (numbers as text, "None", "true"), coerced to their types."""
+        kinds, values = typing.get_type_hints(cls), {}
+        if unknown := next((name for name in given if name not in kinds), None):
+            own = f"(a variable of your own? Restart the kernel, or `del {unknown}`)"
+            raise UserError(f"parameter {unknown} does not exist; {closest(unknown, kinds)} {own}")
+        for f in dataclasses.fields(cls):
+            value, kind = given.get(f.name), kinds[f.name]
+            if type(value) is int and str in (kind, *typing.get_args(kind)):  # `-p name 7` arrives as a number
+                value = shown(value)
+            value = value.strip() if isinstance(value, str) else value
+            if value is None or isinstance(value, str) and value.lower() in ("", "none", "null"):
+                continue  # the default
+            if isinstance(value, str) and not value.isprintable():
+                raise UserError(f"parameter {f.name} = {shown(value)} is not allowed; it must be one line of text")
+            values[f.name] = coerce(f"parameter {f.name}", value, kind, **f.metadata)
+        if "max_cost_usd" in values and "price_per_hour" not in values:
+            raise UserError("parameter max_cost_usd needs price_per_hour, the price of the machine in dollars")
+        return cls(**values)
+
+    @classmethod
+    def from_namespace(cls, namespace: dict) -> "Params":
+        """`check` on the notebook's own variables, `globals()`, before the notebook defines anything else.
+
+        papermill defines a `-p` name that does not exist and only warns. So every plain value whose name is not a
+        parameter is refused. Ignored: IPython's own names, papermill's (--inject-paths), modules, functions, objects.
+        """
+        hidden = {"In", "Out", "exit", "quit", "open"}
+        if callable(shell := namespace.get("get_ipython")):
+            hidden |= set(getattr(shell(), "user_ns_hidden", ()))
+        plain = (str, int, float, complex, list, tuple, dict, set, types.NoneType)
+        own = {n: v for n, v in namespace.items() if not n.startswith(("_", "PAPERMILL_")) and n not in hidden}
+        return cls.check(**{n: v for n, v in own.items() if isinstance(v, plain)})
+
+    def __str__(self) -> str:
+        rows = {name: "" if value is None else value for name, value in dataclasses.asdict(self).items()}
+        return "\n".join(f"{name:15} {value}".rstrip() for name, value in rows.items())
+
+    @property
+    def changes(self) -> list[str]:
+        """The settings of the recipe, depth included."""
+        return sorted(self.settings.split() + ([] if self.depth is None else [f"depth={self.depth}"]))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run to be made: the parameters and all that follows from them."""
+    """A run: the parameters and what follows from them."""
 
     params: Params
+    sizes: RunSizes
     name: str
     folder: Path  # home()/runs/<name>
-    plan: dict  # every number of the run, see recipes.Plan
-    corpus: str  # "climbmix:182" where climbmix was asked for: the shards that this run needs, whatever else is there
-    device_batch: int
-    devices: int  # processes that train together
-    bundle: str | None  # None: the packaged mini-CORE, or that of CORE once it is there
-    download: tuple[str, ...]  # of "corpus" and "bundle": what the run fetches
+    corpus: str  # "climbmix:182" for climbmix: exactly the shards that this run needs
 
 
 def open_run(params: Params) -> Run:
-    """Derive the run from checked parameters, and print what it will be."""
-    plan, corpus = params.resolved["plan"], params.corpus or params.resolved["corpus"]
-    model, n, download = plan["model"], plan["params"], ()
-    name = params.name or f"{params.recipe}-d{model['n_layer']}"
-    if corpus.partition(":")[0] in SHARD_CORPORA:
-        download = ("corpus",)
-        if ":" not in corpus:
-            corpus = f"{corpus}:{shards.needed(corpus, plan['tokens'])}"
-    bundle = None if params.core_bundle == "mini" else params.core_bundle
-    if params.core_bundle is None and params.profile != "laptop":  # a whole CORE takes hours on a laptop
-        found = default_bundle()
-        bundle, download = (None, (*download, "bundle")) if found == MINI else (str(found), download)
-    devices, device_batch = params.resolved["devices"], params.resolved["device_batch"]
-    run = Run(params, name, run_folder(name), plan, corpus, device_batch, devices, bundle, download)
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        why = f"run folder {run.folder} cannot be made ({e.strerror})"
-        raise UserError(f"{why}; set GPT2COURSE_HOME to a folder that you may write to") from None
-    print(f"run {name} in {run.folder}")
-    sizes = f"depth {model['n_layer']}, width {model['n_embd']}, T {model['sequence_len']}"
-    print(
-        f"recipe {params.recipe}: {sizes}, vocabulary {model['vocab_size']:,}; "
-        f"{n['total']:,} parameters, {n['scaling']:,} of them scaling"
-    )
-    work = f"{plan['steps']:,} steps of {plan['batch_tokens']:,} tokens = {plan['tokens']:,} tokens"
-    print(f"{work} of {corpus}, {plan['flops']:.3g} FLOPs")
-    idle = params.resolved["gpus"] - devices if params.profile == "8xh100" else 0
-    rest = f"; {idle} GPUs stay idle, since so many cannot share a batch" if idle > 0 else ""
-    print(f"on {devices} device{'s' if devices > 1 else ''}{rest}")
+    """Derive the run from the parameters, make its folder, and print what the run will be."""
+    changes, gpus = settings_from_text(params.changes), torch.cuda.device_count()
+    sizes = resolve_run(params.recipe, params.profile, changes, params.devices, params.device_batch, gpus)
+    plan, model, corpus = sizes.plan, sizes.plan.model, params.corpus or sizes.corpus
+    if corpus in SHARD_CORPORA:
+        corpus = f"{corpus}:{shards_needed(corpus, plan.tokens)}"
+    elif Path(corpus).expanduser().exists():
+        corpus = str(Path(corpus).expanduser().absolute())
+    name = params.name or f"{params.recipe}-d{model.n_layer}"
+    run = Run(params, sizes, name, run_folder(name), corpus)
+    (run.folder / "stages").mkdir(parents=True, exist_ok=True)
+    shape = f"depth {model.n_layer}, width {model.n_embd}, T {model.sequence_len}, vocabulary {model.vocab_size:,}"
+    print(f"run {name} in {run.folder}\nrecipe {params.recipe}: {shape}; {plan.params['total']:,} parameters")
+    work = f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens"
+    print(f"{work} of {corpus}, {plan.flops:.3g} FLOPs, on {sizes.devices} device{'s' * (sizes.devices > 1)}")
     return run
 
 
-# ---- stages: done once for the same inputs
+# ---- child processes and what they write
 
 
-def fingerprint(path) -> str:
-    """A digest of names, sizes and times of a corpus's or a bundle's file, or of all in its folder; "" without one."""
-    from gpt2course.data import corpus_path
+def launch(argv: list[str], log: Path, mode: str, team: int = 0, **options) -> subprocess.Popen:
+    """Start `python -m argv` in a session of its own, with its output in `log`; team: as so many ranks of torchrun."""
+    path = [str(Path(gpt2course.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    if team:
+        restarts = f"--max-restarts={RESTARTS if argv[0] == 'gpt2course.train' else 0}"
+        argv = ["torch.distributed.run", "--standalone", f"--nproc_per_node={team}", restarts, "-m", *argv]
+        # Ranks that are restarted must not read the addresses of the ranks before them (pytorch #135712), and after
+        # SIGTERM ranks need time to save a checkpoint.
+        env |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
+        if team > 1:
+            env.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, with a warning
+    with open(log, mode) as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", *argv], env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            start_new_session=True, **options,
+        )  # fmt: skip
 
-    if str(path).partition(":")[0] in SHARD_CORPORA:
-        return shards.fingerprint(str(path))  # of the plan, whatever has arrived
-    path = corpus_path(str(path))
-    if path is None or not path.exists():
-        return ""
-    found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return jobs.digest([[str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns] for p in found])
+
+def read_lines(log: Path, offset: int = 0) -> tuple[list[str], int]:
+    """The whole lines of a log from a byte on, and the offset of the next one. Of a bar drawn with \\r, its end."""
+    with open(log, "rb") as f:
+        f.seek(offset)
+        data = f.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    return [line.rpartition("\r")[2] for line in whole.decode("utf-8", "replace").split("\n")[:-1]], offset + len(whole)
 
 
-def _kept(run: Run, stage: str, key: str):
-    """The stored result of a stage if the same inputs made it and nobody asked for another; says so."""
+def readable(lines: list[str]) -> list[str]:
+    """The lines for people: no errors, which are raised, no tracebacks, and of torchrun only that a rank ended."""
+    ended = (ENDED.sub(r"rank \2 ended with exit code \1", line) for line in lines)
+    return [line for line in ended if not NOISE.match(line)]
+
+
+def show(lines: list[str]) -> None:
+    for line in readable(lines):
+        print(line, flush=True)
+
+
+def failure(stage: str, lines: list[str], code: int | None, log: Path) -> UserError:
+    """The one error of a command that ended without a result, from the lines that it wrote."""
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return UserError(f"stage {stage}: {line.removeprefix('error: ')}")
+        if line.startswith("stopped "):
+            return UserError(f"training {line}; run this notebook again to resume")
+    how = "ended without a result" if not code else f"ended with exit code {code}"
+    if code and code < 0:
+        how = f"was killed by {signal.Signals(-code).name}" + " (is there enough memory?)" * (code == -signal.SIGKILL)
+    last = "\n".join([line for line in readable(lines) if line.strip()][-12:])
+    return UserError(f"stage {stage} {how}; run this notebook again to resume. The end of {log}:\n{last}")
+
+
+def digest(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(path) -> list:
+    """Names, sizes and times of a file, or of the files in a folder; empty for a corpus that is known by its name."""
+    path = Path(path).expanduser()
+    found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.exists()
+    return [[str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns] for p in found]
+
+
+def stored(folder: Path, stage: str) -> dict | None:
+    """What a stage left: {"inputs", "result", "seconds", "finished"}; None if there is nothing readable."""
+    with contextlib.suppress(UserError, AttributeError):
+        value = read_json(folder / "stages" / f"{stage}.json", "stage")
+        return value if {"inputs", "result", "seconds", "finished"} <= value.keys() else None
+
+
+def store(run: Run, stage: str, key: str, result: dict, seconds: float) -> dict:
+    value = {"inputs": key, "seconds": round(seconds, 2), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+    write_json(run.folder / "stages" / f"{stage}.json", value | {"result": result})
+    return result
+
+
+def kept(run: Run, stage: str, key: str, log: Path, last: int = 1000) -> dict | None:
+    """The stored result if it was made from the same inputs; prints the last lines of its log."""
     old = stored(run.folder, stage)
     if old is None or old["inputs"] != key or run.params.force_stage == stage:
         return None
-    print(
-        f"{stage}: done already, {old['finished']}, in {duration(old['seconds'])}; "
-        f"its inputs are the same, so this is what it found (force_stage = {stage!r} does it again)"
-    )
+    print(f"{stage}: done {old['finished']} from the same inputs, in {duration(old['seconds'])}; its output was:")
+    show(read_lines(log)[0][-last:] if log.exists() else [])
     return old["result"]
 
 
-def _stage(run: Run, stage: str, request: dict, always: bool = False, devices: int = 1):
-    """The result of a stage: the stored one, or (`always`) made in a child process, or on all `devices`.
+def stage(run: Run, name: str, argv: list[str], inputs, devices: int = 1, always: bool = False) -> dict:
+    """The result that the command `python -m argv --out FILE` writes. inputs: what decides it besides argv.
 
-    Its lines are shown as they come.
+    The command ends with this process, however that ends.
     """
-    key = jobs.digest(request)
-    if not always and (result := _kept(run, stage, key)) is not None:
-        return result
-    with jobs.alone(run.folder):
-        record = jobs.living(run.folder, stage)
-        if record and record["inputs"] != key:
-            what = f"stage {stage} of run {run.name!r} is at work with other inputs (process {record['pid']})"
-            raise UserError(f"{what}; wait for it, or `kill {record['pid']}`")
-        if record is None:
-            jobs.end_all(run.folder, stage)  # what is left of one that was killed
-            argv = [*jobs.on_devices(devices), "gpt2course.ops.work", stage, "--name", run.name]
-            argv += ["--began", repr(time.time()), "--request", json.dumps(request)]
-            (run.folder / "stages" / f"{stage}.json").unlink(missing_ok=True)  # a failure must not leave what was
-            record = jobs.launch(run.folder, stage, argv, key)
-    log, at = jobs.paths(run.folder, stage)[0], record["log_from"]
-    try:
-        alive = True
-        while alive:
-            alive = jobs.living(run.folder, stage) is not None
-            lines, at = jobs.whole_lines(log, at)
-            for line in lines:
-                if not line.startswith("error: "):  # raised below
-                    print(line, flush=True)
-            time.sleep(0.1 if alive else 0)
-    except KeyboardInterrupt:
-        jobs.end_all(run.folder, stage)
-        raise
-    new = stored(run.folder, stage)
-    if new is None or new["inputs"] != key:
-        raise jobs.failure(run.folder, stage, record)
-    return new["result"]
+    folder = run.folder / "stages"
+    log, out, key = folder / f"{name}.log", folder / f".{name}.out", digest([argv, inputs])
+    with locked(folder / ".lock", wait=True):
+        if not always and (result := kept(run, name, key, log)) is not None:
+            return result
+        for path in (folder / f"{name}.json", out):  # a failure must not leave an old result
+            path.unlink(missing_ok=True)
+        began, at, code = time.time(), 0, None
+        team = devices if devices > 1 else 0
+        child = launch([*argv, "--out", str(out)], log, "wb", team, preexec_fn=ranks.end_with_parent)
+        try:
+            while code is None:
+                code = child.poll()  # before the log is read, so that no line is missed
+                lines, at = read_lines(log, at)
+                show(lines)
+                time.sleep(0.05 if code is None else 0)
+        finally:
+            child.kill()
+            child.wait()
+        if code:
+            raise failure(name, read_lines(log)[0], code, log)
+        result = read_json(out, f"result of stage {name}")
+        out.unlink()
+        return store(run, name, key, result, time.time() - began)
 
 
-def show(run: Run, name: str, fig) -> None:
-    """Show a figure of plots.py in the notebook, and keep it as report/<name>.png."""
-    from gpt2course.course import plots
-    from gpt2course.files import atomic_file
-
-    with atomic_file(run.folder / "report" / f"{name}.png", "wb") as f:
-        f.write(plots.png(fig))
-    plots.show(fig)
+# ---- background processes: training and the download
 
 
-# ---- training
+def background(run: Run, name: str, argv: list[str], key: str, team: int = 0) -> dict:
+    """Start `python -m argv` so that it outlives this process; returns its record, which <name>.pid keeps."""
+    log, began, earlier = run.folder / f"{name}.log", time.time(), 0.0
+    with contextlib.suppress(UserError, OSError, KeyError, TypeError):
+        old = read_json(run.folder / f"{name}.pid")
+        if old["inputs"] == key:  # seconds of earlier starts, lost work included
+            earlier = old["earlier"] + max(0.0, log.stat().st_mtime - old["started"])
+    log.touch()
+    record = {"inputs": key, "started": began, "earlier": earlier, "log_from": log.stat().st_size}
+    child = launch(argv, log, "ab", team)
+    children[child.pid] = child
+    record |= {"pid": child.pid, "created": psutil.Process(child.pid).create_time()}
+    write_json(run.folder / f"{name}.pid", record)
+    return record
 
 
-def _train_argv(run: Run) -> list[str]:
-    """The supervisor's command, with that of training in it."""
+def living(folder: Path, name: str = "train") -> dict | None:
+    """The record of a background process that runs. Its start time tells it from a later process with the same pid."""
+    with contextlib.suppress(UserError, psutil.Error, KeyError, TypeError, ValueError):
+        record = read_json(folder / f"{name}.pid", "pid file")
+        if child := children.get(record["pid"]):
+            child.poll()
+        process = psutil.Process(record["pid"])
+        same = abs(process.create_time() - record["created"]) < 5  # the system's clock may have been set meanwhile
+        return record if same and process.status() != psutil.STATUS_ZOMBIE else None
+
+
+def state(folder: Path) -> str:
+    """Of the training: new, running, stopped or finished."""
+    if living(folder):
+        return "running"
+    kinds = {line["kind"] for line in read_metrics(folder)}
+    return "finished" if "done" in kinds else "stopped" if (folder / "train.log").exists() else "new"
+
+
+def recipe_arguments(run: Run) -> list[str]:
+    """The arguments that train and preflight share."""
     p = run.params
-    price, limits = [], []  # the limits are of all time at work, so the supervisor's
-    for name in ("price_per_hour", "max_hours", "max_cost_usd"):
-        if (value := getattr(p, name)) is not None:
-            limits += ["--" + name.replace("_", "-"), repr(value)]
-            price = limits[:2] if name == "price_per_hour" else price
-    save_minutes = p.save_minutes or (1.0 if p.profile == "laptop" else 10.0)  # a small checkpoint costs a moment
-    argv = [p.recipe, "--profile", p.profile, "--name", run.name, "--corpus", run.corpus, "--seed", str(p.seed)]
-    argv += ["--log-seconds", str(EVERY), "--save-minutes", repr(save_minutes)]
-    argv += ["--device-batch", str(run.device_batch)] if p.device_batch else []
-    argv += ["--fp8"] if p.fp8 else []
-    argv += price
-    if changes := p.request()["changes"]:
-        argv += ["--set", *changes]
-    watch = ["--devices", str(run.devices), "--corpus", run.corpus, "--stall-minutes", repr(p.stall_minutes), *limits]
-    return ["gpt2course.ops.supervise", run.name, *watch, "--train", json.dumps(argv)]
+    argv = [p.recipe, "--profile", p.profile, "--corpus", run.corpus, "--device-batch", str(run.sizes.device_batch)]
+    return argv + ["--fp8"] * p.fp8 + (["--set", *p.changes] if p.changes else [])
 
 
-def _train_key(run: Run) -> str:
-    """Of what decides the training; the limits and the price do not."""
-    given = [run.plan, run.corpus, fingerprint(run.corpus), run.params.seed, run.device_batch, run.params.fp8]
-    return jobs.digest(given)
+def limits(p: Params) -> list[str]:
+    given = {"--" + name.replace("_", "-"): getattr(p, name) for name in LIMITS}
+    return [x for flag, value in given.items() if value is not None for x in (flag, str(value))]
 
 
-def _set_aside(folder: Path) -> None:
-    """Begin anew: the run moves to <name>.old<i>; what was stored before training stays."""
-    aside = next(p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.old{i}")).exists())
-    os.replace(folder, aside)
-    (folder / "stages").mkdir(parents=True)
-    for stage in STAGES[: STAGES.index("train")]:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copy2(aside / "stages" / f"{stage}.json", folder / "stages")
-    print(f"the earlier run was moved to {aside}")
+def train_command(run: Run) -> tuple[list[str], str]:
+    """(what trains the run, a hash of what decides the weights)."""
+    p = run.params
+    argv = ["gpt2course.train", *recipe_arguments(run), "--name", run.name, "--seed", str(p.seed)]
+    save = p.save_minutes or (1.0 if p.profile == "laptop" else 10.0)  # a small checkpoint takes a moment
+    free = ["--log-seconds", str(EVERY), "--save-minutes", str(save), "--stall-seconds", str(60 * p.stall_minutes)]
+    return [*argv, *free, *limits(p)], digest([argv, fingerprint(run.corpus)])
 
 
 def start(run: Run) -> dict:
-    """Start training in the background, or go on with it, unless it is at work; returns its process's record."""
-    with jobs.alone(run.folder):
-        record = jobs.living(run.folder, "train")
-        if record:
-            if record["inputs"] != _train_key(run):
+    """Start or resume training, unless it runs; returns the record of its torchrun."""
+    argv, key = train_command(run)
+    with locked(run.folder / "start.lock", wait=True):
+        if record := living(run.folder):
+            if record["inputs"] != key:
                 what = f"run {run.name!r} is being trained with other settings (process {record['pid']})"
-                mend = f"give this one another name, or stop that one: python -m gpt2course.ops.runbook stop {run.name}"
-                raise UserError(f"{what}; {mend}")
-            print(f"training is at work already, process {record['pid']}: attached to it")
+                fix = f"use another name, or stop that training: python -m gpt2course.ops.runbook stop {run.name}"
+                raise UserError(f"{what}; {fix}")
+            print(f"training runs already in process {record['pid']}; this notebook follows it")
             return record
-        s = status(run.name)
-        if run.params.force_stage == "train" and s["state"] != "new":
-            _set_aside(run.folder)
-        elif (run.folder / "config.json").exists():
-            config = read_json(run.folder / "config.json", "run configuration")
-            ours = {"plan": run.plan, "corpus": run.corpus, "seed": run.params.seed, "fp8": run.params.fp8}
-            if different := [k for k in ours if config.get(k) != ours[k]]:
-                what = f"run {run.name!r} was begun with other settings ({', '.join(different)})"
-                mend = "give this one another name, or force_stage = 'train', which moves the old run aside"
-                raise UserError(f"{what}; {mend}")
-        if s["state"] == "stopped" and run.params.force_stage != "train":
-            for limit, each in (("max_hours", 1.0), ("max_cost_usd", run.params.price_per_hour)):
-                if (most := getattr(run.params, limit)) is not None and (used := s["hours"] * each) >= most:
-                    where = f"training stands at step {s['step'] or 0:,} of {run.plan['steps']:,}"
-                    raise UserError(f"{where}, with {limit} = {most:g} used up ({used:.4g}); raise or drop it to go on")
-        record = jobs.launch(run.folder, "train", _train_argv(run), _train_key(run))
-    print(f"training in process {record['pid']}, its log is {jobs.paths(run.folder, 'train')[0]}")
-    print(
-        "it goes on if this notebook stops; from a terminal: "
-        f"python -m gpt2course.ops.runbook status|follow|stop {run.name}"
-    )
+        (run.folder / "error.json").unlink(missing_ok=True)
+        record = background(run, "train", argv, key, run.sizes.devices)
+    print(f"training runs in process {record['pid']} and continues if this notebook stops")
+    print(f"from a terminal: python -m gpt2course.ops.runbook status|follow|stop {run.name}")
     return record
+
+
+def follow(name: str, at: int = 0) -> None:
+    """Print the lines of a training until it ends, and a sign of life where there are none."""
+    folder, began, spoke = run_folder(name), time.monotonic(), time.monotonic()
+    while True:
+        record = living(folder)  # before the log is read, so that no line is missed
+        lines, at = read_lines(folder / "train.log", at)
+        show(lines)
+        if record is None:
+            return
+        if (folder / "error.json").exists():  # torchrun would repeat this error after each restart
+            for process in (psutil.Process(record["pid"]), *psutil.Process(record["pid"]).children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        if lines or time.monotonic() - spoke >= 2 * EVERY:
+            if not lines:
+                print(f"no new line; followed for {duration(time.monotonic() - began)}", flush=True)
+            spoke = time.monotonic()
+        time.sleep(0.2)
+
+
+def stop(name: str, wait: float = 300.0) -> bool:
+    """Ask a training to save a checkpoint and end (SIGTERM); returns whether it has ended."""
+    folder, deadline = run_folder(name), time.monotonic() + wait
+    if record := living(folder):
+        print(f"process {record['pid']} is asked to save a checkpoint and end", flush=True)
+        psutil.Process(record["pid"]).terminate()
+    while living(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if record := living(folder):
+        print(f"it has not ended within {wait:g} s; to kill it: kill -9 {record['pid']}")
+    return record is None
+
+
+def wait_for_shards(run: Run, what: str, enough) -> None:
+    """Wait until the background download has brought enough, and print its progress."""
+    log, spoke = run.folder / "download.log", -math.inf
+    while not enough(progress := download.progress(run.corpus)):
+        if not living(run.folder, "download"):
+            raise failure("download", read_lines(log)[0], None, log)
+        if time.monotonic() - spoke >= EVERY:
+            print(f"{what} waits for {download.progress_text(progress)}", flush=True)
+            spoke = time.monotonic()
+        time.sleep(0.5)
 
 
 # ---- the stages, as the notebook calls them
 
 
-def preflight(run: Run) -> dict:
-    """Look at the machine, the corpus and the run folder before anything is spent; prints findings with their mends.
+def bundle(run: Run) -> str | None:
+    """The evaluation bundle; None for CORE's, which must be downloaded first."""
+    given = run.params.core_bundle
+    if given == "mini" or given is None and run.params.profile == "laptop":  # all of CORE takes hours on a laptop
+        return str(MINI)
+    found = default_bundle() if given is None else given
+    return None if found == MINI else str(found)
 
-    Looks anew every time. Raises UserError if something must be mended first and training is still to be done.
-    """
-    p = run.params
-    if status(run.name)["state"] == "running" and (old := stored(run.folder, "preflight")):
-        print("training is at work, so the machine is left alone; this is what was found before")
-        result = old["result"]
-    else:
-        request = {
-            "profile": p.profile,
-            "plan": run.plan,
-            "device_batch": run.device_batch,
-            "corpus": run.corpus,
-            "bundle": run.bundle,
-            "price": p.price_per_hour,
-            "max_hours": p.max_hours,
-            "max_cost_usd": p.max_cost_usd,
-            "gpus": run.devices,
-            "download": run.download,
-        }
-        result = _stage(run, "preflight", request, always=True)
-    for level, what, text in result["findings"]:
-        print(f"{level:8} {what:12} {text}")
-    stops = [f"{what}: {text}" for level, what, text in result["findings"] if level == "STOP"]
-    if stops and status(run.name)["state"] not in ("running", "finished"):
-        raise UserError("; ".join(stops))
-    return result
+
+def preflight(run: Run, *smoke: str) -> dict:
+    """Check the machine, the corpus and the limits; with smoke arguments also train a small model here."""
+    if (now := state(run.folder)) in ("running", "finished"):
+        print(f"skipped, since training is {now}")
+        return {}
+    argv = ["gpt2course.ops.preflight", *recipe_arguments(run), "--devices", str(run.sizes.devices)]
+    argv += [*limits(run.params), *smoke]
+    return stage(run, "smoke" if smoke else "preflight", argv, platform.node(), always=not smoke)
 
 
 def data(run: Run) -> dict:
-    """What the corpus holds, whose it is, and its first texts.
-
-    What a GPU profile lacks is fetched: shards in the background, and CORE's bundle.
-    """
-    come, p = "corpus" in run.download, run.params
-    core = p.profile != "laptop" and p.core_bundle is None
-    request = {"corpus": run.corpus, "files": "" if come else fingerprint(run.corpus), "core": core}
-    lacking = "bundle" in run.download or come and shards.progress(run.corpus)["state"] != "complete"
-    result = _stage(run, "data", request, always=lacking)
-    if come:
-        print(shards.line(shards.progress(run.corpus)))
-    for role in ("training", "validation"):
-        s = result[role]
-        print(f"{role:11} {s['documents']:>9,} documents, {'' if s['exact'] else 'about '}{s['bytes']:,} bytes")
-    print(f"validation text: {result['val_name']}, sha256 {result['val_sha256']}")
-    print("\n".join(f"licence: {line}" for line in result["licences"]))
-    for text in result["first"]:
-        print("\n" + textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="  "))
-    return result
+    """The corpus. What a GPU profile lacks is downloaded: CORE's questions now, shards in the background."""
+    if bundle(run) is None:
+        stage(run, "bundle", ["gpt2course.ops.download", "core"], [])
+    if run.corpus.partition(":")[0] in SHARD_CORPORA:
+        with locked(run.folder / "start.lock", wait=True):
+            progress = download.progress(run.corpus)
+            if progress["done"] < progress["total"] and not living(run.folder, "download"):
+                background(run, "download", ["gpt2course.ops.download", run.corpus], run.corpus)
+        wait_for_shards(run, "data", lambda p: p["first"])
+    return stage(run, "data", ["gpt2course.data", run.corpus], fingerprint(run.corpus))
 
 
 def tokenizer(run: Run) -> dict:
-    """Train the tokenizer or take up the one there is; how much it compresses, and a sentence in coloured tokens."""
-    from gpt2course.course import plots
-
-    vocab_size = run.plan["model"]["vocab_size"]
-    r = _stage(run, "tokenizer", {"corpus": run.corpus, "files": fingerprint(run.corpus), "vocab_size": vocab_size})
-    print(f"vocabulary of {r['vocab_size']:,} tokens, {r['how']}; sha256 {r['sha256'][:12]}, in {r['folder']}")
-    print(f"{r['bytes_per_token']:.2f} bytes per token on the validation text")
-    corpus = stored(run.folder, "data")
-    if corpus:
-        tokens, reads = corpus["result"]["training"]["bytes"] / r["bytes_per_token"], run.plan["tokens"]
-        print(
-            f"so the training text is about {tokens:,.0f} tokens, and the run reads {reads:,}: "
-            f"{reads / tokens:.2g} times all of it"
-        )
-    print("a sentence as the model will see it:")
-    show(run, "tokens", plots.coloured_tokens(r["pieces"], r["ids"]))
+    """The tokenizer: how much it compresses, and a sentence in coloured tokens."""
+    vocab_size = run.sizes.plan.model.vocab_size
+    argv = ["gpt2course.tokenizer", "train", "--corpus", run.corpus, "--vocab-size", str(vocab_size)]
+    r = stage(run, "tokenizer", argv, fingerprint(run.corpus))
+    plots.show(plots.coloured_tokens(r["pieces"], r["ids"]))
     return r
 
 
 def smoke(run: Run) -> dict:
-    """A small run by the same command on this machine, judged by its loss and its speed.
-
-    Raises UserError if the large one should not begin here.
-    """
-    p, why = run.params, None
-    if p.smoke is False:
-        why = "since smoke = false"
-    elif p.smoke is None and p.profile == "laptop":
-        why = "as always on a laptop; smoke = true makes it"
-    elif (state := status(run.name)["state"]) in ("running", "finished"):
-        why = f"training is {state}"
-    if why:
-        print(f"smoke: left out, {why}")
+    """A small training by the same command on this machine, judged by its loss and speed."""
+    p = run.params
+    if p.smoke is False or p.smoke is None and p.profile == "laptop":
+        print("skipped: smoke = true makes it")
         return {}
-    args = {
-        "recipe": p.recipe,
-        "profile": p.profile,
-        "set": p.request()["changes"],
-        "corpus": run.corpus,
-        "seed": p.seed,
-        "gpus": run.devices,
-        "device_batch": p.device_batch,
-        "fp8": p.fp8,
-    }
-    result = _stage(run, "smoke", {"args": args, "node": platform.node()})
-    for level, what, text in result["findings"]:
-        print(f"{level:8} {what:12} {text}")
-    if result["verdict"] != "ok":
-        stops = [f"{what}: {text}" for level, what, text in result["findings"] if level == "STOP"]
-        raise UserError("; ".join([*stops, "smoke = false goes on all the same"]))
-    return result
+    return preflight(run, "--smoke", "--seed", str(p.seed))
 
 
-def train(run: Run, every: float = EVERY) -> dict:
-    """Train under a supervisor, following it through its files; figures of the learning rates and the speed."""
-    from gpt2course.course import plots
-
-    key = _train_key(run)
-    result = _kept(run, "train", key) if status(run.name)["state"] == "finished" else None
+def train(run: Run) -> dict:
+    """Train, and follow it; figures of the learning rates and the speed."""
+    if run.corpus.partition(":")[0] in SHARD_CORPORA:
+        wait_for_shards(run, "training", lambda p: p["done"] >= p["total"])
+    log, key = run.folder / "train.log", train_command(run)[1]
+    result = kept(run, "train", key, log, last=12) if state(run.folder) == "finished" else None
     if result is None:
         record = start(run)
-        s = follow(run.name, every)
-        if s["state"] != "finished":
-            lines = jobs.whole_lines(jobs.paths(run.folder, "train")[0], record["log_from"])[0] or [""]
-            if lines[-1].startswith("stopped "):
-                mend = "run this notebook again to go on, with a higher limit if one was reached"
-                raise UserError(f"training {lines[-1].rpartition(';')[0]}; {mend}")
-            raise jobs.failure(run.folder, "train", record)
-        metrics = read_metrics(run.folder)
-        done, last = metrics[-1], [m for m in metrics if m["kind"] == "eval"][-1]
-        seconds = record["earlier"] + (run.folder / "metrics.jsonl").stat().st_mtime - record["started"]
-        result = {name: done[name] for name in ("step", "tokens", "flops", "seconds")}
-        result |= {name: last[name] for name in ("val_bpb", "val_bytes")}
-        result |= {name: s[name] for name in ("loss", "peak_memory_bytes")}
-        jobs.store(run.folder, "train", key, result, max(seconds, done["seconds"]))
-    work = f"{result['step']:,} steps, {result['tokens']:,} tokens in {duration(result['seconds'])} of training"
-    print(f"{work}; final loss {result['loss']:.3f}, val bpb {result['val_bpb']:.4f}")
+        follow(run.name, record["log_from"])
+        if state(run.folder) != "finished":
+            code = children[record["pid"]].wait() if record["pid"] in children else None
+            raise failure("train", read_lines(log, record["log_from"])[0], code, log)
+        last = {line["kind"]: line for line in read_metrics(run.folder)}
+        result = {name: last["done"][name] for name in ("step", "tokens", "seconds")}
+        result |= {"loss": last["train"]["loss"], "val_bpb": last["eval"]["val_bpb"]}
+        wall = record["earlier"] + (run.folder / "metrics.jsonl").stat().st_mtime - record["started"]
+        store(run, "train", key, result, max(wall, result["seconds"]))
     metrics = read_metrics(run.folder)
-    took = [m.get("took", 0.0) for m in metrics if m["kind"] == "checkpoint"]
-    share = sum(took) / max(1e-9, result["seconds"] + sum(took))
-    print(f"{len(took)} checkpoints took {sum(took):.1f} s, {share:.2%} of the time of steps and checkpoints")
-    show(run, "learning_rates", plots.learning_rates(metrics))
-    show(run, "throughput", plots.throughput(metrics))
+    plots.show(plots.learning_rates(metrics))
+    plots.show(plots.throughput(metrics))
     return result
 
 
-def _checkpoint(run: Run) -> dict:
-    """The newest checkpoint as part of a request: its folder in the run, and the sha256 of its weights."""
+def weights(run: Run) -> list:
+    """The step and the sha256 of the newest checkpoint, on which the results of the model depend."""
     found = sorted((run.folder / "checkpoints").glob("step_*/state.json"))
     if not found:
         raise UserError(f"run {run.name!r} has no checkpoint; run the training cell first")
-    state = read_json(found[-1], "checkpoint state")
-    folder, weights = f"{run.name}/checkpoints/{found[-1].parent.name}", state["sha256"]["model.safetensors"]
-    return {"checkpoint": folder, "step": state["step"], "weights": weights}
+    newest = read_json(found[-1], "checkpoint state")
+    return [newest["step"], newest["sha256"]["model.safetensors"]]
 
 
 def evaluate(run: Run) -> dict:
-    """Bits per byte of the saved weights on all validation text, beside `xz -9e` on the same bytes."""
-    from gpt2course.course import plots
-
-    request = _checkpoint(run) | {"corpus": run.corpus, "files": fingerprint(run.corpus)}
-    r = _stage(run, "evaluate", request, devices=run.devices)
-    text = f"{r['val_name']}, {r['documents']:,} documents{'' if r['whole'] else ', the first of more'}"
-    print(f"{text}: model {r['val_bpb']:.4f} bits per byte, xz -9e {r['xz_bpb']:.4f}")
-    print(ratio_line(r))
-    show(run, "loss_and_bpb", plots.loss_and_bpb(read_metrics(run.folder), r["xz_bpb"]))
+    """Bits per byte of the model on the validation text, beside `xz -9e` on the same bytes."""
+    r = stage(run, "evaluate", ["gpt2course.evaluate", run.name], [weights(run), fingerprint(run.corpus)], run.sizes.devices)
+    plots.show(plots.loss_and_bpb(read_metrics(run.folder), r["xz_bpb"]))
     return r
-
-
-def ratio_line(r: dict) -> str:
-    """The result of the evaluation in one sentence."""
-    fewer = 1 - r["val_bpb"] / r["xz_bpb"]
-    share = f"{abs(fewer):.1%} {'fewer' if fewer >= 0 else 'more'}"
-    return f"the model needs {share} bits than xz -9e on the same {r['val_bytes']:,} bytes"
 
 
 def core(run: Run) -> dict:
     """The score on CORE, or on the small bundle that comes with the course, with its bars."""
-    from gpt2course.course import plots
-
-    bundle = str(default_bundle()) if "bundle" in run.download else run.bundle
-    request = _checkpoint(run) | {
-        "run": run.name,
-        "bundle": bundle,
-        "files": fingerprint(bundle) if bundle else "",
-        "max_examples": run.params.core_examples,
-    }
-    r = _stage(run, "core", request, devices=run.devices)
-    print(r["table"])
-    name = r["result"]["name"]
+    if (found := bundle(run)) is None:
+        raise UserError("the evaluation bundle of CORE is not here; run the data cell first")
+    argv = ["gpt2course.fast.core_fast", run.name, "--bundle", found]
+    argv += ["--max-examples", str(run.params.core_examples)] if run.params.core_examples else []
+    r = stage(run, "core", argv, [weights(run), fingerprint(found)], run.sizes.devices)
     ours = {label: task["centred"] for label, task in r["result"]["tasks"].items()}
-    if name == "CORE":
-        show(run, "core", plots.core_bars(ours, r["gpt2"], run.name))
-        return r
-    print(f"\n{name} is a test of its own: 0 is guessing, 1 is perfect, and its scores must not be compared with CORE.")
-    show(run, "core", plots.core_bars(ours, {}, run.name))
-    best, *others = reversed(r["gpt2"])
-    print(
-        f"For orientation, another test: the 22 tasks of CORE, which {run.name} did not take, "
-        f"as the four GPT-2 models did. The bars are {best}, the bar of this course."
-    )
-    smaller = {model: r["gpt2"][model] for model in reversed(others)}
-    show(run, "core_of_gpt2", plots.core_bars(r["gpt2"][best], smaller, best))
+    plots.show(plots.core_bars(ours, r["gpt2"] if r["result"]["name"] == "CORE" else {}, run.name))
     return r
 
 
 def samples(run: Run) -> dict:
     """Six prompts, continued by the model."""
-    request = _checkpoint(run) | {"prompts": PROMPTS, "max_tokens": 64, "temperature": 0.8, "top_k": 50, "seed": 0}
-    r = _stage(run, "samples", request)
-    print(f"temperature {request['temperature']}, top-k {request['top_k']}; the prompt ends at |")
-    for prompt, text in zip(r["prompts"], r["texts"]):
-        print("\n" + textwrap.fill(f"{prompt} | {text.strip()}", 110, subsequent_indent="  "))
-    return r
+    return stage(run, "samples", ["gpt2course.sample", run.name, "--prompt", *PROMPTS, "--number", "1"], weights(run))
 
 
 def export(run: Run) -> dict:
     """The model as a folder to keep: weights, configuration, tokenizer, model card, checksums."""
-    in_card = [stored(run.folder, stage) for stage in ("evaluate", "core")]
-    request = _checkpoint(run) | {"dtype": "bfloat16", "scored": [value["inputs"] for value in in_card if value]}
     gone = not (run.folder / "export" / "model.safetensors").exists()
-    r = _stage(run, "export", request, always=gone)
-    print(
-        f"{r['folder']}: {r['bytes'] / 1e9:.3g} GB of weights in {r['dtype']}, sha256 {r['sha256'][:12]}; "
-        f"try it: python -m gpt2course.sample {r['folder']}"
-    )
-    return r
+    return stage(run, "export", ["gpt2course.ops.export", run.name], weights(run), always=gone)
 
 
 def time_by_part(folder: Path) -> dict[str, float]:
-    """Wall-clock seconds of every stage, training split into its parts, from what the stages stored and the metrics."""
-    seconds = {stage: found["seconds"] for stage in STAGES[:-1] if (found := stored(folder, stage))}
+    """Wall-clock seconds of every stage; those of training are split by the metrics."""
+    seconds = {name: found["seconds"] for name in STAGES if (found := stored(folder, name))}
     parts, previous = {}, 0
     for m in read_metrics(folder):
+        times = {m["kind"]: m.get("took", 0.0)} if m["kind"] in ("eval", "checkpoint") else {}
         if m["kind"] == "train":
-            for part, each in m["time"].items():
-                parts[part] = parts.get(part, 0.0) + each * (m["step"] - previous)
-            previous = m["step"]
-        elif m["kind"] in ("eval", "checkpoint"):
-            part = {"eval": "evaluation", "checkpoint": "checkpoints"}[m["kind"]]
-            parts[part] = parts.get(part, 0.0) + m.get("took", 0.0)
-    out = {}
-    for stage, total in seconds.items():
-        if stage != "train":
-            out[stage] = total
-            continue
-        out |= {f"train: {part.replace('_', ', ')}": s for part, s in parts.items()}
-        out["train: starting, the rest"] = max(0.0, total - sum(parts.values()))
-    return {part: round(s, 3) for part, s in out.items()}
+            times, previous = {k: v * (m["step"] - previous) for k, v in m["time"].items()}, m["step"]
+        for part, s in times.items():
+            parts[f"train: {part.replace('_', ', ')}"] = parts.get(f"train: {part.replace('_', ', ')}", 0.0) + s
+    rest = {"train: starting, the rest": max(0.0, seconds.get("train", 0.0) - sum(parts.values()))}
+    return {k: v for name, s in seconds.items() for k, v in ((parts | rest) if name == "train" else {name: s}).items()}
 
 
-def summarize(run: Run, result: dict[str, dict], parts: dict[str, float], row) -> dict:
-    """What report/summary.json holds. result: of every stage; parts: of time_by_part; row: of the leaderboard."""
-    total, price = sum(parts.values()), run.params.price_per_hour
-    evaluated, scored, said = result["evaluate"], result["core"]["result"], result["samples"]
-    return {
-        "name": run.name,
-        "params": {f.name: getattr(run.params, f.name) for f in dataclasses.fields(Params) if f.name != "resolved"},
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "val_bpb": evaluated["val_bpb"],
-        "xz_bpb": evaluated["xz_bpb"],
-        "fewer_bits_than_xz": 1 - evaluated["val_bpb"] / evaluated["xz_bpb"],
-        "val_bytes": evaluated["val_bytes"],
-        "core": {k: scored[k] for k in ("name", "core", "core_interval", "n", "subset")},
-        "train": result["train"],
-        "export": result["export"]["folder"],
-        "samples": dict(zip(said["prompts"], said["texts"])),
-        "leaderboard": dataclasses.asdict(row),
-        "seconds": parts,
-        "total_seconds": round(total, 2),
-        "price_per_hour": price,
-        "usd": None if price is None else total / 3600 * price,
-        "figures": sorted(p.name for p in (run.folder / "report").glob("*.png")),
-    }
-
-
-def report(run: Run) -> dict:
-    """Where the time went, the leaderboard row, report/summary.json; last, where it all is, time and cost."""
-    from gpt2course.course import plots
-    from gpt2course.ops import leaderboard
-
-    began = time.perf_counter()
-    found = {stage: stored(run.folder, stage) for stage in STAGES[:-1]}
-    if missing := [stage for stage, value in found.items() if value is None and stage != "smoke"]:  # may be left out
+def summary(run: Run) -> dict:
+    """Where the time went, this run beside the published ones, total time and cost; writes summary.json."""
+    found = {name: stored(run.folder, name) for name in ("train", "evaluate", "core", "samples", "export")}
+    if missing := [name for name, value in found.items() if value is None]:
         raise UserError(f"stage {missing[0]} has no result yet; run its cell first")
-    decide = [value for stage, value in found.items() if value and stage != "preflight"]  # which looks anew every time
-    key = jobs.digest([*decide, run.params.price_per_hour])
-    summary = kept = _kept(run, "report", key)
-    parts = summary["seconds"] if summary else time_by_part(run.folder)
-    show(run, "time", plots.where_time_went(parts))
-    row = leaderboard.entry_from_run(run.folder)
-    try:
-        entries = leaderboard.read()
-        print(leaderboard.table([*entries, row]))
-        show(run, "leaderboard", plots.leaderboard_figure(entries, row))
-    except UserError as e:  # a package without the repository around it
-        print(f"no leaderboard beside the run: {e}")
-    if summary is None:
-        summary = summarize(run, {stage: value["result"] for stage, value in found.items() if value}, parts, row)
-        write_json(run.folder / "report" / "summary.json", summary)
-        jobs.store(run.folder, "report", key, summary, time.perf_counter() - began)
-    if not (run.folder / "report" / "report.html").exists() or kept is None:
-        made = jobs.ask("report", {"run": run.name})  # loads torch
-        print(f"the report, to read and to show: {made['html']}")
-    if run.params.profile != "laptop":
-        print(
-            "copy the export and the report off this machine, then give it back: it costs until then; "
-            "the report's end has the commands"
-        )
-    print(f"\n{ratio_line(summary)}; {summary['core']['name']} {summary['core']['core']:.4f}")
-    cost = "no price_per_hour was given"
-    if summary["usd"] is not None:
-        cost = f"${summary['usd']:.2f} at ${summary['price_per_hour']:g} an hour"
-    took = f"total time {duration(summary['total_seconds'])}, of it {duration(summary['train']['seconds'])} training"
-    print(f"everything is in {run.folder}; {took}; cost: {cost}")
-    return summary
+    parts, price = time_by_part(run.folder), run.params.price_per_hour
+    plots.show(plots.where_time_went(parts))
+    row, entries = leaderboard.entry_from_run(run.folder), leaderboard.read()
+    print(leaderboard.table([*entries, row]))
+    plots.show(plots.leaderboard_figure(leaderboard.as_dicts(entries), dataclasses.asdict(row)))
+    seconds = sum(parts.values())
+    out = {name: value["result"] for name, value in found.items()} | {"seconds": seconds}
+    out["usd"] = None if price is None else seconds / 3600 * price
+    write_json(run.folder / "summary.json", out)
+    cost = "no price_per_hour was given" if price is None else f"${out['usd']:.2f} at ${price:g} an hour"
+    print(f"everything is in {run.folder}; total time {duration(seconds)}; cost: {cost}")
+    print("this notebook as a web page: jupyter nbconvert --to html NOTEBOOK.ipynb")
+    return out
 
 
-# ---- the commands
+def main(action: Positional[typing.Literal["status", "follow", "stop"]], name: Positional[str], wait: float = 300.0):
+    """Training of runbooks/speedrun.ipynb: where it stands, follow it, or stop it with a checkpoint.
 
+    Example: python -m gpt2course.ops.runbook status jan29-d4
 
-@dataclass
-class Status:
-    """Say where a run's training stands."""
-
-    name: tyro.conf.Positional[str]  # name of the run
-
-
-@dataclass
-class Follow:
-    """Follow a run's training until it ends; Ctrl-C leaves it at work."""
-
-    name: tyro.conf.Positional[str]  # name of the run
-    every: float = EVERY  # seconds between lines
-
-
-@dataclass
-class Stop:
-    """Stop a run's training with a checkpoint; the runbook, run again, goes on with it."""
-
-    name: tyro.conf.Positional[str]  # name of the run
-    now: bool = False  # kill it at once; what came after the last checkpoint is lost
-    wait: float = 300.0  # seconds to wait for its end
-
-
-def main(action: Status | Follow | Stop) -> None:
-    """Training started by runbooks/speedrun.ipynb: where it stands, follow it, stop it.
-
-    python -m gpt2course.ops.runbook status jan29-d4
+    Args:
+        action: What to do.
+        name: Name of the run.
+        wait: Seconds that stop waits for the end of the training.
     """
-    if isinstance(action, Stop):
-        sys.exit(0 if stop(action.name, action.now, action.wait) else 1)
-    elif isinstance(action, Follow):
-        try:
-            s = follow(action.name, action.every)
-        except KeyboardInterrupt:
-            sys.exit(130)
-        print(f"run {action.name} is {s['state']}")
-    else:
-        s = status(action.name)
-        where = f" in process {s['pid']}" if s["pid"] else ""
-        print(f"run {action.name} is {s['state']}{where}: {describe(s)}\n{s['folder']}")
+    folder = run_folder(name)
+    if not (folder / "stages").is_dir():
+        have = sorted(p.parent.name for p in (files.home() / "runs").glob("*/stages"))
+        raise UserError(f"there is no run {name!r} in {folder.parent}; there are {', '.join(have) or 'none'}")
+    ended = action != "stop" or stop(name, coerce("wait", wait, float, 0))
+    if action == "follow" and (record := living(folder)):
+        with contextlib.suppress(KeyboardInterrupt):  # it leaves training running
+            follow(name, record["log_from"])
+    log = folder / "train.log"
+    lines = [line for line in (readable(read_lines(log)[0]) if log.exists() else []) if line.strip()]
+    print(f"run {name} is {state(folder)}; the end of {log}:", *lines[-3:], sep="\n")
+    sys.exit(0 if ended else 1)
 
 
 if __name__ == "__main__":
-    command(main)
+    files.command(main)
