@@ -78,6 +78,15 @@ def ask(url: str, first: int = 0):
     return urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT), redirects.sha256
 
 
+def reach(url: str) -> str | None:
+    """What is wrong with an address, None if its file can be had."""
+    try:
+        with ask(url)[0] as answer:
+            return None if answer.read(1) else "the file is empty"
+    except (OSError, http.client.HTTPException) as e:
+        return f"HTTP {e.code} {e.reason}" if isinstance(e, urllib.error.HTTPError) else str(getattr(e, "reason", e))
+
+
 def receive(url: str, part: Path, size: int | None, progress) -> str | None:
     """One attempt: append to `part` the bytes that it lacks. Returns the sha256 that the server states, or None."""
     have = part.stat().st_size if part.exists() else 0
