@@ -1,7 +1,7 @@
-"""The modern GPT, every rung of the ladder a config field whose "off" is the identity. Lessons 03, 06, 07, 08.
+"""The modern GPT. Each step of the ladder is a config field that can be switched off. Lessons 03, 06, 07 and 08.
 
 The architecture is that of the nanochat speedrun of 29 January 2026 (karpathy/nanochat, commit 348fbb3) and, with other
-fields, of its later record (commit 92d63d4). A block is
+fields, that of its later record (commit 92d63d4). A block computes
 
     x = resid_lambda * x + x0_lambda * x0;  x = x + attention(norm(x));  x = x + mlp(norm(x))
 
@@ -21,69 +21,67 @@ from gpt2course.losses import cross_entropy, softcap
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Every number and switch of the model. The values that switch a rung off stand behind `off`."""
+    """All sizes and switches of the model. The comment `off: ...` gives the value that disables a feature."""
 
     vocab_size: int = 32768
-    sequence_len: int = 2048  # T of training; longer inputs work
+    sequence_len: int = 2048  # T of training; longer inputs work too
     n_layer: int = 12
     n_embd: int = 768
     n_head: int = 6
     n_kv_head: int = 6  # fewer than n_head: grouped-query attention (arXiv 2305.13245)
     rope_base: float = 10_000.0  # rotary positions (arXiv 2104.09864); off: 0
-    qk_norm: bool = True  # RMSNorm of queries and keys after RoPE (arXiv 2010.04245); off: False
-    qk_gain: float = 1.0  # factor on the normalised q and on the normalised k; off: 1
-    softcap: float = 15.0  # logits squashed into (-15, 15) (arXiv 2408.00118); off: 0
-    embed_norm: bool = True  # RMSNorm straight after the token embedding; off: False
-    window_pattern: str = "L"  # tiled over the layers, S short or L long, the last layer always L; off: "L"
-    short_window: int = 0  # W of the S layers: W previous tokens and itself
-    resid_lambda: tuple[float, float] | None = None  # initial residual scalar, first and last layer; off: None (1)
-    x0_lambda: tuple[float, float] | None = None  # the same of the skip from the embedding; off: None (0)
-    value_embeds: bool = False  # gated value embeddings on alternating layers (arXiv 2410.17897); off: False
+    qk_norm: bool = True  # RMSNorm of queries and keys (arXiv 2010.04245); off: False
+    qk_gain: float = 1.0  # factor on the normalised queries and keys; off: 1
+    softcap: float = 15.0  # squash the logits into (-15, 15) (arXiv 2408.00118); off: 0
+    embed_norm: bool = True  # RMSNorm of the token embedding; off: False
+    window_pattern: str = "L"  # S short or L long, repeated over the layers; the last layer is always L; off: "L"
+    short_window: int = 0  # W of the S layers: a token sees W previous tokens and itself
+    resid_lambda: tuple[float, float] | None = None  # initial residual scalar of the first and last layer; off: None
+    x0_lambda: tuple[float, float] | None = None  # initial scalar of the skip from the embedding; off: None
+    value_embeds: bool = False  # gated value embeddings on every second layer; off: False
     ve_gate_channels: int = 32  # the gate reads this many channels of its layer's input
     ve_gate_scale: float = 2.0  # gate = scale * sigmoid(...)
     ve_gate_init: float = 0.0  # gate weights start uniform in [0, this]
     smear: bool = False  # add a gated copy of the previous token's embedding; off: False
-    smear_channels: int = 24
-    backout: float | None = None  # initial weight of the mid-layer state taken out before the head; off: None
+    smear_channels: int = 24  # the gate reads this many channels
+    backout: float | None = None  # initial weight of the mid-layer state that is subtracted at the end; off: None
     wte_std: float = 1.0
     lm_head_std: float = 0.001
     c_fc_scale: float = 1.0  # factor on the initial range of the MLP's first matrix
 
     def __post_init__(self):
-        def check(ok, text):
+        def need(ok, problem):
             if not ok:
-                raise ValueError(f"GPTConfig: {text}")
+                raise ValueError(f"GPTConfig: {problem}")
 
         for name in ("vocab_size", "sequence_len", "n_layer", "n_embd", "n_head", "n_kv_head"):
             value = getattr(self, name)
-            check(isinstance(value, int) and value > 0, f"{name} must be a positive integer, got {value!r}")
-        check(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        heads, pattern = self.n_head, self.window_pattern
-        check(heads % self.n_kv_head == 0, f"n_head {heads} is not a multiple of n_kv_head {self.n_kv_head}")
-        check(self.head_dim % 2 == 0, f"head size {self.head_dim} must be even, since RoPE turns pairs of channels")
-        check(pattern and set(pattern) <= set("SL"), f"window_pattern {pattern!r} may hold only S and L")
-        short = f"window_pattern {pattern!r} needs short_window > 0, got {self.short_window}"
-        check("S" not in pattern or self.short_window > 0, short)
-        for used, name in ((self.value_embeds, "ve_gate_channels"), (self.smear, "smear_channels")):
-            channels = getattr(self, name)
-            check(not used or channels <= self.n_embd, f"{name} {channels} exceeds n_embd {self.n_embd}")
+            need(isinstance(value, int) and value > 0, f"{name} must be a positive integer, got {value!r}")
+        C, H, pattern = self.n_embd, self.n_head, self.window_pattern
+        need(C % H == 0, f"n_embd {C} is not a multiple of n_head {H}")
+        need(H % self.n_kv_head == 0, f"n_head {H} is not a multiple of n_kv_head {self.n_kv_head}")
+        need(self.head_dim % 2 == 0, f"head size {self.head_dim} must be even, since RoPE rotates pairs of channels")
+        need(pattern and set(pattern) <= set("SL"), f"window_pattern {pattern!r} may hold only S and L")
+        need("S" not in pattern or self.short_window > 0, f"short_window must be positive, got {self.short_window}")
+        need(not self.value_embeds or self.ve_gate_channels <= C, f"ve_gate_channels must be at most n_embd {C}")
+        need(not self.smear or self.smear_channels <= C, f"smear_channels must be at most n_embd {C}")
 
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
 
     def window(self, layer: int) -> tuple[int, int]:
-        """The attention window of a layer: (W, 0), or (-1, 0) for the whole past."""
+        """The attention window of a layer: (W, 0), or (-1, 0) for the whole past. All-short layers hurt (nanochat)."""
         short = layer < self.n_layer - 1 and self.window_pattern[layer % len(self.window_pattern)] == "S"
         return (self.short_window, 0) if short else FULL
 
     def has_value_embed(self, layer: int) -> bool:
-        """Every second layer, counted back from the last, which always has one."""
+        """Every second layer, counted back from the last, which always has one: better than all layers (nanochat)."""
         return self.value_embeds and (self.n_layer - 1 - layer) % 2 == 0
 
 
 def norm(x: torch.Tensor) -> torch.Tensor:
-    """RMSNorm over the last dimension without a learned scale (arXiv 1910.07467)."""
+    """RMSNorm over the last dimension (arXiv 1910.07467), without a scale: the matrix after it can learn one."""
     return F.rms_norm(x, (x.size(-1),))
 
 
@@ -95,14 +93,20 @@ def rope_tables(T: int, head_dim: int, base: float, device=None) -> tuple[torch.
 
 
 def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn the pairs (x_i, x_{i + D/2}) of x (B, T, H, D) by their angle; cos, sin (T, D/2) or (B, T, D/2)."""
-    a, b = x.chunk(2, dim=-1)  # (B, T, H, D/2) each: the two halves, not the interleaved channels
+    """Rotate the pairs (x_i, x_{i + D/2}) of x (B, T, H, D) by their angle; cos, sin (T, D/2) or (B, T, D/2).
+
+    Rotated by positions s and t, the product of a query and a key depends on s - t only.
+    """
+    a, b = x.chunk(2, dim=-1)  # (B, T, H, D/2) each: the two halves, not even and odd channels
     cos, sin = cos[..., None, :], sin[..., None, :]  # (T, 1, D/2) broadcasts over heads
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
 class Linear(nn.Linear):
-    """A linear layer without bias whose float32 master weight is cast to the dtype of its input."""
+    """A linear layer without bias. Its weight stays in float32 and is cast to the dtype of the input.
+
+    The optimizer adds updates that are too small for bfloat16's 8 significant bits; in float32 they are not lost.
+    """
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__(n_in, n_out, bias=False)
@@ -112,7 +116,13 @@ class Linear(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head causal attention with RoPE, QK-norm, a window and, on some layers, a gated value embedding."""
+    """Multi-head causal attention with RoPE, QK-norm, a window and, on some layers, a gated value embedding.
+
+    QK-norm gives queries and keys a fixed length, so that no score exceeds sqrt(D) * qk_gain^2 however large the
+    weights grow. It commutes with RoPE, because a rotation changes no length. qk_gain > 1 allows sharper attention.
+    The value embedding adds a row of a second table, looked up by the token, to the values: at depth 24 of jan29 these
+    tables are 44 % of all parameters and cost almost no FLOPs. The gate decides for each token and head how much.
+    """
 
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
@@ -147,7 +157,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two matrices with ReLU squared between (arXiv 2109.08668)."""
+    """Two matrices with ReLU squared between them, found by an automatic search (Primer, arXiv 2109.08668)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -159,6 +169,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention, then the MLP. Each reads the normalised state and adds its output to the state itself."""
+
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.attn = Attention(config, layer)
@@ -170,10 +182,10 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The model. Build it anywhere, the meta device included, then call `init_weights`.
+    """The model. Build it on any device, the meta device included, then call `init_weights`.
 
-    Weights are float32 masters; activations run in `compute_dtype`, chosen once. With `embed_dtype` the token and value
-    embeddings (and so their Adam moments) are stored in another dtype, bfloat16 in the recipe's runs on GPUs.
+    Weights are float32; activations are in `compute_dtype`. `embed_dtype` is the dtype of the token and value
+    embeddings, and so of their Adam moments: bfloat16 in the recipes' runs on GPUs, where these tables are large.
     """
 
     def __init__(self, config: GPTConfig, compute_dtype=torch.float32, embed_dtype=torch.float32):
@@ -191,14 +203,16 @@ class GPT(nn.Module):
         self.smear_gate = Linear(config.smear_channels, 1) if config.smear else None
         self.smear_lambda = nn.Parameter(torch.empty(1)) if config.smear else None
         self.backout_lambda = nn.Parameter(torch.empty(1)) if config.backout is not None else None
-        self._rope = {}  # tables by device and length; not weights, so neither saved nor moved
+        self._rope = {}  # (device, length) -> tables; computed, so not saved with the weights
 
     @torch.no_grad()
     def init_weights(self, seed: int = 42) -> "GPT":
-        """Fill every parameter from its own stream of random numbers, the same on every device; returns the model.
+        """Fill every parameter with random numbers, the same on every device; returns the model.
 
-        wte N(0, wte_std); lm_head N(0, 0.001); q, k, v, c_fc and value embeddings uniform with standard deviation
-        1 / sqrt(C) (c_fc times c_fc_scale); output projections 0, so that every block starts as the identity.
+        wte N(0, wte_std); lm_head N(0, lm_head_std); q, k, v, c_fc and value embeddings uniform with standard deviation
+        1 / sqrt(C) (c_fc times c_fc_scale), which keeps the size of their outputs independent of the width.
+        Output projections are 0: every block starts as the identity, so depth cannot make the first steps unstable.
+        The small head makes all logits nearly 0, so the loss starts at log V.
         """
         cfg = self.config
         bound = math.sqrt(3 / cfg.n_embd)  # uniform in [-bound, bound] has standard deviation 1 / sqrt(n_embd)
@@ -236,7 +250,7 @@ class GPT(nn.Module):
         return self
 
     def rope(self, T: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin tables (T, D/2) in the compute dtype, for the training length, and grown when asked for more."""
+        """cos and sin tables (T, D/2) in the compute dtype, cached for the training length or the next power of two."""
         trained = self.config.sequence_len
         key = str(device), trained if T <= trained else 1 << (T - 1).bit_length()
         if key not in self._rope:
@@ -255,7 +269,7 @@ class GPT(nn.Module):
         x = self.wte(idx).to(self.compute_dtype)  # (B, T, C)
         if cfg.embed_norm:
             x = norm(x)
-        if cfg.smear:  # position t takes in position t - 1; the first has none before it
+        if cfg.smear:  # each token sees the one before it already in layer 0; the first token has none
             if cache is not None:
                 x = cache.shift(x)  # (B, 1 + T, C)
             gate = torch.sigmoid(self.smear_gate(x[:, 1:, : cfg.smear_channels]))  # (B, T-1, 1)
@@ -263,8 +277,10 @@ class GPT(nn.Module):
             x = torch.cat([x[:, :1], x[:, 1:] + gate * x[:, :-1]], dim=1)
             if cache is not None:
                 x = x[:, 1:]
-        x0 = x
+        x0 = x  # (B, T, C), the embedding, which every layer can look back to
         for i, block in enumerate(self.blocks):
+            # Learned scalars weigh the state against the embedding. A scalar acts once in every layer (1.1^24 = 9.85),
+            # so resid_lambdas get a hundredth of the learning rate of x0_lambdas (recipes.py).
             if self.resid_lambdas is not None:
                 x = self.resid_lambdas[i].to(x.dtype) * x
             if self.x0_lambdas is not None:
@@ -273,14 +289,14 @@ class GPT(nn.Module):
             x = block(x, ve, cos, sin, cache)
             if i == cfg.n_layer // 2:
                 middle = x
-        if cfg.backout is not None:
+        if cfg.backout is not None:  # the idea: remove what only the second half of the layers needed
             x = x - self.backout_lambda.to(x.dtype) * middle
         return norm(x)
 
-    max_len = None  # no longest input: positions are angles
+    max_len = None  # no longest input: RoPE has an angle for every position
 
     def head(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (..., V) in float32 of states (..., C) from `hidden`."""
+        """Logits (..., V) in float32 from states (..., C) of `hidden`; the softcap bounds each of them."""
         return softcap(self.lm_head(x).float(), self.config.softcap)
 
     def forward(
@@ -289,8 +305,8 @@ class GPT(nn.Module):
     ):  # fmt: skip
         """Logits (B, T, V) in float32 without targets; with targets (B, T), -1 ignored, the loss in nats per token.
 
-        reduction: "mean", "sum", or "none" (B, T) without gradients. cache: idx follows what it holds
-        (attention.Cache).
+        reduction: "mean", "sum", or "none" (B, T) without gradients. With a cache (attention.Cache), idx continues the
+        text that the cache holds.
         """
         x = self.hidden(idx, cache)  # (B, T, C)
         if targets is None:
@@ -299,7 +315,7 @@ class GPT(nn.Module):
         return loss.view(targets.shape) if reduction == "none" else loss
 
     def num_params(self) -> dict[str, int]:
-        """Parameters by group. `scaling` (matrices + head) gave nanochat the cleanest scaling laws."""
+        """Numbers of parameters by group. `scaling` (matrices + head) gave nanochat the cleanest scaling laws."""
         count = {
             "wte": self.wte.weight.numel(),
             "value_embeds": sum(p.numel() for p in self.value_embeds.parameters()),
@@ -311,10 +327,10 @@ class GPT(nn.Module):
         return count | {"scalars": rest, "total": total, "scaling": scaling}
 
     def flops_per_token(self, causal: bool = False) -> float:
-        """Training FLOPs a token, forward and backward: 6 for each weight of a matrix product, and attention.
+        """Training FLOPs per token, forward and backward: 6 for each weight of a matrix product, plus attention.
 
-        As published (causal=False) a layer's attention costs 12 * C * min(W, T), as if every query saw the whole window
-        (PaLM, arXiv 2204.02311, appendix B; nanochat's count). causal=True counts the keys that a query really sees.
+        The published count (causal=False; PaLM, arXiv 2204.02311, appendix B, and nanochat) is 12 * C * min(W, T) for
+        the attention of a layer, as if every query saw a full window. causal=True counts the keys that a query sees.
         """
         cfg, T = self.config, self.config.sequence_len
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
