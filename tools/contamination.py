@@ -226,7 +226,7 @@ def text(report: dict) -> str:
         lines.append(f"{label:{width}}  {counts} {row['share']:8.2%} {row['common']:6,}")
     dirty, answer, short = (sum(row[key] for row in tasks.values()) for key in ("dirty", "answer", "short"))
     lines += [
-        f"{dirty:,} of {report['items']:,} items are dirty; in {answer:,} of them a found gram joins question and answer",
+        f"{dirty:,} of {report['items']:,} items are dirty; in {answer:,} a found gram joins question and answer",
         f"{short:,} items have fewer than {SHORTEST} words",
         f"read {report['documents']:,} documents, {report['words']:,} words; {report['documents_touched']:,} documents "
         "contain a gram of some item",
