@@ -113,7 +113,8 @@ def default_bundle() -> Path:
 def opened(path: Path):
     """Yield (read, name) of a bundle: read(file, sha256) gives the bytes of a file, checked. A zip is read in place."""
     if not path.exists():
-        raise UserError(f"evaluation bundle {path} does not exist; fetch CORE's with: {DOWNLOAD}")
+        give = f"give a folder or zip with core.yaml, or fetch CORE's with: {DOWNLOAD}"
+        raise UserError(f"evaluation bundle {path} does not exist; {give}")
     with contextlib.ExitStack() as stack:
         root = path if path.is_dir() else zipfile.Path(stack.enter_context(zipfile.ZipFile(path)))
         folders = [root, *(child for child in root.iterdir() if child.is_dir())]  # a zip may hold one folder
