@@ -11,6 +11,7 @@ attaches to a training that runs, resumes one that was stopped, and skips one th
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -22,7 +23,7 @@ import sys
 import time
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -36,7 +37,7 @@ from gpt2course.course import plots
 from gpt2course.data import SHARD_CORPORA, shards_needed
 from gpt2course.files import UserError, closest, coerce, duration, locked, read_json, run_folder, shown, write_json
 from gpt2course.ops import download, leaderboard
-from gpt2course.recipes import LADDER, PROFILES, RunSizes, resolve_run, settings_from_text
+from gpt2course.recipes import LADDER, PROFILES, RunSizes, one_of, resolve_run, settings_from_text, within
 from gpt2course.runlog import read_metrics
 
 STAGES = ("preflight", "data", "tokenizer", "smoke", "train", "evaluate", "core", "samples", "export", "summary")
@@ -48,27 +49,19 @@ PROMPTS = ("The capital of France is", "My fellow citizens, the state of", "In 1
            "She was born in", "Water is")  # fmt: skip
 
 ENDED = re.compile(r".*failed \(exitcode: (-?\d+)\) local_rank: (\d+).*")  # written by torchrun
-NOISE = re.compile(
-    r"[IWE]\d{4} \d\d:|error: |Traceback |  File |    |\[rank\d+\]: (\s|Traceback)|torch\.distributed\.elastic"
-)
-
-children: dict[int, subprocess.Popen] = {}  # background processes that this process started
+NOISE = re.compile(r"[IWE]\d{4} \d\d:|error: |Traceback |  File |    |\[rank\d+\]: (\s|Traceback)")
 
 
 # ---- parameters
-
-
-def within(default, low=-math.inf, high=math.inf, choices=()):
-    return field(default=default, metadata={"low": low, "high": high, "choices": choices})
 
 
 @dataclass(frozen=True)
 class Params:
     """The parameters of the runbook; runbooks/README.md explains each."""
 
-    profile: str = within("laptop", choices=tuple(PROFILES))
+    profile: str = one_of(*PROFILES, default="laptop")
     name: str | None = None
-    recipe: str = within("jan29", choices=tuple(LADDER))
+    recipe: str = one_of(*LADDER, default="jan29")
     depth: int | None = within(None, 1, 128)
     corpus: str | None = None
     seed: int = within(42, 0, 2**63 - 1)
@@ -84,7 +77,7 @@ class Params:
     core_bundle: str | None = None
     core_examples: int | None = within(None, 1, 10**6)
     settings: str = ""
-    force_stage: str | None = within(None, choices=AGAIN)
+    force_stage: str | None = one_of(*AGAIN, default=None)
 
     @classmethod
     def check(cls, **given) -> "Params":
@@ -114,9 +107,7 @@ class Params:
         papermill defines a `-p` name that does not exist and only warns. So every plain value whose name is not a
         parameter is refused. Ignored: IPython's own names, papermill's (--inject-paths), modules, functions, objects.
         """
-        hidden = {"In", "Out", "exit", "quit", "open"}
-        if callable(shell := namespace.get("get_ipython")):
-            hidden |= set(getattr(shell(), "user_ns_hidden", ()))
+        hidden = namespace["get_ipython"]().user_ns_hidden if "get_ipython" in namespace else ()
         plain = (str, int, float, complex, list, tuple, dict, set, types.NoneType)
         own = {n: v for n, v in namespace.items() if not n.startswith(("_", "PAPERMILL_")) and n not in hidden}
         return cls.check(**{n: v for n, v in own.items() if isinstance(v, plain)})
@@ -164,13 +155,13 @@ def open_run(params: Params) -> Run:
 # ---- child processes and what they write
 
 
-def launch(argv: list[str], log: Path, mode: str, team: int = 0, **options) -> subprocess.Popen:
+def launch(argv: list[str], log: Path, mode: str, team: int = 0, restarts: int = 0, **options) -> subprocess.Popen:
     """Start `python -m argv` in a session of its own, with its output in `log`; team: as so many ranks of torchrun."""
     path = [str(Path(gpt2course.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
     if team:
-        restarts = f"--max-restarts={RESTARTS if argv[0] == 'gpt2course.train' else 0}"
-        argv = ["torch.distributed.run", "--standalone", f"--nproc_per_node={team}", restarts, "-m", *argv]
+        ranks_of = [f"--nproc_per_node={team}", f"--max-restarts={restarts}"]
+        argv = ["torch.distributed.run", "--standalone", *ranks_of, "-m", *argv]
         # Ranks that are restarted must not read the addresses of the ranks before them (pytorch #135712), and after
         # SIGTERM ranks need time to save a checkpoint.
         env |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
@@ -194,7 +185,8 @@ def read_lines(log: Path, offset: int = 0) -> tuple[list[str], int]:
 
 def readable(lines: list[str]) -> list[str]:
     """The lines for people: no errors, which are raised, no tracebacks, and of torchrun only that a rank ended."""
-    ended = (ENDED.sub(r"rank \2 ended with exit code \1", line) for line in lines)
+    own = itertools.takewhile(lambda line: not line.startswith("torch.distributed.elastic."), lines)
+    ended = (ENDED.sub(r"rank \2 ended with exit code \1", line) for line in own)
     return [line for line in ended if not NOISE.match(line)]
 
 
@@ -203,18 +195,17 @@ def show(lines: list[str]) -> None:
         print(line, flush=True)
 
 
-def failure(stage: str, lines: list[str], code: int | None, log: Path) -> UserError:
+def failure(stage: str, lines: list[str], log: Path, code: int | None = None) -> UserError:
     """The one error of a command that ended without a result, from the lines that it wrote."""
     for line in reversed(lines):
         if line.startswith("error: "):
             return UserError(f"stage {stage}: {line.removeprefix('error: ')}")
         if line.startswith("stopped "):
             return UserError(f"training {line}; run this notebook again to resume")
-    how = "ended without a result" if not code else f"ended with exit code {code}"
-    if code and code < 0:
-        how = f"was killed by {signal.Signals(-code).name}" + " (is there enough memory?)" * (code == -signal.SIGKILL)
-    last = "\n".join([line for line in readable(lines) if line.strip()][-12:])
-    return UserError(f"stage {stage} {how}; run this notebook again to resume. The end of {log}:\n{last}")
+    how = "without a result" if code is None else f"with exit code {code}"
+    how += " (killed: is there enough memory?)" if code == -signal.SIGKILL else ""
+    last = "\n".join([line for line in readable(lines) if line.strip()][-8:])
+    return UserError(f"stage {stage} ended {how}; run this notebook again to resume. The end of {log}:\n{last}")
 
 
 def digest(value) -> str:
@@ -276,7 +267,7 @@ def stage(run: Run, name: str, argv: list[str], inputs, devices: int = 1, always
             child.kill()
             child.wait()
         if code:
-            raise failure(name, read_lines(log)[0], code, log)
+            raise failure(name, read_lines(log)[0], log, code)
         result = read_json(out, f"result of stage {name}")
         out.unlink()
         return store(run, name, key, result, time.time() - began)
@@ -294,8 +285,7 @@ def background(run: Run, name: str, argv: list[str], key: str, team: int = 0) ->
             earlier = old["earlier"] + max(0.0, log.stat().st_mtime - old["started"])
     log.touch()
     record = {"inputs": key, "started": began, "earlier": earlier, "log_from": log.stat().st_size}
-    child = launch(argv, log, "ab", team)
-    children[child.pid] = child
+    child = launch(argv, log, "ab", team, RESTARTS)
     record |= {"pid": child.pid, "created": psutil.Process(child.pid).create_time()}
     write_json(run.folder / f"{name}.pid", record)
     return record
@@ -305,8 +295,6 @@ def living(folder: Path, name: str = "train") -> dict | None:
     """The record of a background process that runs. Its start time tells it from a later process with the same pid."""
     with contextlib.suppress(UserError, psutil.Error, KeyError, TypeError, ValueError):
         record = read_json(folder / f"{name}.pid", "pid file")
-        if child := children.get(record["pid"]):
-            child.poll()
         process = psutil.Process(record["pid"])
         same = abs(process.create_time() - record["created"]) < 5  # the system's clock may have been set meanwhile
         return record if same and process.status() != psutil.STATUS_ZOMBIE else None
@@ -360,8 +348,8 @@ def start(run: Run) -> dict:
 
 
 def follow(name: str, at: int = 0) -> None:
-    """Print the lines of a training until it ends, and a sign of life where there are none."""
-    folder, began, spoke = run_folder(name), time.monotonic(), time.monotonic()
+    """Print the lines of a training from byte `at` of its log until it ends."""
+    folder, spoke = run_folder(name), time.monotonic()
     while True:
         record = living(folder)  # before the log is read, so that no line is missed
         lines, at = read_lines(folder / "train.log", at)
@@ -369,13 +357,13 @@ def follow(name: str, at: int = 0) -> None:
         if record is None:
             return
         if (folder / "error.json").exists():  # torchrun would repeat this error after each restart
-            for process in (psutil.Process(record["pid"]), *psutil.Process(record["pid"]).children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in (p := psutil.Process(record["pid"]), *p.children(recursive=True)):
                     process.kill()
-        if lines or time.monotonic() - spoke >= 2 * EVERY:
-            if not lines:
-                print(f"no new line; followed for {duration(time.monotonic() - began)}", flush=True)
-            spoke = time.monotonic()
+        if not lines and time.monotonic() - spoke >= 2 * EVERY:
+            lines = [f"training runs, {duration(time.time() - record['started'])} since the start"]
+            show(lines)
+        spoke = time.monotonic() if lines else spoke
         time.sleep(0.2)
 
 
@@ -397,7 +385,7 @@ def wait_for_shards(run: Run, what: str, enough) -> None:
     log, spoke = run.folder / "download.log", -math.inf
     while not enough(progress := download.progress(run.corpus)):
         if not living(run.folder, "download"):
-            raise failure("download", read_lines(log)[0], None, log)
+            raise failure("download", read_lines(log)[0], log)
         if time.monotonic() - spoke >= EVERY:
             print(f"{what} waits for {download.progress_text(progress)}", flush=True)
             spoke = time.monotonic()
@@ -407,13 +395,10 @@ def wait_for_shards(run: Run, what: str, enough) -> None:
 # ---- the stages, as the notebook calls them
 
 
-def bundle(run: Run) -> str | None:
-    """The evaluation bundle; None for CORE's, which must be downloaded first."""
-    given = run.params.core_bundle
-    if given == "mini" or given is None and run.params.profile == "laptop":  # all of CORE takes hours on a laptop
-        return str(MINI)
-    found = default_bundle() if given is None else given
-    return None if found == MINI else str(found)
+def bundle(p: Params) -> str:
+    """The evaluation bundle; without CORE's, which must be downloaded, mini-CORE."""
+    mini = p.core_bundle == "mini" or p.core_bundle is None and p.profile == "laptop"  # there CORE would take hours
+    return str(MINI if mini else p.core_bundle or default_bundle())
 
 
 def preflight(run: Run, *smoke: str) -> dict:
@@ -428,7 +413,8 @@ def preflight(run: Run, *smoke: str) -> dict:
 
 def data(run: Run) -> dict:
     """The corpus. What a GPU profile lacks is downloaded: CORE's questions now, shards in the background."""
-    if bundle(run) is None:
+    p = run.params
+    if p.core_bundle is None and p.profile != "laptop" and bundle(p) == str(MINI):
         stage(run, "bundle", ["gpt2course.ops.download", "core"], [])
     if run.corpus.partition(":")[0] in SHARD_CORPORA:
         with locked(run.folder / "start.lock", wait=True):
@@ -467,8 +453,7 @@ def train(run: Run) -> dict:
         record = start(run)
         follow(run.name, record["log_from"])
         if state(run.folder) != "finished":
-            code = children[record["pid"]].wait() if record["pid"] in children else None
-            raise failure("train", read_lines(log, record["log_from"])[0], code, log)
+            raise failure("train", read_lines(log, record["log_from"])[0], log)
         last = {line["kind"]: line for line in read_metrics(run.folder)}
         result = {name: last["done"][name] for name in ("step", "tokens", "seconds")}
         result |= {"loss": last["train"]["loss"], "val_bpb": last["eval"]["val_bpb"]}
@@ -491,17 +476,16 @@ def weights(run: Run) -> list:
 
 def evaluate(run: Run) -> dict:
     """Bits per byte of the model on the validation text, beside `xz -9e` on the same bytes."""
-    r = stage(run, "evaluate", ["gpt2course.evaluate", run.name], [weights(run), fingerprint(run.corpus)], run.sizes.devices)
+    inputs = [weights(run), fingerprint(run.corpus)]
+    r = stage(run, "evaluate", ["gpt2course.evaluate", run.name], inputs, run.sizes.devices)
     plots.show(plots.loss_and_bpb(read_metrics(run.folder), r["xz_bpb"]))
     return r
 
 
 def core(run: Run) -> dict:
     """The score on CORE, or on the small bundle that comes with the course, with its bars."""
-    if (found := bundle(run)) is None:
-        raise UserError("the evaluation bundle of CORE is not here; run the data cell first")
-    argv = ["gpt2course.fast.core_fast", run.name, "--bundle", found]
-    argv += ["--max-examples", str(run.params.core_examples)] if run.params.core_examples else []
+    found, most = bundle(run.params), run.params.core_examples
+    argv = ["gpt2course.fast.core_fast", run.name, "--bundle", found, *(["--max-examples", str(most)] if most else [])]
     r = stage(run, "core", argv, [weights(run), fingerprint(found)], run.sizes.devices)
     ours = {label: task["centred"] for label, task in r["result"]["tasks"].items()}
     plots.show(plots.core_bars(ours, r["gpt2"] if r["result"]["name"] == "CORE" else {}, run.name))
