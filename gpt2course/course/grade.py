@@ -16,13 +16,11 @@ without the cells of that exercise, so that only that exercise loses its points.
 import csv
 import datetime
 import hashlib
-import importlib.metadata
 import inspect
 import io
 import itertools
 import json
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -31,11 +29,13 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nbformat
+import torch
 import tyro
 
 import gpt2course
 from gpt2course.course import build, checks
-from gpt2course.course.build import CHECKED, METADATA, Cell, bound, functions, relative, source_of, tags_of
+from gpt2course.course.build import CHECKED, METADATA, Cell, functions, relative
 from gpt2course.course.checks import Exercise
 from gpt2course.files import UserError, atomic_file, command, write_json
 
@@ -72,26 +72,36 @@ def same(a: str, b: str) -> bool:
     return [line.rstrip() for line in a.strip().splitlines()] == [line.rstrip() for line in b.strip().splitlines()]
 
 
-def defines(source: str, names) -> set[str]:
-    """Which of the names a cell defines at its top level."""
-    found = bound(source)
-    if found is None:  # a syntax error, or magics and shell lines
-        found = set(re.findall(r"^(?:async +def|def|class) +(\w+)", source, re.M))
-    return found & set(names)
+def defines(source: str, names: list[str]) -> set[str]:
+    """Which of the names a cell defines at its top level, by def, class or an assignment."""
+    return {name for name in names if re.search(rf"^(?:async +def|def|class) +{name}\b|^{name} *=", source, re.M)}
 
 
-def split(number: str, cells: list[dict], canonical: list[Cell], name: str) -> tuple[list[Code], list[Part]]:
+def read(path: Path) -> list[Code]:
+    """The code cells of a notebook file, whatever their metadata."""
+    try:
+        found = []
+        for n, cell in enumerate(nbformat.read(path, as_version=4).cells):
+            if cell.cell_type == "code":
+                tags = [t for t in cell.metadata.get("tags") or [] if isinstance(t, str)]
+                found.append(Code(n, cell.source.encode("utf-8", "replace").decode(), tags))
+        return found
+    except OSError as e:
+        raise UserError(f"{relative(path)} cannot be read ({e.strerror}); begin with: make start EX=05") from None
+    except Exception as e:  # nbformat raises many kinds
+        problem = one_line(f"{type(e).__name__}: {e}")
+        raise UserError(f"{relative(path)} is not a notebook ({problem}); save it again in JupyterLab") from None
+
+
+def split(number: str, code: list[Code], canonical: list[Cell], name: str) -> tuple[list[Code], list[Part]]:
     """(setup cells that the learner changed, the part of each exercise, in the notebook's order).
 
     UserError for a notebook of another lesson.
     """
-    code = [Code(n, source_of(c), tags_of(c)) for n, c in enumerate(cells) if c["cell_type"] == "code"]
     stubs = {c.exercise: c.source for c in canonical if c.kind == "answer"}
     parts = [find(e, code, stubs[e.id]) for e in checks.exercises(number)]
     if all(part.state == "missing" for part in parts):
-        tags = {t[3:].split(".")[0].zfill(2) for cell in code for t in cell.tags if re.fullmatch(r"ex-\d+\.\d+", t)}
-        what = f"is a notebook of lesson {', '.join(sorted(tags))}, not of" if tags else "has no exercise of"
-        raise UserError(f"{name} {what} lesson {number}")
+        raise UserError(f"{name} has no exercise of lesson {number}")
     parts.sort(key=lambda part: part.end)
     given = ["", *(c.source for c in canonical if c.kind != "text")]
     theirs = [c for c in code if "picture" not in c.tags and not any(same(c.source, x) for x in given)]
@@ -106,15 +116,13 @@ def find(exercise: Exercise, code: list[Code], stub: str) -> Part:
     """Find the answer to an exercise, by tag and by the names of its functions, and the check below it."""
     names, id = functions(stub), exercise.id
     tagged = [c for c in code if {"answer", f"ex-{id}"} <= set(c.tags)]
-    defining = [c for c in code if defines(c.source, names)]
-    part = Part(exercise, defining or tagged)
+    part = Part(exercise, [c for c in code if defines(c.source, names)] or tagged)
     if not part.answers:
-        part.state, copy = "missing", relative(build.file_of("exercises", id.split(".")[0].zfill(2)))
-        part.message = f"the notebook has no answer cell: copy it from {copy}"
+        part.state, part.message = "missing", "the notebook has no answer cell: copy it from exercises/"
         return part
     call = re.compile(rf"\bcheck\(\s*[\"']{re.escape(id)}[\"']")
-    checked = [c.number for c in code if call.search(c.source) or {"check", f"ex-{id}"} <= set(c.tags)]
-    below = [n for n in checked if n >= part.answers[0].number]
+    tests = [c.number for c in code if call.search(c.source) or {"check", f"ex-{id}"} <= set(c.tags)]
+    below = [n for n in tests if n >= part.answers[0].number]
     part.end = below[-1] if below else part.answers[-1].number
     begun = [c for c in tagged if not same(c.source, stub)]
     for one, other in itertools.combinations(begun, 2):
@@ -177,7 +185,7 @@ def _guard(lesson, before=None):
 
 
 def _limit():
-    """In the kernel: stop a cell that prints without end."""
+    """In the kernel: stop a cell that prints without end, or that calls exit(), which would end the kernel later."""
     import builtins
     import sys
 
@@ -193,7 +201,9 @@ def _limit():
 
             stream.write = write
 
-    builtins.get_ipython().events.register("pre_run_cell", begin)
+    shell = builtins.get_ipython()
+    shell.events.register("pre_run_cell", begin)
+    shell.ask_exit = sys.exit
 
 
 def assemble(number: str, canonical: list[Cell], setup: list[Code], parts: list[Part], judge: list[Part]):
@@ -201,9 +211,7 @@ def assemble(number: str, canonical: list[Cell], setup: list[Code], parts: list[
 
     parts: those whose cells run. judge: those whose checks run.
     """
-    import nbformat.v4 as v4
-
-    cells, places = [], []
+    v4, cells, places = nbformat.v4, [], []
     apart = lambda source: f"import builtins\nbuiltins.exec({source!r}, {{}})"  # independent of names in the notebook
     guard, kept = f"{inspect.getsource(_guard)}import builtins\n", "builtins.get_ipython()._gpt2course_before"
     begin = apart(f"{guard}{kept} = _guard({number!r})\n{inspect.getsource(_limit)}_limit()")
@@ -302,36 +310,30 @@ def spoilt(found: dict | None, kind: str, what: str, timeout: float) -> tuple[st
     if problem == "dead":
         return "kernel died", f"{what} ended the kernel: look for exit, os._exit, or far too much memory"
     if kind == "guard" and not explicit_pass(found):
-        changed = found.get("evalue") or "the guard did not pass"
-        if found.get("ename", "RuntimeError") != "RuntimeError":
-            changed = f"the guard stopped with {found['ename']}: {changed}"
-        return "tampered", f"{changed} by this answer; a check needs everything as the course has it"
+        return "tampered", f"{found.get('evalue') or 'the guard failed'} by this answer; checks need the course's code"
     return None
 
 
-def verdict(check: dict, errors: list[tuple[Code, dict]], changed: bool) -> tuple[str, str]:
+def verdict(check: dict, errors: list[str], changed: bool) -> tuple[str, str]:
     """(state, message) of an exercise from its check cell, after which the guard passed.
 
-    errors: the learner's cells that stopped. changed: whether the answer is more than the stub.
+    errors: what stopped the learner's cells. changed: whether the answer is more than the stub.
     """
     if explicit_pass(check):
         return "passed", ""
-    problem, message = check.get("problem"), check.get("evalue", "")
-    if not problem:
+    message = check.get("evalue", "")
+    if "problem" not in check:
         return "not judged", f"the check was {check.get('outcome')}, not passed"
-    if problem == "differs":
+    if check["problem"] == "differs":
         return "printed", "the check passed, but something else was printed with its line"
-    empty = message.endswith("not attempted yet")
-    if errors and (empty or "NameError" in message or check.get("ename") != "Wrong"):
-        code, found = errors[-1]
-        return "stopped", f"cell {code.number} stopped with {found['ename'] or 'an error'}: {found['evalue']}"
+    empty, wrong = message.endswith("not attempted yet"), check["ename"] == "Wrong"
+    if errors and (empty or "NameError" in message or not wrong):
+        return "stopped", errors[-1]
     if empty and not changed:
-        return "not attempted", "not attempted yet"
+        return "not attempted", message
     if empty:
-        return "wrong", "not attempted yet (the cell was changed, but its function is still the empty one)"
-    if check.get("ename") != "Wrong":
-        message = f"the check stopped with {check['ename']}: {message}"
-    return "wrong", message
+        return "wrong", f"{message} (the cell was changed, but its function is still the empty one)"
+    return "wrong", message if wrong else f"the check stopped with {check['ename']}: {message}"
 
 
 def judge(number, canonical, setup: list[Code], parts: list[Part], timeout, say=lambda text: None) -> dict[str, tuple]:
@@ -342,31 +344,24 @@ def judge(number, canonical, setup: list[Code], parts: list[Part], timeout, say=
     while pending := [p for p in parts if p.exercise.id not in states]:
         some = [p for p in parts if p.exercise.id not in without]
         book, places = assemble(number, canonical, [] if "" in without else setup, some, pending)
-        judged, errors, check = run(book, timeout), [], {}
+        judged, errors, bad = run(book, timeout), [], None
         for n, (id, kind, code) in enumerate(places):
-            found = judged.get(n)
+            found, what = judged.get(n), f"cell {code.number}" if code else f"the {kind}"
             if kind == "ours" and not explicit_pass(found):
-                problem = one_line(f"{(found or {}).get('ename', '')}: {(found or {}).get('evalue', '')}")
-                raise UserError(
-                    f"the setup cell of lesson {number} stopped before any answer was run ({problem}); "
-                    "bring the course up to date: make setup"
-                )
-            what = f"cell {code.number}" if code else f"the {kind}"
+                problem = one_line(" ".join(map(str, (found or {"problem": "the kernel died"}).values())))
+                raise UserError(f"the setup of lesson {number} stopped ({problem}); update the course with: make setup")
             if bad := spoilt(found, kind, what, timeout):
+                say(f"again, without the cells of {id or 'your setup'}: {bad[0]}")
                 states.setdefault(id, bad)
                 without.add(id)
                 break
             if kind == "yours" and found.get("problem"):
-                errors.append((code, found))
-            check = found if kind == "check" else check
-            if kind == "guard":
+                errors.append(f"{what} stopped with {found['ename'] or 'an error'}: {found['evalue']}")
+            if kind == "check":
                 answers = next(p.answers for p in some if p.exercise.id == id)
-                changed = any(not same(c.source, stubs[id]) for c in answers)
-                states[id] = verdict(check, errors, changed)
-                errors = []
-        else:
-            break
-        say(f"again, without the cells of {id or 'your setup'}: {bad[0]}")
+                ready = verdict(found, errors, any(not same(c.source, stubs[id]) for c in answers))
+            if kind == "guard":
+                states[id], errors = ready, []
     return states
 
 
@@ -379,10 +374,10 @@ def digest(*parts: bytes) -> str:
 
 def grade(number: str, notebook: Path, timeout: float, say=lambda text: None) -> dict:
     """Grade a notebook: the report, a dict for JSON. UserError for a file that is not a notebook of this lesson."""
-    cells, canonical = build.read_cells(notebook), build.unsolved(number)
-    setup, parts = split(number, cells, canonical, relative(notebook))
+    canonical = build.unsolved(number)
+    setup, parts = split(number, read(notebook), canonical, relative(notebook))
     states, rows = judge(number, canonical, setup, parts, timeout, say), []
-    for part in sorted(parts, key=lambda part: [e.id for e in checks.exercises(number)].index(part.exercise.id)):
+    for part in sorted(parts, key=lambda part: int(part.exercise.id.split(".")[1])):
         e, (state, message) = part.exercise, states[part.exercise.id]
         points, head = e.points if state == "passed" else 0, f"[{e.id}] {e.title} - "
         message = one_line(head + message.removeprefix(head)) if message else ""
@@ -390,7 +385,6 @@ def grade(number: str, notebook: Path, timeout: float, say=lambda text: None) ->
         rows.append(row | {"answer_sha256": digest(*(c.source.encode() for c in part.answers))})
     lesson = sys.modules[checks.exercises(number)[0].check.__module__]
     source = build.file_of("solutions", number, ".py")
-    packages = ("torch", "numpy", "nbval", "pytest", "ipykernel")
     return {
         "lesson": number,
         "notebook": notebook.name,
@@ -400,7 +394,7 @@ def grade(number: str, notebook: Path, timeout: float, say=lambda text: None) ->
         "of": sum(r["of"] for r in rows),
         "source_sha256": digest(source.read_bytes()),
         "checks_sha256": digest(*(Path(file).read_bytes() for file in (checks.__file__, lesson.__file__, __file__))),
-        "versions": {"python": platform.python_version()} | {x: importlib.metadata.version(x) for x in packages},
+        "torch": torch.__version__,
         "graded": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "note": NOTE,
     }

@@ -1,16 +1,18 @@
-"""A pytest plugin for the grader: what nbval found of each cell, as lines of JSON, and no waiting for a dead kernel.
+"""A pytest plugin for the grader: it writes what nbval finds in each cell, and does not wait for a dead kernel.
 
     pytest -p gpt2course.course.nbval_report --nbval-lax --cells-report cells.jsonl x.ipynb
 
-writes {"cell": 3, "outcome": "passed", "xfail": false} as a cell ends, then {"cell": 3, "ename": ..., "evalue": ...,
-"problem": ...} if it failed. After a time-out or a dead kernel nothing that the rest of the notebook does means
-anything, so the run ends there; a cell without a line was not judged.
+For each cell it writes {"cell": 3, "outcome": "passed", "xfail": false}, and for a cell that failed also {"cell": 3,
+"ename": ..., "evalue": ..., "problem": ...}. After a timeout or a dead kernel the results of later cells mean nothing,
+so the run ends there; a cell without a line did not run.
 """
 
 import json
 import math
 import time
 from queue import Empty
+
+from nbval.kernel import RunningKernel
 
 REPORT = None  # the open file
 
@@ -20,18 +22,16 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    from nbval.kernel import RunningKernel
-
     global REPORT
     REPORT = open(config.getoption("--cells-report"), "a", encoding="utf-8", buffering=1)
-    whole = RunningKernel.get_message
+    original = RunningKernel.get_message
 
     def get_message(self, stream, timeout=None):
-        """In slices of a second, so that a kernel that is gone is noticed at once and not after the time-out."""
+        """Wait in slices of a second, so that a dead kernel is noticed at once and not after the timeout."""
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                return whole(self, stream, timeout=max(0.0, min(1.0, end - time.monotonic())))
+                return original(self, stream, timeout=max(0.0, min(1.0, end - time.monotonic())))
             except Empty:
                 if not self.is_alive():
                     raise RuntimeError("the kernel died") from None
@@ -56,12 +56,7 @@ def pytest_exception_interact(node, call, report):
     error = next((o for o in node.test_outputs or [] if o.output_type == "error"), {})
     over, kernel = node.parent.timed_out, node.parent.kernel
     dead = kernel is None or not kernel.is_alive()
-    if over:
-        problem = "timeout"
-    elif dead:
-        problem = "dead"
-    else:
-        problem = "error" if error else "differs"
+    problem = "timeout" if over else "dead" if dead else "error" if error else "differs"
     _write(node.nodeid, problem=problem, ename=str(error.get("ename", "")), evalue=str(error.get("evalue", ""))[:2000])
     if over or dead:
         node.session.shouldstop = "the kernel hangs or is dead"
