@@ -1,13 +1,11 @@
-"""Build the lessons: run lessons/NN_topic.py (jupytext py:percent, the source) as a notebook and keep its outputs in
-NN_topic.ipynb.
+"""Build the lessons: run lessons/NN_topic.py (jupytext py:percent, the source) and keep the outputs in NN_topic.ipynb.
 
     python tools/lessons.py            # every lesson whose source has changed since its notebook was built
-    python tools/lessons.py 03 05      # these, whether they have changed or not
-    python tools/lessons.py --check    # build nothing, only say which notebooks do not hold their source
+    python tools/lessons.py 03 05      # these lessons, changed or not
+    python tools/lessons.py --check    # build nothing, only list the notebooks that differ from their source
 
-Cells get stable names, warnings and progress bars on stderr are dropped, and nothing of the machine stays in the file,
-so that a rebuilt notebook differs from the one before only where an output does. GLOSSARY.md (from glossary.yaml) and
-the table of the course in README.md (from course.yaml and the notebooks) are made as well.
+Cells get stable ids, so that a new notebook differs from the old one only where an output differs. The same command
+makes GLOSSARY.md (from glossary.yaml) and the table of the course in README.md (from course.yaml and the notebooks).
 """
 
 import base64
@@ -19,23 +17,20 @@ from pathlib import Path
 import jupytext
 import nbformat
 import yaml
-from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from gpt2course.course.build import METADATA, execute  # noqa: E402
 from gpt2course.course.checks import LESSONS as TOPICS  # noqa: E402
+from gpt2course.files import atomic_file  # noqa: E402
 
 LESSONS, FIGURES = ROOT / "lessons", ROOT / "results" / "figures"
-LIMIT = 300  # seconds for a cell; a lesson takes about one minute
 
 
 def source(path: Path) -> nbformat.NotebookNode:
     """The notebook of a source, without outputs."""
     book = jupytext.read(path)
-    book.metadata = {
-        "kernelspec": {"display_name": "gpt2course", "language": "python", "name": "gpt2course"},
-        "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
-    }
+    book.metadata = METADATA
     for n, cell in enumerate(book.cells):
         cell.id = f"lesson-{path.name[:2]}-{n:03}"
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
@@ -43,36 +38,22 @@ def source(path: Path) -> nbformat.NotebookNode:
     return book
 
 
-def parts(book) -> list[tuple]:
-    """What of a notebook is source."""
-    return [(c.cell_type, c.id, c.source, tuple(c.metadata.get("tags", ()))) for c in book.cells]
-
-
 def current(path: Path) -> bool:
-    """Whether the notebook of a source holds it, with every code cell executed."""
+    """Whether the notebook of a source agrees with it, and every code cell was executed."""
     notebook = path.with_suffix(".ipynb")
     if not notebook.exists():
         return False
     book = nbformat.read(notebook, as_version=4)
     ran = all(c.execution_count for c in book.cells if c.cell_type == "code" and c.source)
+    parts = lambda book: [(c.cell_type, c.id, c.source, tuple(c.metadata.get("tags", ()))) for c in book.cells]
     return ran and parts(book) == parts(source(path))
 
 
 def build(path: Path) -> None:
     book, began = source(path), time.perf_counter()
-    where = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(book, timeout=LIMIT, kernel_name="gpt2course", resources=where, record_timing=False).execute()
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            bar = r"\d+/\d+ \[\d\d:\d\d<|^\s*$"  # a progress bar, and what it leaves of itself
-            streams = [o for o in cell.outputs if o.output_type == "stream"]
-            noise = [o for o in streams if o.name == "stderr" or re.search(bar, o.text)]
-            cell.outputs = [o for o in cell.outputs if o not in noise]
-    nbformat.validate(book)
-    text = nbformat.writes(book)
-    if str(ROOT) in text or str(Path.home()) in text:
-        raise SystemExit(f"{path.name}: an output names a folder of this machine")
-    path.with_suffix(".ipynb").write_text(text + "\n")
+    text = execute(book, path.parent)
+    with atomic_file(path.with_suffix(".ipynb")) as f:
+        f.write(text)
     took = time.perf_counter() - began
     print(f"{path.stem}: {len(book.cells)} cells, {len(text) / 1e3:.0f} kB, {took:.0f} s", flush=True)
 
@@ -125,21 +106,26 @@ def with_table(text: str) -> str:
     return f"{before}<!-- course -->\n{table()[0]}\n<!-- end of course -->{after}"
 
 
+def stale(sources: list[Path]) -> list[str]:
+    """The generated files that differ from their sources."""
+    found = [p.with_suffix(".ipynb").name for p in sources if not current(p)]
+    page = LESSONS / "GLOSSARY.md"
+    found += [page.name] * (not page.exists() or page.read_text() != glossary())
+    readme = (ROOT / "README.md").read_text()
+    found += ["README.md (the table of the course)"] * (readme != with_table(readme))
+    return found + [p.name for p, data in table()[1].items() if not p.exists() or p.read_bytes() != data]
+
+
 def main(names: list[str]) -> None:
     sources = sorted(LESSONS.glob("[0-9][0-9]_*.py"))
-    wanted = [p for p in sources if (p.name[:2] in names if names and names != ["--check"] else not current(p))]
-    page = LESSONS / "GLOSSARY.md"
     if names == ["--check"]:
-        if not page.exists() or page.read_text() != glossary():
-            raise SystemExit("GLOSSARY.md is not what glossary.yaml says; run: python tools/lessons.py")
-        readme, mend = (ROOT / "README.md").read_text(), "run: python tools/lessons.py"
-        if readme != with_table(readme) or any(p.read_bytes() != data for p, data in table()[1].items()):
-            raise SystemExit(f"the table of the course in README.md or its pictures are not the lessons'; {mend}")
-        stale = [f"{p.stem}.ipynb does not hold its source; {mend} {p.name[:2]}" for p in wanted]
-        raise SystemExit("\n".join(stale) or 0)
-    page.write_text(glossary())
-    for path in wanted:
-        build(path)
+        if old := stale(sources):
+            raise SystemExit(f"not as their sources: {', '.join(old)}; run: python tools/lessons.py")
+        return
+    for path in sources:
+        if path.name[:2] in names if names else not current(path):
+            build(path)
+    (LESSONS / "GLOSSARY.md").write_text(glossary())
     (ROOT / "README.md").write_text(with_table((ROOT / "README.md").read_text()))
     for path, data in table()[1].items():
         path.write_bytes(data)

@@ -27,7 +27,7 @@ ROOT = Path(gpt2course.__file__).resolve().parent.parent
 KINDS = ("setup", "answer", "check", "picture")
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 CHECKED = "nbval-check-output"  # nbval's tag for "compare the output of this cell"
-LIMIT = 300  # seconds for a cell of the solutions
+LIMIT = 300  # seconds for a cell of a lesson or a solution
 METADATA = {
     "kernelspec": {"display_name": "gpt2course", "language": "python", "name": "gpt2course"},
     "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
@@ -181,17 +181,24 @@ def text_of(book) -> str:
     return nbformat.writes(book).rstrip("\n") + "\n"
 
 
-def execute(book, folder: Path) -> None:
-    """Run a notebook of solutions in place and keep its outputs, without warnings and progress bars."""
+def execute(book, folder: Path) -> str:
+    """Run a notebook in place and return its text, without warnings, progress bars and folders of this machine."""
     from nbclient import NotebookClient
 
     place = {"metadata": {"path": str(folder)}}
     NotebookClient(book, timeout=LIMIT, kernel_name="gpt2course", resources=place, record_timing=False).execute()
     book.metadata = METADATA
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
-            cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+    bar = re.compile(r"\d+/\d+ \[\d\d:\d\d<|^\s*$")  # a progress bar, and the empty line that it leaves
+    for cell in (c for c in book.cells if c.cell_type == "code"):
+        streams = [o for o in cell.outputs if o.output_type == "stream"]
+        noise = [o for o in streams if o.name == "stderr" or bar.search(o.text)]
+        cell.outputs = [o for o in cell.outputs if o not in noise]
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+    text = text_of(book)
+    for place in {str(ROOT), str(Path.home())} - {"/"}:
+        if place in text:
+            raise UserError(f"an output in {relative(folder)} contains {place}, a folder of this machine")
+    return text
 
 
 def differences(number: str) -> list[str]:
@@ -221,11 +228,7 @@ def build_lesson(number: str) -> str:
     """Write both notebooks of a lesson; one line that describes them."""
     cells = read_source(number)
     path, book = file_of("solutions", number), notebook(number, cells, solutions=True)
-    execute(book, path.parent)
-    text = text_of(book)
-    if str(ROOT) in text or str(Path.home()) in text:
-        raise UserError(f"{relative(path)}: an output names a folder of this machine")
-    stubs = text_of(notebook(number, cells, solutions=False))
+    text, stubs = execute(book, path.parent), text_of(notebook(number, cells, solutions=False))
     for target, content in ((path, text), (file_of("exercises", number), stubs)):
         with atomic_file(target) as f:
             f.write(content)
