@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import sysconfig
-import time
 import venv
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,12 +16,13 @@ import nbformat
 import pytest
 import yaml
 
+from gpt2course.course.build import ROOT
 from gpt2course.course.checks import LESSONS as TOPICS
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = [f"{number}_{topic}" for number, topic in sorted(TOPICS.items())]
 
 
+@pytest.fixture(scope="module")
 def tool():
     """tools/lessons.py as a module."""
     spec = importlib.util.spec_from_file_location("lessons_tool", ROOT / "tools" / "lessons.py")
@@ -49,11 +49,11 @@ def outputs(cells) -> str:
     return "\n".join(texts)
 
 
-def test_the_notebooks_hold_their_sources():
-    lessons = tool()
+def test_what_is_generated_agrees_with_its_sources(tool):
+    """Notebooks, glossary, and the table of the course with its pictures."""
     sources = sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))
     assert [p.stem for p in sources] == NAMES
-    assert [p.stem for p in sources if not lessons.current(p)] == [], "run: python tools/lessons.py"
+    assert tool.stale(sources) == [], "run: python tools/lessons.py"
 
 
 def test_size(lesson):
@@ -83,9 +83,11 @@ def test_parts(lesson):
     assert f"blob/main/lessons/{name}.ipynb" in prose and f"../gpt2course/{'cost' if topic == 'story' else ''}" in prose
     neighbours = [n for n in NAMES if abs(NAMES.index(n) - NAMES.index(name)) == 1]
     assert all(prose.count(f"]({n}.ipynb)") >= 2 for n in neighbours), "links to the lessons before and after, at the top and at the bottom"
-    said = outputs(code)
-    assert f"Where we are: lesson {number}" in said and "The ladder, validation bits per byte" in said
+    shown = outputs(code)
+    assert f"Where we are: lesson {number}" in shown and "The ladder, validation bits per byte" in shown
     assert "lab.experiment(" in "\n".join(c.source for c in code) or "seed" in prose
+    compared = re.findall(r"exact: (?:True|False) \| approximate: (True|False) \| maxdiff: \S+", shown)
+    assert compared and set(compared) == {"True"}, "what is built by hand equals the package"
 
 
 def test_no_line_turns_into_a_heading(lesson):
@@ -99,13 +101,6 @@ def test_two_prices_are_not_taken_for_a_formula(lesson):
         if cell.cell_type == "markdown":
             formulas = re.findall(r"(?<!\\)\$([^$]*)(?<!\\)\$", re.sub(r"`[^`]*`", "", cell.source))
             assert not [f for f in formulas if re.match(r"\d[\d,.]* [a-z]", f)], formulas
-
-
-def test_what_is_built_by_hand_equals_the_package(lesson):
-    name, book, code, prose = lesson
-    compared = re.findall(r"exact: (True|False) \| approximate: (True|False) \| maxdiff: \S+", outputs(code))
-    assert compared and all(approximate == "True" for _, approximate in compared)
-    assert "lab.compare(" in "\n".join(c.source for c in code)
 
 
 def test_outputs_are_kept_and_clean(lesson):
@@ -157,17 +152,8 @@ def test_the_first_cell_installs_the_course_where_it_is_missing(tmp_path):
         assert {Path(line).resolve() for line in done.stdout.split()} == {tmp_path.resolve() / "content" / "course" / "gpt2course"}
 
 
-def test_the_table_of_the_course_in_the_readme():
-    lessons, text = tool(), (ROOT / "README.md").read_text()
-    assert lessons.with_table(text) == text, "run: python tools/lessons.py"
-    files = lessons.table()[1]
-    assert len(files) == len(NAMES) and all(path.read_bytes() == data for path, data in files.items())
-
-
 def test_glossary():
-    """One source; every word is used in the lesson that brings it in, and comes once."""
-    lessons = tool()
-    assert (ROOT / "lessons" / "GLOSSARY.md").read_text() == lessons.glossary(), "run: python tools/lessons.py"
+    """Every word is used in the lesson that introduces it, and stands once in the glossary."""
     entries = yaml.safe_load((ROOT / "lessons" / "glossary.yaml").read_text())
     words = [w for found in entries.values() for w in found]
     assert len(words) == len(set(words)) and set(entries) >= set(TOPICS)
@@ -180,26 +166,14 @@ def test_glossary():
 
 
 @pytest.mark.slow
-def test_every_lesson_runs(tmp_path):
-    """pytest --nbval-lax on each lesson, in two processes of one thread; the seconds are printed."""
-    halves = [NAMES[0::2], NAMES[1::2]]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment.pop("PYTEST_ADDOPTS", None)
-    began, running = time.time(), []
-    for k, half in enumerate(halves):
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-cell-timeout", "300", "--nbval-kernel-name", "gpt2course",
-                   "--junitxml", str(tmp_path / f"{k}.xml"), *[f"lessons/{n}.ipynb" for n in half]]  # fmt: skip
-        running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    for k, process in enumerate(running):
-        out, _ = process.communicate(timeout=1500)
-        assert process.returncode == 0, out[-3000:]
-        cases = list(ElementTree.parse(tmp_path / f"{k}.xml").iter("testcase"))
-        seconds = {}
-        for case in cases:
-            assert not list(case), case.attrib
-            seconds[case.attrib["classname"]] = seconds.get(case.attrib["classname"], 0) + float(case.attrib["time"])
-        for n in halves[k]:
-            cells = [c for c in nbformat.read(ROOT / "lessons" / f"{n}.ipynb", as_version=4).cells if c.cell_type == "code"]
-            assert sum(n in case.attrib["classname"] for case in cases) == len(cells)
-        print({name: round(s) for name, s in seconds.items()})
-    print(f"all lessons in {time.time() - began:.0f} s")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_runs(tmp_path, name):
+    """pytest --nbval-lax on a lesson, with one thread."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-cell-timeout", "300"]
+    command += ["--nbval-kernel-name", "gpt2course", "--junitxml", str(tmp_path / "x.xml"), f"lessons/{name}.ipynb"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-3000:]
+    cases = list(ElementTree.parse(tmp_path / "x.xml").iter("testcase"))
+    book = nbformat.read(ROOT / "lessons" / f"{name}.ipynb", as_version=4)
+    assert len(cases) == sum(c.cell_type == "code" for c in book.cells) and not any(list(case) for case in cases)
