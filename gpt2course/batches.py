@@ -1,24 +1,22 @@
-"""Rows of tokens for training: documents packed by best fit, every row starting with BOS, exactly resumable.
+"""Lesson 02. Rows of tokens: documents packed by best fit, every row starting with BOS, exactly resumable.
 
-Built in lesson 02. A row has T+1 tokens: T inputs and T targets, one apart. Every document begins with BOS.
+A row has T+1 tokens: T inputs and T targets, shifted by one. Every document begins with BOS.
 
-The packing is nanochat's (commit 348fbb3): it picks from what has been read ahead. Documents wait in a buffer of
-about 1000. The longest one that fits into what is left of the row goes in, again and again; when none fits, the
-shortest one is cropped to fill the row exactly and the rest of it is dropped. So there is no padding, and every row
-starts with a document. The price is the cropped tokens: at T=2048 about 35 % of web text. A document longer than a row
-never fits and keeps at most T+1 tokens, so documents much longer than T should be cut into shorter ones before they
-come here; `statistics` tells the share.
+The packing is nanochat's (commit 348fbb3). About 1000 documents wait in a buffer. The longest one that fits into the
+rest of the row goes in, again and again; when none fits, the shortest one is cropped to fill the row exactly, and the
+rest of it is dropped. So there is no padding, and every row starts with a document. The price is the cropped tokens: at
+T=2048 about 35 % of web text. A document longer than a row keeps at most T+1 tokens, so documents much longer than T
+should be cut before they come here; `statistics` reports the share that was cropped.
 
 The order does not depend on the number of ranks. Document i goes to stream i % streams; each stream packs its own rows;
-global row j comes from stream j % streams; rank r of w serves the rows with j % w == r. So w ranks together see exactly
-what one would.
+global row j comes from stream j % streams; rank r of w serves the rows with j % w == r. So w ranks together see the
+same rows as one.
 """
 
 import contextlib
 import queue
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -29,30 +27,25 @@ TOP_UP = 128  # documents read and tokenized at a time (nanochat 348fbb3)
 VERSION = 1  # of the state
 
 
-def _block_of(split, i: int) -> int:
-    """The number of the block that holds document i."""
-    return bisect_right(split.blocks, i, key=lambda block: block[0]) - 1
-
-
 def _head(tokens: list[int], row_tokens: int) -> tuple[int, np.ndarray]:
-    """(the length of a document, as much of it as a row can hold): all that is kept of it, however long it is."""
+    """(length of a document, its tokens as far as a row can hold them): all that the buffer keeps of a document."""
     return len(tokens), np.array(tokens[:row_tokens], dtype=np.int32)
 
 
 class _Stream:
-    """Documents s, s + S, s + 2S, ... of the split, epoch after epoch: a buffer of them, and a resume's counters."""
+    """Documents s, s + S, s + 2S, ... of the split, epoch after epoch: its buffer, and the counters for a resume."""
 
     def __init__(self, split, tokenizer, T: int, index: int, streams: int, buffer_docs: int):
         self.split, self.tokenizer, self.row_tokens = split, tokenizer, T + 1
         self.index, self.streams = index, streams  # s and S
         self.documents = len(range(index, len(split), streams))  # in an epoch
-        # With fewer documents than buffer_docs a full buffer would hold each several times, so one epoch is enough.
+        # With fewer documents than buffer_docs, a full buffer would have each one several times: one epoch is enough.
         self.target = min(buffer_docs, self.documents)
         # (length, arrival) of every buffered document, sorted, so that the best fit is found by bisection
         self.keys: list[tuple[int, int]] = []
         # arrival -> (document index, its first T+1 tokens), in order of arrival
         self.buffer: dict[int, tuple[int, np.ndarray]] = {}
-        self.arrivals = 0  # documents ever buffered; numbers them
+        self.arrivals = 0  # documents buffered so far; their numbers
         self.ahead: dict[int, str] = {}  # document index -> text: this stream's documents in the block read last
         self.epoch = 0  # epochs read to the end
         self.next = 0  # position in the stream of the next document to read
@@ -66,7 +59,7 @@ class _Stream:
         found = []
         for i in indices:
             if i not in self.ahead:
-                block = _block_of(self.split, i)
+                block = self.split.block_of(i)
                 first, n = self.split.blocks[block]
                 texts = self.split.read_block(block)
                 self.ahead = {j: texts[j - first] for j in range(i, first + n, self.streams)}
@@ -74,7 +67,7 @@ class _Stream:
         return found
 
     def add(self, index: int, length: int, tokens: np.ndarray) -> None:
-        """Put a document at the end of the buffer; tokens is its head."""
+        """Put a document at the end of the buffer; tokens: its first T+1 tokens."""
         insort(self.keys, (length, self.arrivals))
         self.buffer[self.arrivals] = (index, tokens)
         self.arrivals += 1
@@ -93,10 +86,8 @@ class _Stream:
                 self.add(i, *_head(tokens, self.row_tokens))
             empty = 0 if documents else empty + len(indices)
             if empty >= self.documents:
-                raise UserError(
-                    f"all {self.documents} documents of stream {self.index} (of {self.streams}) are empty; "
-                    "use fewer streams"
-                )
+                what = f"all {self.documents} documents of stream {self.index} (of {self.streams}) are empty"
+                raise UserError(f"{what}; use fewer streams")
 
     def take(self, at: int) -> tuple[int, int, np.ndarray]:
         """Remove the document of `keys[at]` from the buffer; returns (its index, its length, its first T+1 tokens)."""
@@ -132,36 +123,27 @@ _COUNTERS = ("epoch", "next", "skipped", "placed", "cropped", "cropped_tokens")
 
 
 class Batches:
-    """Endless rows of T+1 tokens from `split` (data.Split), those of one rank out of `world`.
+    """Endless rows of T+1 tokens from `split` (data.Split): the rows of one rank out of `world`.
 
-    Args: tokenizer has encode_batch(texts, bos=True) and sha256; streams belongs to the run, not to the machine: keep
-    it when the number of ranks changes; buffer_docs is the size of each stream's buffer, at most its documents.
-    Errors: UserError when world does not divide streams, or the split has fewer documents than streams.
+    tokenizer has encode_batch(texts, bos=True) and sha256. streams belongs to the run, not to the machine: keep it when
+    the number of ranks changes. buffer_docs: documents in each stream's buffer.
     """
 
     def __init__(
         self, split, tokenizer, T: int, *, streams: int = 8, rank: int = 0, world: int = 1, buffer_docs: int = 1000
     ):
-        for name, value in [("T", T), ("streams", streams), ("world", world), ("buffer_docs", buffer_docs)]:
-            if value < 1:
-                raise UserError(f"{name} {value} is too small: at least 1")
-        if not 0 <= rank < world:
-            raise UserError(f"rank {rank} is outside 0 to {world - 1} (world {world})")
         if streams % world:
             allowed = ", ".join(str(w) for w in range(1, streams + 1) if streams % w == 0)
-            raise UserError(
-                f"world {world} (the number of ranks) does not divide {streams} streams; it can be: {allowed}"
-            )
+            what = f"world {world} (the number of ranks) does not divide {streams} streams"
+            raise UserError(f"{what}; it can be: {allowed}")
         if len(split) < streams:
-            allowed = ", ".join(str(s) for s in range(world, len(split) + 1, world))
-            raise UserError(
-                f"streams {streams} is too many for {len(split)} documents (one each at least); "
-                f"it can be: {allowed or f'none with {world} ranks'}"
-            )
+            allowed = ", ".join(str(s) for s in range(world, len(split) + 1, world)) or f"none with {world} ranks"
+            what = f"streams {streams} is too many for {len(split)} documents (one each at least)"
+            raise UserError(f"{what}; it can be: {allowed}")
         self.split, self.tokenizer, self.T, self.buffer_docs = split, tokenizer, T, buffer_docs
         self.streams, self.rank, self.world = streams, rank, world
-        self.rows = 0  # rows served by all ranks together, each having served as many as this one
-        self.last_documents: list[list[int]] = []  # of each row served last, the indices of the documents in it
+        self.rows = 0  # rows served by all ranks together; every rank has served equally many
+        self.last_documents: list[list[int]] = []  # of each row served last, the indices of its documents
         self._own = {s: self._stream(s) for s in range(rank, streams, world)}
 
     def _stream(self, index: int) -> _Stream:
@@ -177,49 +159,42 @@ class Batches:
         return rows
 
     def _identity(self) -> dict:
-        """What must be equal for a state to fit; the order of the rows depends on each of these."""
+        """What must be equal for a state to fit: the order of the rows depends on each of these."""
         return {"version": VERSION, "documents": len(self.split), "streams": self.streams, "T": self.T,
                 "buffer_docs": self.buffer_docs, "tokenizer": self.tokenizer.sha256}  # fmt: skip
 
     def state_dict(self) -> dict:
         """Where this rank is, as plain JSON values, under 10 kB a stream: counters, and which documents are buffered.
 
-        The states of all ranks make one global state with `merge_states`; with one rank it is global already.
+        `merge_states` makes one global state from the states of all ranks; that of a single rank is global already.
         """
         streams = []
         for s, stream in self._own.items():
             counters = {name: getattr(stream, name) for name in _COUNTERS}
-            tokens = sum(length for length, _ in stream.keys)  # lets a resume notice that the text has changed
+            tokens = sum(length for length, _ in stream.keys)  # shows a resume whether the text has changed
             indices = [i for i, _ in stream.buffer.values()]
             streams.append({"stream": s, **counters, "buffer_tokens": tokens, "buffer": indices})
         return {**self._identity(), "rows": self.rows, "stream_states": streams}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on exactly where `state` was taken, by reading and encoding its buffered documents again.
+        """Continue exactly where `state` was taken, by reading and encoding its buffered documents again.
 
-        The state may be global (from any number of ranks) or this rank's own.
-        Errors: UserError, and nothing is changed, when the state is of another split, T, tokenizer, number of streams
-        or buffer_docs, lacks one of this rank's streams, or the text of a buffered document is not what it was.
+        The state may be global (from any number of ranks) or this rank's own. UserError, and nothing is changed, when
+        it is of another split, T, tokenizer, number of streams or buffer_docs, or when the text has changed.
         """
         for name, mine in self._identity().items():
             if state.get(name) != mine:
-                raise UserError(
-                    f"data state: {name} is {state.get(name)!r} in it and {mine!r} here; use the same or start anew"
-                )
-        if state["rows"] % self.world:
-            raise UserError(
-                f"data state: {self.world} ranks cannot share {state['rows']} rows equally; use a divisor of that"
-            )
+                what = f"data state: {name} is {state.get(name)!r} in it and {mine!r} here"
+                raise UserError(f"{what}; use the same or start a new run")
         saved = {s["stream"]: s for s in state["stream_states"]}
-        if missing := [s for s in self._own if s not in saved]:
-            raise UserError(
-                f"data state: streams {missing} are missing; load what merge_states makes of the states of all ranks"
-            )
+        if state["rows"] % self.world or not saved.keys() >= self._own.keys():
+            what = f"data state: {self.world} ranks cannot continue from {state['rows']} rows of streams {[*saved]}"
+            raise UserError(f"{what}; load what merge_states makes of the states of all ranks")
 
         wanted: dict[int, list[int]] = {}  # block -> documents: each block is read once for all streams
         for i in sorted({i for s in self._own for i in saved[s]["buffer"]}):
-            wanted.setdefault(_block_of(self.split, i), []).append(i)
-        heads: dict[int, tuple[int, np.ndarray]] = {}  # of each document; text and other tokens are not kept
+            wanted.setdefault(self.split.block_of(i), []).append(i)
+        heads: dict[int, tuple[int, np.ndarray]] = {}  # document -> what the buffer keeps of it
         for block, indices in wanted.items():
             first, texts = self.split.blocks[block][0], self.split.read_block(block)
             for at in range(0, len(indices), TOP_UP):
@@ -236,10 +211,8 @@ class Batches:
                 own[s].add(i, *heads[i])
             now, then = sum(length for length, _ in own[s].keys), saved[s]["buffer_tokens"]
             if now != then:
-                raise UserError(
-                    f"data state: the buffered documents of stream {s} had {then} tokens and have {now} now, "
-                    "so the text of the corpus has changed; restore it or start anew"
-                )
+                what = f"data state: the buffered documents of stream {s} had {then} tokens and have {now} now"
+                raise UserError(f"{what}, so the text of the corpus has changed; restore it or start a new run")
         self._own, self.rows = own, state["rows"]
 
     def statistics(self) -> dict:
@@ -248,66 +221,40 @@ class Batches:
 
 
 def merge_states(states: list[dict]) -> dict:
-    """One global state from the state_dict of every rank, in any order; it can be loaded by any number of ranks.
+    """One global state from the state_dict of every rank, in any order; any number of ranks can load it.
 
-    Errors: UserError when the ranks are not at the same row, differ in anything else, or do not hold every stream
-    exactly once.
+    UserError when the ranks are not at the same row, differ in anything else, or do not have every stream exactly once.
     """
-    if not states:
-        raise UserError("data state: there are no states to merge")
-    common = {name: value for name, value in states[0].items() if name != "stream_states"}
-    for state in states[1:]:
-        for name, value in common.items():
-            if state.get(name) != value:
-                raise UserError(
-                    f"data state: the ranks differ in {name}, {value!r} and {state.get(name)!r}; "
-                    "merge one moment of one run"
-                )
+    common = [{name: value for name, value in state.items() if name != "stream_states"} for state in states]
     streams = sorted((s for state in states for s in state["stream_states"]), key=lambda s: s["stream"])
-    have, last = [s["stream"] for s in streams], common["streams"] - 1
-    if have != list(range(last + 1)):
-        raise UserError(
-            f"data state: the ranks hold streams {have}, not each of 0 to {last} once; give every rank's state once"
-        )
-    return {**common, "stream_states": streams}
+    have = [s["stream"] for s in streams]
+    if any(c != common[0] for c in common) or have != list(range(common[0]["streams"])):
+        what = f"data state: the states of {len(states)} ranks with streams {have} do not fit together"
+        raise UserError(f"{what}; merge those of all ranks at one moment of one run")
+    return {**common[0], "stream_states": streams}
 
 
 def statistics(state: dict) -> dict:
-    """What has happened to the documents of the streams that a state (a rank's or a merged one) holds.
-
-    Returns rows; tokens (T a row, the number trained on); documents (placed in rows, whole or cropped);
-    cropped_documents; cropped_tokens and cropped_share (dropped by cropping, out of all tokens of the placed
-    documents); skipped (empty documents); epoch (float: how often the documents have gone through the buffer).
-    """
+    """What has happened to the documents of the streams in a state (of one rank or merged): documents (placed in rows,
+    whole or cropped), cropped (documents), cropped_tokens, cropped_share (of all tokens of the placed documents),
+    skipped (empty documents), epoch (float: how often the documents have gone through the buffer)."""
     streams, S = state["stream_states"], state["streams"]
-
-    def total(name: str) -> int:
-        return sum(s[name] for s in streams)
-
+    total = {name: sum(s[name] for s in streams) for name in ("placed", "skipped", "cropped", "cropped_tokens")}
     rows = sum(len(range(s["stream"], state["rows"], S)) for s in streams)
-    cropped = total("cropped_tokens")
     documents = sum(len(range(s["stream"], state["documents"], S)) for s in streams)  # of these streams, in an epoch
     return {
-        "rows": rows,
-        "tokens": rows * state["T"],
-        "documents": total("placed"),
-        "cropped_documents": total("cropped"),
-        "cropped_tokens": cropped,
-        "cropped_share": cropped / max(1, rows * (state["T"] + 1) + cropped),
-        "skipped": total("skipped"),
-        "epoch": (total("placed") + total("skipped")) / documents,
+        "documents": total["placed"],
+        "cropped": total["cropped"],
+        "cropped_tokens": total["cropped_tokens"],
+        "cropped_share": total["cropped_tokens"] / max(1, rows * (state["T"] + 1) + total["cropped_tokens"]),
+        "skipped": total["skipped"],
+        "epoch": (total["placed"] + total["skipped"]) / documents,
     }
 
 
 class Prefetch:
-    """The rows of the next steps, made by a thread while this step is computed. One thread: the order stays the same.
-
-    next() gives (rows (n, T+1) int64 on the device; the loader's state after exactly these rows, for a checkpoint,
-    though the thread is up to depth + 1 batches further on; the indices of each row's documents). For a GPU the rows
-    lie in pinned memory, so that the copy runs beside the computation. An error in the thread is raised by next(),
-    after the batches made before it. close() ends the thread, at the latest when it has finished a row; the loader
-    itself is of no use afterwards.
-    """
+    """The rows of the next steps, made by a thread while this step is computed. One thread, so the order stays the
+    same. An error in the thread is raised by next(), after the batches made before it."""
 
     def __init__(self, loader: Batches, n: int, device="cpu", depth: int = 1):
         self.loader, self.n, self.device = loader, n, torch.device(device)
@@ -318,38 +265,33 @@ class Prefetch:
     def _work(self) -> None:
         try:
             while not self.closed.is_set():
-                made, documents = [], []
-                for _ in range(self.n):  # one by one, so that close() need not wait for all of them
+                made = []
+                for _ in range(self.n):  # one by one: close() waits for one row, not for a batch
                     if self.closed.is_set():
                         return
                     made.append(self.loader.next_rows(1))
-                    documents += self.loader.last_documents
                 rows = torch.from_numpy(np.concatenate(made))
                 if self.device.type == "cuda":
-                    rows = rows.pin_memory()
-                self.ready.put((rows, self.loader.state_dict(), documents))
-        except BaseException as e:  # a bad document, or the tokenizer's panic, which is no Exception
-            self.ready.put(e)  # next() must not wait
+                    rows = rows.pin_memory()  # so that the copy runs beside the computation
+                self.ready.put((rows, self.loader.state_dict()))
+        except BaseException as e:  # the tokenizer's panic is no Exception
+            self.ready.put(e)  # so that next() does not wait
 
-    def next(self, waiting: Callable = lambda: None) -> tuple[torch.Tensor, dict, list[list[int]]]:
-        """waiting() is called every second until there is a batch, and may raise."""
+    def next(self) -> tuple[torch.Tensor, dict]:
+        """(rows (n, T+1) int64 on the device, the loader's state after exactly these rows, for a checkpoint)."""
         if self.closed.is_set():
             raise RuntimeError("this Prefetch is closed")
-        while True:
-            with contextlib.suppress(queue.Empty):
-                item = self.ready.get(timeout=1.0)
-                break
-            waiting()
+        item = self.ready.get()
         if isinstance(item, BaseException):
             self.close()
             raise item
-        rows, state, documents = item
-        return rows.to(self.device, non_blocking=True), state, documents
+        rows, state = item
+        return rows.to(self.device, non_blocking=True), state
 
     def close(self) -> None:
-        """End the thread; what it has made beyond the last next() is dropped."""
+        """End the thread; batches that nobody took are dropped, and the loader cannot be used any more."""
         self.closed.set()
         with contextlib.suppress(queue.Empty):
             while True:
-                self.ready.get_nowait()  # room: a thread that waits to put can, and then sees that it is to end
-        self.thread.join(10)  # longer only where it waits for a shard, and then it ends with the process
+                self.ready.get_nowait()  # a thread that waits for room continues, and then sees `closed`
+        self.thread.join(10)
