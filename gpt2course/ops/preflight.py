@@ -69,6 +69,7 @@ class Preflight:
     price_per_hour: float | None = None  # of the machine, in dollars
     max_hours: float | None = None  # limit of the run, to compare with the projection
     max_cost_usd: float | None = None
+    core: bool = True  # the run needs the CORE bundle, unless the profile is laptop
     smoke: bool = False  # also train a small model, and judge its loss and speed
     out: Path | None = None  # also write the result to this file, as JSON
 
@@ -189,7 +190,7 @@ def judge_disk(plan: Plan, to_come: float, folder: Path, free: float) -> Finding
     return ("ok", "disk", text) if free >= need else ("STOP", "disk", f"{text}; set GPT2COURSE_HOME to another disk")
 
 
-def look_data(corpus: str, plan: Plan, profile: str) -> tuple[list[Finding], float]:
+def look_data(corpus: str, plan: Plan, core: bool) -> tuple[list[Finding], float]:
     """(findings about the corpus and about the addresses that the run needs, bytes of shards that it downloads)."""
     out, wanted, to_come = [], {}, 0.0
     if corpus.partition(":")[0] in SHARD_CORPORA:
@@ -205,7 +206,7 @@ def look_data(corpus: str, plan: Plan, profile: str) -> tuple[list[Finding], flo
             out.append(("ok", "corpus", f"{corpus}: {len(load_corpus(corpus).train):,} documents to train on"))
         except UserError as e:
             out.append(("STOP", "corpus", str(e)))
-    if profile in GPUS and default_bundle() == MINI:
+    if core and default_bundle() == MINI:
         wanted["the CORE bundle"] = download.CORE_URL
     for what, url in wanted.items():
         problem = download.reach(url)
@@ -328,7 +329,7 @@ def preflight(args: Preflight) -> dict:
     note(("ok", "software", f"torch {torch.__version__}, Python {platform.python_version()}, {platform.system()}"))
     devices, gpu = look_devices(sizes, profile)
     note(*devices)
-    data, to_come = look_data(corpus, sizes.plan, profile)
+    data, to_come = look_data(corpus, sizes.plan, profile in GPUS and args.core)
     home().mkdir(parents=True, exist_ok=True)
     note(*data, judge_disk(sizes.plan, to_come, home(), shutil.disk_usage(home()).free))
     if gpu:

@@ -116,6 +116,11 @@ class Params:
         rows = {name: "" if value is None else value for name, value in dataclasses.asdict(self).items()}
         return "\n".join(f"{name:15} {value}".rstrip() for name, value in rows.items())
 
+    def arguments(self, *names: str) -> list[str]:
+        """Parameters that are set, as arguments of a command: --max-hours 3."""
+        given = {"--" + name.replace("_", "-"): getattr(self, name) for name in names}
+        return [x for flag, value in given.items() if value is not None for x in (flag, str(value))]
+
     @property
     def changes(self) -> list[str]:
         """The settings of the recipe, depth included."""
@@ -311,22 +316,17 @@ def state(folder: Path) -> str:
 def recipe_arguments(run: Run) -> list[str]:
     """The arguments that train and preflight share."""
     p = run.params
-    argv = [p.recipe, "--profile", p.profile, "--corpus", run.corpus, "--device-batch", str(run.sizes.device_batch)]
-    return argv + ["--fp8"] * p.fp8 + (["--set", *p.changes] if p.changes else [])
-
-
-def limits(p: Params) -> list[str]:
-    given = {"--" + name.replace("_", "-"): getattr(p, name) for name in LIMITS}
-    return [x for flag, value in given.items() if value is not None for x in (flag, str(value))]
+    argv = [p.recipe, "--profile", p.profile, "--corpus", run.corpus, *p.arguments("device_batch"), *["--fp8"] * p.fp8]
+    return [*argv, "--seed", str(p.seed), *(["--set", *p.changes] if p.changes else [])]
 
 
 def train_command(run: Run) -> tuple[list[str], str]:
     """(what trains the run, a hash of what decides the weights)."""
     p = run.params
-    argv = ["gpt2course.train", *recipe_arguments(run), "--name", run.name, "--seed", str(p.seed)]
+    argv = ["gpt2course.train", *recipe_arguments(run), "--name", run.name]
     save = p.save_minutes or (1.0 if p.profile == "laptop" else 10.0)  # a small checkpoint takes a moment
     free = ["--log-seconds", str(EVERY), "--save-minutes", str(save), "--stall-seconds", str(60 * p.stall_minutes)]
-    return [*argv, *free, *limits(p)], digest([argv, fingerprint(run.corpus)])
+    return [*argv, *free, *p.arguments(*LIMITS)], digest([argv, fingerprint(run.corpus)])
 
 
 def start(run: Run) -> dict:
@@ -407,7 +407,7 @@ def preflight(run: Run, *smoke: str) -> dict:
         print(f"skipped, since training is {now}")
         return {}
     argv = ["gpt2course.ops.preflight", *recipe_arguments(run), "--devices", str(run.sizes.devices)]
-    argv += [*limits(run.params), *smoke]
+    argv += [*run.params.arguments(*LIMITS), *smoke, *["--no-core"] * (run.params.core_bundle is not None)]
     return stage(run, "smoke" if smoke else "preflight", argv, platform.node(), always=not smoke)
 
 
@@ -440,7 +440,7 @@ def smoke(run: Run) -> dict:
     if p.smoke is False or p.smoke is None and p.profile == "laptop":
         print("skipped: smoke = true makes it")
         return {}
-    return preflight(run, "--smoke", "--seed", str(p.seed))
+    return preflight(run, "--smoke")
 
 
 def train(run: Run) -> dict:
