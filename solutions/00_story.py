@@ -28,8 +28,7 @@ import time
 import torch
 
 from gpt2course import cost
-from gpt2course.course import plots
-from gpt2course.ops import leaderboard
+from gpt2course.course import lab, plots
 from gpt2course.course.checks import best, run
 from gpt2course.course.figures import story as figures
 from gpt2course.recipes import resolve
@@ -105,8 +104,8 @@ check("0.1", bill, bill_of_flops)
 
 # %% tags=["picture", "ex-0.1"]
 f = package_bill if run("0.1", bill, bill_of_flops) else bill  # yours if it is right
-entries = [e for e in leaderboard.read() if e.who == "published"]
-runs = [(e.date, f(e.hours, 32, 8) if e.id == "gpt2-2019" else f(e.hours, 8, 3), e.name) for e in entries]
+entries = [e for e in lab.published() if e["who"] == "published"]
+runs = [(e["date"], f(e["hours"], *((32, 8) if e["id"] == "gpt2-2019" else (8, 3))), e["name"]) for e in entries]
 plots.show(figures.cost_by_year(runs))
 
 # %% [markdown] tags=["ex-0.2"]
@@ -314,7 +313,7 @@ plan, H100 = resolve("jan29", depth=24), cost.peak_flops("H100")
 matrices = 6 * plan.params["scaling"] * plan.tokens
 attention = plan.flops - matrices
 hours = {
-    "the run": next(e.hours for e in leaderboard.read() if e.id == "nanochat-1"),
+    "the run": next(e["hours"] for e in lab.published() if e["id"] == "nanochat-1"),
     "limit, bfloat16": f([(plan.flops, H100)], 8),
     "limit, fp8": f([(matrices, 2 * H100), (attention, H100)], 8),
 }

@@ -1,35 +1,18 @@
-"""Exercises of lesson 00: wrong answers get their hint, right ones pass; and the figures of the lesson."""
+"""Lesson 00: wrong answers to its exercises get their hint, right ones pass; its figures draw."""
 
 import statistics
 import time
-from pathlib import Path
 
-import jupytext
 import numpy as np
-import pytest
 import torch
+from lesson_cases import answers, lesson_tests
 
-from gpt2course.course import plots
-from gpt2course.course.checks import exercises, run
 from gpt2course.course.figures import story as figures
-from gpt2course.files import UserError
 
-SOURCE = Path(__file__).resolve().parent.parent / "solutions" / "00_story.py"
-NAMES = {
-    "0.1": ("bill", "bill_of_flops"), "0.2": ("flops_per_token",), "0.3": ("utilisation",), "0.4": ("measure",), "0.5": ("least_hours",),
-}  # fmt: skip
+NAMES = {"0.1": ("bill", "bill_of_flops"), "0.2": ("flops_per_token",), "0.3": ("utilisation",), "0.4": ("measure",), "0.5": ("least_hours",)}
 
 
-def solved() -> dict:
-    """What the answer cells of the solutions define."""
-    space = {}
-    for cell in jupytext.read(SOURCE).cells:
-        if "answer" in cell.metadata.get("tags", ()):
-            exec(cell.source, space)
-    return space
-
-
-SOLVED = solved()
+SOLVED = answers("00")
 
 
 def bill(hours, devices, price):
@@ -194,38 +177,6 @@ RIGHT = {
 }  # fmt: skip
 
 
-def check(id, answer):
-    return run(id, *answer) if isinstance(answer, tuple) else run(id, answer)
-
-
-@pytest.mark.parametrize("key", WRONG, ids=lambda k: f"{k[0]} {k[1]}")
-def test_wrong_answers_get_their_hint(key):
-    answer, word = WRONG[key]
-    line = check(key[0], answer)
-    assert line and line.startswith(f"[{key[0]}] ") and "\n" not in line and word in line, line
-
-
-@pytest.mark.parametrize("key", RIGHT, ids=lambda k: f"{k[0]} {k[1]}")
-def test_right_answers_pass(key):
-    assert check(key[0], RIGHT[key]) is None
-
-
-@pytest.mark.parametrize("id", NAMES)
-def test_the_solution_passes_and_the_stub_says_so(id):
-    def stub(*a):
-        raise NotImplementedError
-
-    assert run(id, *(SOLVED[name] for name in NAMES[id])) is None
-    assert run(id, *(stub for _ in NAMES[id])).endswith("not attempted yet")
-
-
-def test_every_exercise_is_tried():
-    ids = [e.id for e in exercises("00")]
-    assert ids == list(NAMES)
-    for id in ids:
-        assert sum(key[0] == id for key in WRONG) >= 3 and sum(key[0] == id for key in RIGHT) >= 2
-
-
 RUNS = [("2019", 43008.0, "GPT-2"), ("2026-01-29", 73.0, "first"), ("2026-03", 40.0, "last")]
 LESSONS = [(0, "the whole", "story", "cost.py"), (1, "text", "tokenizer", "tokenizer.py"), (3, "model", "GPT", "model.py")]
 FIGURES = {
@@ -237,22 +188,18 @@ FIGURES = {
     "shares": (lambda: figures.flops_shares({"d4": {"layers": 3.0, "head": 1.0}}), ["d4 4.00", "layers 75%", "head 25%"]),
     "calls": (lambda: figures.calls([0.009, 0.002, 0.001, 0.003], 1, 0.002), ["4 calls", "1 of them", "median of the timed ones 2 ms"]),
     "hours": (lambda: figures.hours_bars({"run": 3.04, "limit": 1.52}), ["run 3.04", "limit 1.52"]),
-}
+}  # fmt: skip
+REFUSED = {
+    "no run": lambda: figures.cost_by_year([]),
+    "a free run": lambda: figures.cost_by_year([("2019", 0.0, "free")]),
+    "no factor": lambda: figures.factors([]),
+    "a negative factor": lambda: figures.factors([("a", -1.0, "known")]),
+    "an unknown kind": lambda: figures.factors([("a", 2.0, "sure")]),
+    "no lesson": lambda: figures.course_map([], {}),
+    "no score": lambda: figures.core_draws([], 0.25),
+    "no model": lambda: figures.flops_shares({}),
+    "warm-up alone": lambda: figures.calls([0.1], 1, 0.1),
+    "no hours": lambda: figures.hours_bars({}),
+}  # fmt: skip
 
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_and_say_their_numbers(name):
-    draw, words = FIGURES[name]
-    fig = draw()
-    assert len(plots.png(fig)) > 3000
-    assert [w for w in words if w not in fig.alt] == [], fig.alt
-
-
-@pytest.mark.parametrize("draw", [
-    lambda: figures.cost_by_year([]), lambda: figures.cost_by_year([("2019", 0.0, "free")]), lambda: figures.factors([]),
-    lambda: figures.factors([("a", -1.0, "known")]), lambda: figures.factors([("a", 2.0, "sure")]), lambda: figures.course_map([], {}),
-    lambda: figures.core_draws([], 0.25), lambda: figures.flops_shares({}), lambda: figures.calls([0.1], 1, 0.1), lambda: figures.hours_bars({}),
-])  # fmt: skip
-def test_figures_refuse_what_cannot_be_drawn(draw):
-    with pytest.raises(UserError, match="nothing to draw"):
-        draw()
+globals().update(lesson_tests("00", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

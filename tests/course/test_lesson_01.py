@@ -1,37 +1,22 @@
-"""Exercises of lesson 01: wrong answers get their hint, right ones pass; and the figures of the lesson."""
+"""Lesson 01: wrong answers to its exercises get their hint, right ones pass; its figures draw."""
 
 import math
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
-import jupytext
 import numpy as np
-import pytest
 import torch
+from lesson_cases import answers, lesson_tests
 
-from gpt2course.course import plots
-from gpt2course.course.checks import exercises, run
 from gpt2course.course.figures import tokenizer as figures
-from gpt2course.files import UserError
 
-SOURCE = Path(__file__).resolve().parent.parent / "solutions" / "01_tokenizer.py"
-NAMES = {"1.1": "most_frequent_pair", "1.2": "merge", "1.3": "encode", "1.4": "bits_per_byte", "1.5": "vocabulary_cost"}
+NAMES = {"1.1": ("most_frequent_pair",), "1.2": ("merge",), "1.3": ("encode",), "1.4": ("bits_per_byte",), "1.5": ("vocabulary_cost",)}
 
 
-def solved() -> dict:
-    """What the answer cells of the solutions define, with the names that the set-up cell imports."""
-    space = {"math": math, "Counter": Counter, "pairwise": pairwise, "torch": torch}
-    for cell in jupytext.read(SOURCE).cells:
-        if "answer" in cell.metadata.get("tags", ()):
-            exec(cell.source, space)
-    return space
+SOLVED = answers("01", math=math, Counter=Counter, pairwise=pairwise, torch=torch)
 
 
-SOLVED = solved()
-
-
-# -- 1.1
+# ---- 1.1
 
 
 def pair_by(key, count=lambda ids, n: [(p, n) for p in pairwise(ids)], none=None, pick=min):
@@ -92,7 +77,7 @@ def with_numpy(words):
     return np.unravel_index(counts.argmax(), counts.shape) if counts.any() else None
 
 
-# -- 1.2
+# ---- 1.2
 
 
 def overlapping(ids, pair, new):
@@ -173,7 +158,7 @@ def with_a_stack(ids, pair, new):
     return torch.tensor(out, dtype=torch.int64)
 
 
-# -- 1.3
+# ---- 1.3
 
 
 def longest_match(text, ranks):
@@ -246,7 +231,7 @@ by_lowest = min
 LATIN = [lambda text: [bytes([ord(c)]) for c in text]]
 
 
-# -- 1.4
+# ---- 1.4
 
 LN2 = math.log(2)
 
@@ -270,7 +255,7 @@ def changes_the_losses(nats, texts):
     return sum(n.sum() for n in nats) / len("".join(texts).encode())
 
 
-# -- 1.5
+# ---- 1.5
 
 
 def cost(tables=lambda d: 2 + (d + 1) // 2, embed=2, head=4, flops=lambda table, d: 6 * table):
@@ -364,40 +349,10 @@ RIGHT = {
     ("1.4", "one tensor"): lambda nats, texts: torch.cat(nats).double().sum() / math.log(2) / len("".join(texts).encode()),
     ("1.4", "log2 of the perplexity"): by_perplexity,
     ("1.4", "sums"): bpb(),
-    ("1.5", "a loop over layers"): lambda V, d, C: (
-        V * C * (2 + len(range(d - 1, -1, -2))), V * C * (6 + 2 * len(range(d - 1, -1, -2))), (2 + 4) * V * C
-    ),
+    ("1.5", "a loop over layers"): lambda V, d, C: (V * C * (2 + len(range(d - 1, -1, -2))), V * C * (6 + 2 * len(range(d - 1, -1, -2))), (2 + 4) * V * C),
     ("1.5", "a list"): lambda V, d, C: list(cost()(V, d, C)),
     ("1.5", "a tensor"): lambda V, d, C: torch.tensor(cost()(V, d, C)),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("key", WRONG, ids=lambda k: f"{k[0]} {k[1]}")
-def test_wrong_answers_get_their_hint(key):
-    answer, word = WRONG[key]
-    line = run(key[0], answer)
-    assert line and line.startswith(f"[{key[0]}] ") and "\n" not in line and word in line, line
-
-
-@pytest.mark.parametrize("key", RIGHT, ids=lambda k: f"{k[0]} {k[1]}")
-def test_right_answers_pass(key):
-    assert run(key[0], RIGHT[key]) is None
-
-
-@pytest.mark.parametrize("id", NAMES)
-def test_the_solution_passes_and_the_stub_says_so(id):
-    def stub(*a):
-        raise NotImplementedError
-
-    assert run(id, SOLVED[NAMES[id]]) is None
-    assert run(id, stub).endswith("not attempted yet")
-
-
-def test_every_exercise_is_tried():
-    ids = [e.id for e in exercises("01")]
-    assert ids == list(NAMES)
-    for id in ids:
-        assert sum(key[0] == id for key in WRONG) >= 3 and sum(key[0] == id for key in RIGHT) >= 2
 
 
 TREE = [("a", "n"), ("b", "an"), ("an", "a")]
@@ -412,23 +367,20 @@ FIGURES = {
     "one measure": (lambda: figures.two_measures({"a": [(4.0, 3.0)]}), ["a 4.00"]),
     "budget": (lambda: figures.vocabulary_budget({"10": {"layers": 3e6, "wte": 1e6}}), ["10 has 4M (layers 3M, wte 1M)"]),
 }  # fmt: skip
+REFUSED = {
+    "no word": lambda: figures.merge_tree("", []),
+    "no neighbours": lambda: figures.merge_tree("ab", [("b", "a")]),
+    "no merge": lambda: figures.savings([]),
+    "a merge that saves nothing": lambda: figures.savings([3, 0]),
+    "a break-even too few": lambda: figures.savings([3, 2], [1.0]),
+    "no curve": lambda: figures.compression({}),
+    "an empty curve": lambda: figures.compression({"a": []}),
+    "no row": lambda: figures.token_rows({}),
+    "an empty row": lambda: figures.token_rows({"a": []}),
+    "no variant": lambda: figures.two_measures({}),
+    "a variant without runs": lambda: figures.two_measures({"a": []}),
+    "no budget": lambda: figures.vocabulary_budget({}),
+    "an empty budget": lambda: figures.vocabulary_budget({"a": {"x": 0.0}}),
+}  # fmt: skip
 
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_and_say_their_numbers(name):
-    draw, words = FIGURES[name]
-    fig = draw()
-    assert len(plots.png(fig)) > 500
-    assert [w for w in words if w not in fig.alt] == [], fig.alt
-
-
-@pytest.mark.parametrize("draw", [
-    lambda: figures.merge_tree("", []), lambda: figures.merge_tree("ab", [("b", "a")]),
-    lambda: figures.savings([]), lambda: figures.savings([3, 0]), lambda: figures.savings([3, 2], [1.0]),
-    lambda: figures.compression({}), lambda: figures.compression({"a": []}), lambda: figures.token_rows({}),
-    lambda: figures.token_rows({"a": []}), lambda: figures.two_measures({}), lambda: figures.two_measures({"a": []}),
-    lambda: figures.vocabulary_budget({}), lambda: figures.vocabulary_budget({"a": {"x": 0.0}}),
-])  # fmt: skip
-def test_figures_refuse_what_cannot_be_drawn(draw):
-    with pytest.raises(UserError, match="nothing to draw"):
-        draw()
+globals().update(lesson_tests("01", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

@@ -1,37 +1,22 @@
-"""Exercises of lesson 02: wrong answers get their hint, right ones pass; and the figures of the lesson."""
+"""Lesson 02: wrong answers to its exercises get their hint, right ones pass; its figures draw."""
 
 import bisect
 import math
 from collections import Counter
-from pathlib import Path
 
-import jupytext
 import numpy as np
-import pytest
 import torch
+from lesson_cases import answers, lesson_tests
 
-from gpt2course.course import plots
-from gpt2course.course.checks import exercises, run
 from gpt2course.course.figures import data as figures
-from gpt2course.files import UserError
 
-SOURCE = Path(__file__).resolve().parent.parent / "solutions" / "02_data.py"
-NAMES = {"2.1": "shares", "2.2": "choose", "2.3": "next_row", "2.4": "rank_rows", "2.5": "data_bill"}
+NAMES = {"2.1": ("shares",), "2.2": ("choose",), "2.3": ("next_row",), "2.4": ("rank_rows",), "2.5": ("data_bill",)}
 
 
-def solved() -> dict:
-    """What the answer cells of the solutions define, with the names that the set-up cell imports."""
-    space = {"math": math}
-    for cell in jupytext.read(SOURCE).cells:
-        if "answer" in cell.metadata.get("tags", ()):
-            exec(cell.source, space)
-    return space
+SOLVED = answers("02", math=math)
 
 
-SOLVED = solved()
-
-
-# -- 2.1
+# ---- 2.1
 
 
 def measured(cropped, padding):
@@ -96,7 +81,7 @@ def with_numpy(rows, lengths, row_tokens):
     return [1 - table.sum() / np.array(lengths)[used].sum(), np.mean(1 - table.sum(1) / row_tokens)]
 
 
-# -- 2.2
+# ---- 2.2
 
 
 def by(fits, pick=max, none=min, last=False):
@@ -153,7 +138,7 @@ def with_a_tensor(lengths, space):
     return fitting.argmax() if (n <= space).any() else n.argmin()
 
 
-# -- 2.3
+# ---- 2.3
 
 
 def rows_by(
@@ -225,7 +210,7 @@ def recursive(buffer, T):
     return np.array(row)[:-1], np.array(row)[1:], waiting
 
 
-# -- 2.4
+# ---- 2.4
 
 
 def dealt(number, of=lambda j, S: (j % S, j // S)):
@@ -261,7 +246,7 @@ def by_slices(streams, rank, world, n):
     return everything[rank::world][:n]
 
 
-# -- 2.5
+# ---- 2.5
 
 
 def bill(
@@ -284,25 +269,16 @@ def bill(
 WRONG = {
     ("2.1", "over the tokens left"): (measured(lambda r, le, t: had(r, le) / kept(r) - 1, empty), "divisor"),
     ("2.1", "over the places"): (measured(lambda r, le, t: (had(r, le) - kept(r)) / len(r) / t, empty), "divisor"),
-    ("2.1", "documents, not tokens"): (
-        measured(lambda r, le, t: np.mean([n < le[d] for d, n in pieces(r)]), empty),
-        "not documents",
-    ),
+    ("2.1", "documents, not tokens"): (measured(lambda r, le, t: np.mean([n < le[d] for d, n in pieces(r)]), empty), "not documents"),
     ("2.1", "piece by piece"): (measured(lost_by_piece, empty), "two rows"),
-    ("2.1", "lengths of pieces added, all of them kept"): (
-        measured(lambda r, le, t: 1 - kept(r) / sum(le[d] for d, _ in pieces(r)), empty),
-        "two rows",
-    ),
+    ("2.1", "lengths of pieces added, all of them kept"): (measured(lambda r, le, t: 1 - kept(r) / sum(le[d] for d, _ in pieces(r)), empty), "two rows"),
     ("2.1", "waiting documents"): (measured(lambda r, le, t: 1 - kept(r) / sum(le), empty), "in no row"),
     ("2.1", "kept"): (measured(lambda r, le, t: 1 - lost(r, le), empty), "share that is kept"),
     ("2.1", "filled"): (measured(lost, lambda r, le, t: 1 - empty(r, le, t)), "share that is filled"),
     ("2.1", "padding over tokens"): (measured(lost, lambda r, le, t: (len(r) * t - kept(r)) / kept(r)), "divide by the places"),
-    ("2.1", "rows with padding"): (
-        measured(lost, lambda r, le, t: np.mean([sum(n for _, n in row) < t for row in r])),
-        "rows with a gap",
-    ),
+    ("2.1", "rows with padding"): (measured(lost, lambda r, le, t: np.mean([sum(n for _, n in row) < t for row in r])), "rows with a gap"),
     ("2.1", "rows as wide as the fullest"): (measured(lost, widest), "even if no row is full"),
-    ("2.1", "rows of T"): (measured(lost, lambda r, le, t: empty(r, le, t - 1)), "came out, expected"),
+    ("2.1", "rows of T"): (measured(lost, lambda r, le, t: empty(r, le, t - 1)), "0.238095, expected 0.333333"),
     ("2.1", "per cent"): (measured(lambda *a: 100 * lost(*a), lambda *a: 100 * empty(*a)), "per cent"),
     ("2.1", "swapped"): (measured(empty, lost), "swapped"),
     ("2.1", "one number"): (lost, "expected two numbers"),
@@ -318,20 +294,14 @@ WRONG = {
     ("2.2", "crops the longest"): (by(small, none=max), "not the longest"),
     ("2.2", "crops the first"): (by(small, none=lambda lengths: lengths[0]), "not the first"),
     ("2.2", "the longest of all"): (by(lambda n, space: True), "does not fit"),
-    ("2.2", "the closest"): (closest, "came out, expected"),
+    ("2.2", "the closest"): (closest, "the package takes another one"),
     ("2.2", "the length"): (lambda lengths, space: lengths[SOLVED["choose"](lengths, space)], "not a length"),
     ("2.2", "-1 if none fits"): (lambda le, space: SOLVED["choose"](le, space) if min(le) <= space else -1, "return a place"),
-    ("2.2", "nothing if none fits"): (
-        lambda le, space: SOLVED["choose"](le, space) if min(le) <= space else None,
-        "return missing",
-    ),
+    ("2.2", "nothing if none fits"): (lambda le, space: SOLVED["choose"](le, space) if min(le) <= space else None, "return missing"),
     ("2.2", "sorted in place"): (sorts_in_place, "changed the lengths"),
-    ("2.2", "place and length"): (lambda lengths, space: (1, 5), "expected a number"),
+    ("2.2", "place and length"): (lambda lengths, space: (1, 5), "expected one number"),
     ("2.3", "rows of T, uncut"): (rows_by(places=lambda T: T), "T + 1 tokens"),
-    ("2.3", "rows of T, targets one round"): (
-        rows_by(places=lambda T: T, cut=lambda r, T: (r, r[1:] + r[:1])),
-        "T + 1 = 8 places",
-    ),
+    ("2.3", "rows of T, targets one round"): (rows_by(places=lambda T: T, cut=lambda r, T: (r, r[1:] + r[:1])), "T + 1 = 8 places"),
     ("2.3", "the last target one round"): (rows_by(cut=lambda r, T: (r[:-1], r[1:-1] + r[:1])), "the last target"),
     ("2.3", "not shifted"): (rows_by(cut=lambda r, T: (r[:T], r[:T])), "they are the inputs"),
     ("2.3", "shifted the wrong way"): (rows_by(cut=lambda r, T: (r[:T], [0] + r[: T - 1])), "wrong way"),
@@ -356,10 +326,7 @@ WRONG = {
     ("2.4", "one stream"): (lambda streams, rank, world, n: streams[rank][:n], "only stream 0"),
     ("2.4", "no rank"): (dealt(lambda k, rank, world, n: k), "came out"),
     ("2.4", "the rank left out"): (dealt(lambda k, rank, world, n: k * world), "stream and row"),
-    ("2.4", "row k of its stream"): (
-        lambda streams, rank, world, n: [streams[(k * world + rank) % len(streams)][k % len(streams[0])] for k in range(n)],
-        "came out",
-    ),
+    ("2.4", "row k of its stream"): (lambda streams, rank, world, n: [streams[(k * world + rank) % len(streams)][k % len(streams[0])] for k in range(n)], "came out"),
     ("2.4", "rows shared"): (dealt(lambda k, rank, world, n: k + rank), "a block"),
     ("2.4", "world and rank mixed up"): (dealt(lambda k, rank, world, n: k + rank * world), "a block"),
     ("2.4", "too many"): (lambda streams, rank, world, n: SOLVED["rank_rows"](streams, rank, world, n + 1), "expected n"),
@@ -381,7 +348,7 @@ WRONG = {
     ("2.5", "speed in bytes"): (bill(speed=lambda tok, read, chars: tok * read * chars), "in megabytes"),
     ("2.5", "one number"): (lambda *a: 33, "expected three numbers"),
     ("2.5", "no return"): (lambda *a: None, "return missing"),
-}
+}  # fmt: skip
 
 RIGHT = {
     ("2.1", "sums"): measured(lost, empty),
@@ -401,89 +368,31 @@ RIGHT = {
     ("2.5", "parts"): bill(),
     ("2.5", "minus, floor, minus"): bill(whole=lambda x: -int(-x // 1)),
     ("2.5", "a tensor"): lambda *a: torch.tensor(bill()(*a), dtype=torch.float64),
-}
-
-
-@pytest.mark.parametrize("key", WRONG, ids=lambda k: f"{k[0]} {k[1]}")
-def test_wrong_answers_get_their_hint(key):
-    answer, word = WRONG[key]
-    line = run(key[0], answer)
-    assert line and line.startswith(f"[{key[0]}] ") and "\n" not in line and word in line, line
-
-
-@pytest.mark.parametrize("key", RIGHT, ids=lambda k: f"{k[0]} {k[1]}")
-def test_right_answers_pass(key):
-    assert run(key[0], RIGHT[key]) is None
-
-
-@pytest.mark.parametrize("id", NAMES)
-def test_the_solution_passes_and_the_stub_says_so(id):
-    def stub(*a):
-        raise NotImplementedError
-
-    assert run(id, SOLVED[NAMES[id]]) is None
-    assert run(id, stub).endswith("not attempted yet")
-
-
-def test_every_exercise_is_tried():
-    ids = [e.id for e in exercises("02")]
-    assert ids == list(NAMES)
-    for id in ids:
-        assert sum(key[0] == id for key in WRONG) >= 3 and sum(key[0] == id for key in RIGHT) >= 2
+}  # fmt: skip
 
 
 ROWS = [[(0, 5, 0, 0), (1, 3, 0, 4)], [(1, 4, 3, 0)]]
 FIGURES = {
-    "lengths": (
-        lambda: figures.lengths_histogram([3, 30, 40, 90], (40,)),
-        ["4 documents", "median 40", "25% are longer than 40"],
-    ),
+    "lengths": (lambda: figures.lengths_histogram([3, 30, 40, 90], (40,)), ["4 documents", "median 40", "25% are longer than 40"]),
     "lengths, no marks": (lambda: figures.lengths_histogram([5]), ["longest 5"]),
-    "rows": (
-        lambda: figures.rows_raster({"a": ROWS, "b": [[(0, 8, 0, 1)]]}, 8),
-        ["a: 2 rows, 1 begin inside", "4 places empty, 4 tokens lost", "b: 1 rows"],
-    ),
+    "rows": (lambda: figures.rows_raster({"a": ROWS, "b": [[(0, 8, 0, 1)]]}, 8), ["a: 2 rows, 1 begin inside", "4 places empty, 4 tokens lost", "b: 1 rows"]),
     "rows with letters": (lambda: figures.rows_raster({"a": ROWS}, 8, "AB"), ["2 rows"]),
-    "cropping": (
-        lambda: figures.cropping({"x": [0.1, 0.25], "y": [0.3, 0.3]}, 100, 0.05, [0.2, 0.9]),
-        ["x 10.0% at first and 25.0%", "20% to 90%", "5.0%"],
-    ),
+    "cropping": (lambda: figures.cropping({"x": [0.1, 0.25], "y": [0.3, 0.3]}, 100, 0.05, [0.2, 0.9]), ["x 10.0% at first and 25.0%", "20% to 90%", "5.0%"]),
     "dealing": (lambda: figures.dealing({1: [0, 0], 2: [0, 1]}), ["1 ranks: 0 0; 2 ranks: 0 1"]),
-    "speeds": (
-        lambda: figures.speeds({"packing": {"scan": [1e6, 2e6, 3e6], "sorted": [7e6]}}),
-        ["packing, scan 2M", "sorted 7M"],
-    ),
+    "speeds": (lambda: figures.speeds({"packing": {"scan": [1e6, 2e6, 3e6], "sorted": [7e6]}}), ["packing, scan 2M", "sorted 7M"]),
     "shards": (lambda: figures.shards_by_depth({12: 41.0, 24: 260.0}), ["41 at depth 12", "260 at depth 24"]),
+}  # fmt: skip
+REFUSED = {
+    "no lengths": lambda: figures.lengths_histogram([]),
+    "no panel": lambda: figures.rows_raster({}, 8),
+    "no rows": lambda: figures.rows_raster({"a": []}, 8),
+    "an empty row": lambda: figures.rows_raster({"a": [[]]}, 8),
+    "nothing cropped": lambda: figures.cropping({}, 1, 0.0, []),
+    "nothing dealt": lambda: figures.dealing({}),
+    "no speeds": lambda: figures.speeds({}),
+    "no repeats": lambda: figures.speeds({"a": {"scan": []}}),
+    "no depth": lambda: figures.shards_by_depth({}),
+    "a row too full": lambda: figures.rows_raster({"a": ROWS}, 7),
 }
 
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_and_say_their_numbers(name):
-    draw, words = FIGURES[name]
-    fig = draw()
-    assert len(plots.png(fig)) > 500
-    assert [w for w in words if w not in fig.alt] == [], fig.alt
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: figures.lengths_histogram([]),
-        lambda: figures.rows_raster({}, 8),
-        lambda: figures.rows_raster({"a": []}, 8),
-        lambda: figures.rows_raster({"a": [[]]}, 8),
-        lambda: figures.cropping({}, 1, 0.0, []),
-        lambda: figures.dealing({}),
-        lambda: figures.speeds({}),
-        lambda: figures.speeds({"a": {"scan": []}}),
-        lambda: figures.shards_by_depth({}),
-    ],
-)
-def test_figures_refuse_what_cannot_be_drawn(draw):
-    with pytest.raises(UserError, match="nothing to draw"):
-        draw()
-
-
-def test_a_row_too_full_is_refused():
-    with pytest.raises(UserError, match="a row holds 9 tokens, more than 8"):
-        figures.rows_raster({"a": [[(0, 9, 0, 0)]]}, 8)
+globals().update(lesson_tests("02", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

@@ -1,24 +1,20 @@
-"""Lesson 03: its checks turn down wrong answers with the right hint and accept right ones; its figures draw."""
+"""Lesson 03: wrong answers to its exercises get their hint, right ones pass; its figures draw."""
 
 import math
-from pathlib import Path
 
-import jupytext
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
+from lesson_cases import change, lesson_tests
 
-from gpt2course.course.checks import exercises, run
 from gpt2course.course.figures import gpt as figures
-from gpt2course.files import UserError
 from gpt2course.model import GPTConfig
+from gpt2course.recipes import build
 
-SOURCE = Path(__file__).resolve().parent.parent / "solutions" / "03_gpt.py"
-NAMES = {"3.1": "causal_attention", "3.2": "turn", "3.3": "rms_norm", "3.4": "next_token_loss", "3.5": "budget"}
+NAMES = {"3.1": ("causal_attention",), "3.2": ("turn",), "3.3": ("rms_norm",), "3.4": ("next_token_loss",), "3.5": ("budget",)}
 
 
-# ------------------------------------------------------------------------------------------------- 3.1, causal attention
+# ---- 3.1, causal attention
 
 
 def attend(q, k, v, scale=None, mask="before", diagonal=0, upper=False, axis=-1, keep="all"):
@@ -93,11 +89,7 @@ def torchs_own(q, k, v):
     return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True).transpose(1, 2)
 
 
-def with_(f, **kw):
-    return lambda *a, **given: f(*a, **(kw | given))
-
-
-# ------------------------------------------------------------------------------------------------- 3.2, rotary positions
+# ---- 3.2, rotary positions
 
 
 def spin(x, start, base, sign=1, pairs="halves", power=2, ahead=0, head_axis=False):
@@ -155,7 +147,7 @@ def with_matrices(q, k, v, start=0, base=10_000.0):  # x cos + swapped(x) sin
     return f(q), f(k), v
 
 
-# ------------------------------------------------------------------------------------------------- 3.4, the loss
+# ---- 3.4, the loss
 
 
 def loss(logits, tokens, cap=15.0, shift=1, squash="tanh", mean="targets", base=math.e):
@@ -207,7 +199,7 @@ def numpys_loss(logits, tokens, cap=15.0):
     return float(np.mean(nats))
 
 
-# ------------------------------------------------------------------------------------------------- 3.5, the budget
+# ---- 3.5, the budget
 
 
 def count(config, matrices=4, inner=8, tied=False, bias=0, factor=6, scores=12, wte_flops=False, head_flops=True, layers=True):
@@ -223,8 +215,6 @@ def count(config, matrices=4, inner=8, tied=False, bias=0, factor=6, scores=12, 
 
 
 def count_by_modules(config):
-    from gpt2course.recipes import build
-
     model = build(config)
     sizes = {name: np.int64(p.numel()) for name, p in model.named_parameters()}
     part = lambda word: sum(n for name, n in sizes.items() if word in name)
@@ -233,23 +223,23 @@ def count_by_modules(config):
 
 
 WRONG = {
-    ("3.1", "no 1/sqrt(D)"): (with_(attend, scale=lambda q: 1.0), "not divided"),
-    ("3.1", "divided by D"): (with_(attend, scale=lambda q: 1 / q.size(3)), "square root"),
-    ("3.1", "divided by sqrt(H D)"): (with_(attend, scale=lambda q: (q.size(1) * q.size(3)) ** -0.5), "sqrt(H D)"),
-    ("3.1", "mask after the softmax"): (with_(attend, mask="after"), "before the softmax"),
-    ("3.1", "no mask"): (with_(attend, mask="none"), "causal mask"),
-    ("3.1", "mask hides the position itself"): (with_(attend, diagonal=-1), "NaN"),
-    ("3.1", "mask shows the next position"): (with_(attend, diagonal=1), "off by one"),
-    ("3.1", "mask upside down"): (with_(attend, upper=True), "upside down"),
-    ("3.1", "softmax over the queries"): (with_(attend, axis=-2), "over the queries"),
-    ("3.1", "softmax over the heads"): (with_(attend, axis=1), "another axis"),
+    ("3.1", "no 1/sqrt(D)"): (change(attend, scale=lambda q: 1.0), "not divided"),
+    ("3.1", "divided by D"): (change(attend, scale=lambda q: 1 / q.size(3)), "square root"),
+    ("3.1", "divided by sqrt(H D)"): (change(attend, scale=lambda q: (q.size(1) * q.size(3)) ** -0.5), "sqrt(H D)"),
+    ("3.1", "mask after the softmax"): (change(attend, mask="after"), "before the softmax"),
+    ("3.1", "no mask"): (change(attend, mask="none"), "causal mask"),
+    ("3.1", "mask hides the position itself"): (change(attend, diagonal=-1), "NaN"),
+    ("3.1", "mask shows the next position"): (change(attend, diagonal=1), "off by one"),
+    ("3.1", "mask upside down"): (change(attend, upper=True), "upside down"),
+    ("3.1", "softmax over the queries"): (change(attend, axis=-2), "over the queries"),
+    ("3.1", "softmax over the heads"): (change(attend, axis=1), "another axis"),
     ("3.1", "view for transpose"): (view_instead_of_transpose, "transpose"),
     ("3.1", "view for transpose at the end"): (transposed_in_view_out, "transpose"),
     ("3.1", "heads attend to each other"): (among_heads, "(T, T)"),
     ("3.1", "all heads as one"): (of_heads_together, "mixed"),
     ("3.1", "queries and keys swapped"): (keys_ask, "query"),
     ("3.1", "output left as (B, H, T, D)"): (lambda q, k, v: attend(q, k, v).transpose(1, 2), "shape"),
-    ("3.1", "weights detached"): (with_(attend, keep="detached"), "gradient"),
+    ("3.1", "weights detached"): (change(attend, keep="detached"), "gradient"),
     ("3.1", "no return"): (lambda q, k, v: None, "return"),
     ("3.1", "values changed in place"): (lambda q, k, v: attend(q, k, v.mul_(1.5)), "in place"),
     ("3.2", "the sign"): (spinning(sign=-1), "sign"),
@@ -259,24 +249,15 @@ WRONG = {
     ("3.2", "exponent -4i/D"): (spinning(power=4), "exponent"),
     ("3.2", "exponent positive"): (spinning(power=-2), "exponent"),
     ("3.2", "one speed for all"): (spinning(power=0), "alike"),
-    ("3.2", "v turned too"): (
-        lambda q, k, v, start=0, base=1e4: tuple(spin(x, start, base) for x in (q, k, v)),
-        "v came out changed",
-    ),
+    ("3.2", "v turned too"): (lambda q, k, v, start=0, base=1e4: tuple(spin(x, start, base) for x in (q, k, v)), "v came out changed"),
     ("3.2", "k left alone"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base), k, v), "k came out as it went in"),
     ("3.2", "start ignored"): (lambda q, k, v, start=0, base=1e4: (spin(q, 0, base), spin(k, 0, base), v), "start"),
-    ("3.2", "start for q alone"): (
-        lambda q, k, v, start=0, base=1e4: (spin(q, start, base), spin(k, 0, base), v),
-        "same positions",
-    ),
+    ("3.2", "start for q alone"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base), spin(k, 0, base), v), "same positions"),
     ("3.2", "base ignored"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, 1e4), spin(k, start, 1e4), v), "base was 100"),
     ("3.2", "positions from 1"): (spinning(ahead=1), "start at 0"),
     ("3.2", "angles along the heads"): (spinning(head_axis=True), "second axis"),
     ("3.2", "one tensor"): (lambda q, k, v, start=0, base=1e4: spin(q, start, base), "three tensors"),
-    ("3.2", "q and k in place"): (
-        lambda q, k, v, start=0, base=1e4: (q.copy_(spin(q, start, base)), k.copy_(spin(k, start, base)), v),
-        "in place",
-    ),
+    ("3.2", "q and k in place"): (lambda q, k, v, start=0, base=1e4: (q.copy_(spin(q, start, base)), k.copy_(spin(k, start, base)), v), "in place"),
     ("3.3", "epsilon outside"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True).sqrt() + eps), "under"),
     ("3.3", "epsilon forgotten"): (lambda x, eps=1e-6: x / x.square().mean(-1, keepdim=True).sqrt(), "eps was not used"),
     ("3.3", "mean subtracted"): (lambda x, eps=1e-6: F.layer_norm(x, x.shape[-1:], eps=eps), "mean was subtracted"),
@@ -286,177 +267,77 @@ WRONG = {
     ("3.3", "axis before the last"): (lambda x, eps=1e-6: x / (x.square().mean(-2, keepdim=True) + eps).sqrt(), "wrong axis"),
     ("3.3", "first axis"): (lambda x, eps=1e-6: x / (x.square().mean(0, keepdim=True) + eps).sqrt(), "wrong axis"),
     ("3.3", "all axes"): (lambda x, eps=1e-6: x / (x.square().mean() + eps).sqrt(), "last dimension"),
-    ("3.3", "all but the first axis"): (
-        lambda x, eps=1e-6: x / (x.square().mean(tuple(range(1, x.ndim)) or 0, keepdim=True) + eps).sqrt(),
-        "last dimension",
-    ),
-    ("3.3", "a fixed axis"): (
-        lambda x, eps=1e-6: x / (x.square().mean(min(3, x.ndim - 1) or -2, keepdim=True) + eps).sqrt(),
-        "stopped",
-    ),
+    ("3.3", "all but the first axis"): (lambda x, eps=1e-6: x / (x.square().mean(tuple(range(1, x.ndim)) or 0, keepdim=True) + eps).sqrt(), "last dimension"),
+    ("3.3", "a fixed axis"): (lambda x, eps=1e-6: x / (x.square().mean(min(3, x.ndim - 1) or -2, keepdim=True) + eps).sqrt(), "stopped"),
     ("3.3", "root detached"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True) + eps).sqrt().detach(), "detached"),
     ("3.3", "in place"): (lambda x, eps=1e-6: x.div_((x.square().mean(-1, keepdim=True) + eps).sqrt()), "in place"),
-    ("3.4", "no shift"): (with_(loss, shift=0), "shift"),
-    ("3.4", "shift the wrong way"): (with_(loss, shift=-1), "shift"),
-    ("3.4", "mean over filler"): (with_(loss, mean="all"), "filler"),
-    ("3.4", "mean of means"): (with_(loss, mean="rows"), "row"),
-    ("3.4", "sum"): (with_(loss, mean="sum"), "expected 0.693|sum"),
-    ("3.4", "no softcap"): (with_(loss, squash="none"), "softcap is missing"),
-    ("3.4", "clamped"): (with_(loss, squash="clamp"), "smooth"),
-    ("3.4", "cap 0 squashes"): (with_(loss, squash="always"), "as they are"),
-    ("3.4", "in bits"): (with_(loss, base=2), "bits"),
+    ("3.4", "no shift"): (change(loss, shift=0), "shift"),
+    ("3.4", "shift the wrong way"): (change(loss, shift=-1), "shift"),
+    ("3.4", "mean over filler"): (change(loss, mean="all"), "filler"),
+    ("3.4", "mean of means"): (change(loss, mean="rows"), "row"),
+    ("3.4", "sum"): (change(loss, mean="sum"), "expected 0.693|sum"),
+    ("3.4", "no softcap"): (change(loss, squash="none"), "softcap is missing"),
+    ("3.4", "clamped"): (change(loss, squash="clamp"), "smooth"),
+    ("3.4", "cap 0 squashes"): (change(loss, squash="always"), "as they are"),
+    ("3.4", "in bits"): (change(loss, base=2), "bits"),
     ("3.4", "exp overflows"): (naive_exp, "log_softmax"),
     ("3.4", "one loss a token"): (lambda logits, tokens, cap=15.0: torchs_loss(logits, tokens, cap) + torch.zeros(3), "mean"),
-    ("3.5", "three matrices"): (with_(count, matrices=3), "four matrices"),
-    ("3.5", "half an MLP"): (with_(count, inner=4), "two matrices"),
-    ("3.5", "head tied"): (with_(count, tied=True), "untied"),
-    ("3.5", "biases"): (with_(count, bias=1), "biases"),
-    ("3.5", "attention forgotten"): (with_(count, scores=0), "12 C T"),
-    ("3.5", "factor 3 forgotten"): (with_(count, factor=2, scores=12), "4 backward"),
-    ("3.5", "factor 3 forgotten throughout"): (with_(count, factor=2, scores=4), "factor 3"),
-    ("3.5", "wte multiplies"): (with_(count, wte_flops=True), "looking up"),
-    ("3.5", "head costs nothing"): (with_(count, head_flops=False), "head"),
-    ("3.5", "one layer"): (with_(count, layers=False), "number of layers"),
+    ("3.5", "three matrices"): (change(count, matrices=3), "four matrices"),
+    ("3.5", "half an MLP"): (change(count, inner=4), "two matrices"),
+    ("3.5", "head tied"): (change(count, tied=True), "untied"),
+    ("3.5", "biases"): (change(count, bias=1), "biases"),
+    ("3.5", "attention forgotten"): (change(count, scores=0), "12 C T"),
+    ("3.5", "factor 3 forgotten"): (change(count, factor=2, scores=12), "4 backward"),
+    ("3.5", "factor 3 forgotten throughout"): (change(count, factor=2, scores=4), "factor 3"),
+    ("3.5", "wte multiplies"): (change(count, wte_flops=True), "looking up"),
+    ("3.5", "head costs nothing"): (change(count, head_flops=False), "head"),
+    ("3.5", "one layer"): (change(count, layers=False), "number of layers"),
     ("3.5", "flops missing"): (lambda config: {k: v for k, v in count(config).items() if k != "flops"}, "lacks flops"),
     ("3.5", "a number"): (lambda config: 88, "dict"),
-}
+}  # fmt: skip
 RIGHT = {
     ("3.1", "einsum"): einsum_attention,
     ("3.1", "loops"): loops,
     ("3.1", "float64 and a large negative number"): wide_numbers,
-    ("3.1", "mask after, then renormalised"): with_(attend, mask="renormalised"),
+    ("3.1", "mask after, then renormalised"): change(attend, mask="renormalised"),
     ("3.1", "torch's own"): torchs_own,
     ("3.2", "complex numbers, in float64"): with_complex_numbers,
     ("3.2", "loops"): with_a_loop,
     ("3.2", "swapped halves"): with_matrices,
     ("3.3", "rsqrt and pow"): lambda x, eps=1e-6: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps),
     ("3.3", "torch's own"): lambda x, eps=1e-6: F.rms_norm(x, x.shape[-1:], eps=eps),
-    ("3.3", "length over sqrt(C), in float64"): lambda x, eps=1e-6: (
-        x.double() / (x.double().norm(dim=-1, keepdim=True) ** 2 / x.size(-1) + eps) ** 0.5
-    ).float(),
-    ("3.3", "in place on a clone"): lambda x, eps=1e-6: x.clone().div_(
-        (x.square().sum(-1, keepdim=True) / x.shape[-1] + eps).sqrt()
-    ),
+    ("3.3", "length over sqrt(C), in float64"): lambda x, eps=1e-6: (x.double() / (x.double().norm(dim=-1, keepdim=True) ** 2 / x.size(-1) + eps) ** 0.5).float(),
+    ("3.3", "in place on a clone"): lambda x, eps=1e-6: x.clone().div_((x.square().sum(-1, keepdim=True) / x.shape[-1] + eps).sqrt()),
     ("3.4", "torch's own"): torchs_loss,
     ("3.4", "numpy, a float"): numpys_loss,
     ("3.4", "a one-hot sum"): loss,
     ("3.5", "formula"): count,
     ("3.5", "counted on a model, numpy integers"): count_by_modules,
+}  # fmt: skip
+
+
+TINY = count(GPTConfig(vocab_size=10, sequence_len=3, n_layer=1, n_embd=2, n_head=1, n_kv_head=1))
+OLD = dict(start=["wte + wpe"], attention=["LayerNorm", "scores"], mlp=["LayerNorm", "GELU"], end=["head"])
+NEW = dict(start=["wte"], attention=["RMSNorm", "scores"], mlp=["RMSNorm", "ReLU²"], end=["lm_head"])
+PARTS = dict(wte=1e6, attention=1e6, mlp=2e6)
+FIGURES = {
+    "block diagram": (lambda: figures.block_diagram({"2019": OLD, "modern": NEW}), ["2019: wte + wpe", "New against the first: wte, RMSNorm, ReLU², lm_head"]),
+    "attention map": (lambda: figures.attention_maps({"a head": [[1.0, 0.0], [0.75, 0.25]]}, ["the", " cat"]), ["1 head", "2 tokens", "diagonal is 0", "a head 0.4"]),
+    "attention maps": (lambda: figures.attention_maps({str(i): [[1 / 9] * 9] * 9 for i in range(3)}, [" a"] * 9), ["3 head", "diagonal is 0.11"]),
+    "clocks": (lambda: figures.rope_clocks([[0.0, 1.0, 2.0], [0.0, 0.1, 0.2]]), ["2 pairs", "positions 0 to 2", "1, 0.1 radians"]),
+    "scores": (lambda: figures.score_by_distance({"key at 0": [1.0, 0.5], "key at 9": [1.0, 0.25]}), ["0 to 1", "key at 9", "at most 0.25"]),
+    "parameters": (lambda: figures.parameter_budget({"small": PARTS, "large": PARTS | {"value embeddings": 4e6}}), ["small, 4M in all", "mlp 50%", "value embeddings 50%"]),
+    "parameters of the tiny example": (lambda: figures.parameter_budget({"tiny": {k: TINY[k] for k in ("wte", "attention", "mlp", "lm_head")}}), ["tiny, 88 in all"]),
+    "rates": (lambda: figures.rate_sweep({"gpt2": [(1e-3, 2.5), (3e-4, 2.6)], "modern": [(3e-3, 2.1)]}), ["best 2.500 at 0.001", "worst 2.600", "modern: best 2.100"]),
+}  # fmt: skip
+REFUSED = {
+    "a model without parts": lambda: figures.block_diagram({"2019": dict(start=["wte"])}),
+    "a map too small": lambda: figures.attention_maps({"a head": [[1.0]]}, ["a", "b", "c"]),
+    "no map": lambda: figures.attention_maps({}, []),
+    "pairs of different lengths": lambda: figures.rope_clocks([[0.0, 1.0], [0.0]]),
+    "no scores": lambda: figures.score_by_distance({}),
+    "no parameters": lambda: figures.parameter_budget({"small": {"wte": 0}}),
+    "no run": lambda: figures.rate_sweep({"gpt2": []}),
 }
 
-
-@pytest.mark.parametrize("key", WRONG, ids=" ".join)
-def test_wrong_answers_are_turned_down_with_the_right_hint(key):
-    answer, word = WRONG[key]
-    said = run(key[0], answer)
-    assert said and said.startswith(f"[{key[0]}] ") and "\n" not in said
-    assert any(w in said for w in word.split("|")), said
-
-
-@pytest.mark.parametrize("key", RIGHT, ids=" ".join)
-def test_right_answers_are_accepted_however_written(key):
-    assert run(key[0], RIGHT[key]) is None
-
-
-def test_every_exercise_has_enough_of_both():
-    for e in exercises("03"):
-        assert sum(k[0] == e.id for k in WRONG) >= 3 and sum(k[0] == e.id for k in RIGHT) >= 2 and NAMES[e.id]
-
-
-@pytest.mark.parametrize("id", NAMES)
-def test_an_answer_not_begun(id):
-    def stub(*a, **k):
-        raise NotImplementedError
-
-    assert run(id, stub) == f"[{id}] {next(e for e in exercises('03') if e.id == id).title} - not attempted yet"
-
-
-def test_the_solution_passes():
-    """The cells of solutions/03_gpt.py in order, without the pictures."""
-    cells, space, seen = jupytext.read(SOURCE).cells, {}, []
-    for cell in cells:
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code" and ("setup" in tags or "answer" in tags):
-            exec(compile(cell.source, SOURCE.name, "exec"), space)
-    for cell in cells:
-        if "check" in cell.metadata.get("tags", []):
-            id = next(t for t in cell.metadata["tags"] if t.startswith("ex-"))[3:]
-            seen.append(id)
-            assert f'check("{id}", {NAMES[id]})' in cell.source
-            assert run(id, space[NAMES[id]]) is None
-    assert seen == list(NAMES)
-    assert run("3.2", space["package_turn"]) is None and run("3.5", space["package_budget"]) is None
-
-
-# ------------------------------------------------------------------------------------------------- figures
-
-
-def drawn(fig, *words):
-    fig.draw_without_rendering()
-    assert all(w in fig.alt for w in words), fig.alt
-
-
-def test_block_diagram():
-    old = dict(start=["wte + wpe"], attention=["LayerNorm", "scores"], mlp=["LayerNorm", "GELU"], end=["head"])
-    new = dict(start=["wte"], attention=["RMSNorm", "scores"], mlp=["RMSNorm", "ReLU²"], end=["lm_head"])
-    drawn(
-        figures.block_diagram({"2019": old, "modern": new}),
-        "2019: wte + wpe",
-        "New against the first: wte, RMSNorm, ReLU², lm_head",
-    )
-    with pytest.raises(UserError, match="mlp"):
-        figures.block_diagram({"2019": dict(start=["wte"])})
-
-
-def test_attention_maps():
-    drawn(
-        figures.attention_maps({"a head": [[1.0, 0.0], [0.75, 0.25]]}, ["the", " cat"]),
-        "1 head",
-        "2 tokens",
-        "diagonal is 0",
-        "a head 0.4",
-    )
-    leaky = (np.ones((9, 9)) / 9).tolist()
-    drawn(figures.attention_maps({str(i): leaky for i in range(3)}, [" a"] * 9), "3 head", "diagonal is 0.11")
-    with pytest.raises(UserError, match="3 tokens"):
-        figures.attention_maps({"a head": [[1.0]]}, ["a", "b", "c"])
-    with pytest.raises(UserError, match="no map"):
-        figures.attention_maps({}, [])
-
-
-def test_rope_clocks_and_scores():
-    drawn(figures.rope_clocks([[0.0, 1.0, 2.0], [0.0, 0.1, 0.2]]), "2 pairs", "positions 0 to 2", "1, 0.1 radians")
-    with pytest.raises(UserError, match="every pair"):
-        figures.rope_clocks([[0.0, 1.0], [0.0]])
-    drawn(figures.score_by_distance({"key at 0": [1.0, 0.5], "key at 9": [1.0, 0.25]}), "0 to 1", "key at 9", "at most 0.25")
-    with pytest.raises(UserError, match="no scores"):
-        figures.score_by_distance({})
-
-
-def test_parameter_budget():
-    parts = dict(wte=1e6, attention=1e6, mlp=2e6)
-    drawn(
-        figures.parameter_budget({"small": parts, "large": parts | {"value embeddings": 4e6}}),
-        "small, 4M in all",
-        "mlp 50%",
-        "value embeddings 50%",
-    )
-    with pytest.raises(UserError, match="no model"):
-        figures.parameter_budget({"small": {"wte": 0}})
-
-
-def test_rate_sweep():
-    drawn(
-        figures.rate_sweep({"gpt2": [(1e-3, 2.5), (3e-4, 2.6)], "modern": [(3e-3, 2.1)]}),
-        "best 2.500 at 0.001",
-        "worst 2.600",
-        "modern: best 2.100",
-    )
-    with pytest.raises(UserError, match="no run"):
-        figures.rate_sweep({"gpt2": []})
-
-
-def test_figures_of_models_of_the_lesson():
-    """The tiny example of exercise 3.5, as the picture below it draws it."""
-    tiny = count(GPTConfig(vocab_size=10, sequence_len=3, n_layer=1, n_embd=2, n_head=1, n_kv_head=1))
-    drawn(figures.parameter_budget({"tiny": {k: tiny[k] for k in ("wte", "attention", "mlp", "lm_head")}}), "tiny, 88 in all")
+globals().update(lesson_tests("03", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

@@ -1,30 +1,19 @@
-"""Lesson 04: its checks turn down wrong answers with the right hint and accept right ones; its figures draw."""
+"""Lesson 04: wrong answers to its exercises get their hint, right ones pass; its figures draw."""
 
 import math
-from pathlib import Path
 
-import jupytext
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
+from lesson_cases import change, lesson_tests
 
 from gpt2course import optim
-from gpt2course.course.checks import exercises, run
 from gpt2course.course.figures import training as figures
-from gpt2course.files import UserError
 
-SOURCE = Path(__file__).resolve().parent.parent / "solutions" / "04_training.py"
-NAMES = {
-    "4.1": ("rate",),
-    "4.2": ("accumulate",),
-    "4.3": ("bits_per_byte",),
-    "4.4": ("adamw",),
-    "4.5": ("paid_hours", "best_minutes"),
-}
+NAMES = {"4.1": ("rate",), "4.2": ("accumulate",), "4.3": ("bits_per_byte",), "4.4": ("adamw",), "4.5": ("paid_hours", "best_minutes")}
 
 
-# ------------------------------------------------------------------------------------------------- 4.1, the schedule
+# ---- 4.1, the schedule
 
 
 def lr(step, steps, warmup, warmdown, final, up=1, shift=0, length=0, line=None, start=0):
@@ -82,7 +71,7 @@ def as_tensor(step, steps, warmup, warmdown, final):
     return 1 + (final - 1) * done
 
 
-# ------------------------------------------------------------------------------------------------- 4.2, gradient accumulation
+# ---- 4.2, gradient accumulation
 
 
 def grow(model, rows, size, weigh="rows", clear="first", loss_of="right", step=False, heap=False, drop=False):
@@ -174,7 +163,7 @@ def one_row_at_a_time(model, rows, size):
     return grow(model, rows, 1)
 
 
-# ------------------------------------------------------------------------------------------------- 4.3, bits per byte
+# ---- 4.3, bits per byte
 
 
 def measure(
@@ -256,7 +245,7 @@ def leaves_gradients(model, documents, tokenizer):
     return measure(model, documents, tokenizer)
 
 
-# ------------------------------------------------------------------------------------------------- 4.4, AdamW
+# ---- 4.4, AdamW
 
 
 def step_of(
@@ -309,7 +298,7 @@ def changes_the_gradient(p, g, m, v, *rest):
     return step_of(p, g / 1.5, m, v, *rest)
 
 
-# ------------------------------------------------------------------------------------------------- 4.5, checkpoints
+# ---- 4.5, checkpoints
 
 
 def hours(steps, seconds, every, save, crashes, restart, saves=math.ceil, lost=0.5, unit=60, per_crash=1):
@@ -341,11 +330,7 @@ def with_integers(steps, seconds, every, save, crashes, restart):
     return train / 3600 + saves * save / 3600 + crashes * (every / 120 + restart / 60)
 
 
-def change(f, **kw):
-    return lambda *a: f(*a, **kw)
-
-
-WRONG = {  # (exercise, what is wrong) -> (answer, a word of the hint; | between equally good ones)
+WRONG = {
     ("4.1", "warm-down too late"): (too_late, "too late"),
     ("4.1", "warm-down too late and half as far"): (half_as_steep, "too late"),
     ("4.1", "begins one step early"): (change(lr, length=1, start=-1), "a step"),
@@ -435,116 +420,33 @@ RIGHT = {
     ("4.5", "by search"): (hours, by_search),
     ("4.5", "step by step"): (with_a_walk, best),
     ("4.5", "with whole numbers"): (with_integers, best),
-}
+}  # fmt: skip
 
 
 def given(answer):
     return answer if isinstance(answer, tuple) else (answer,)
 
 
-@pytest.mark.parametrize("key", WRONG, ids=" ".join)
-def test_wrong_answers_are_turned_down_with_the_right_hint(key):
-    answer, word = WRONG[key]
-    said = run(key[0], *given(answer))
-    assert said and said.startswith(f"[{key[0]}] ") and "\n" not in said
-    assert any(w in said for w in word.split("|")), said
-    assert "your code stopped" not in said, said
+FLAT, FALLING = ([(0, 3.0), (4, 2.5)], [1.0, 1.0]), ([(0, 3.0), (4, 2.25)], [1.0, 0.5])
+FIGURES = {
+    "distances": (lambda: figures.distances({"a": [1.0, 0.5, 0.25], "b": [1.0, 0.7, 0.7]}), ["over 2 steps", "a 1 to 0.25", "b 1 to 0.7"]),
+    "schedules": (lambda: figures.schedules({"flat": [1, 1], "falling": [1, 0.5]}), ["flat: 1 at the first", "0.5 at the last"]),
+    "paths": (lambda: figures.paths({"g 1": [0.0, 0.1]}), ["from 0 to 0.1"]),
+    "noise": (lambda: figures.noise_by_batch([1, 4, 16], [2.0, 1.1, 0.5], 0.7), ["2 with 1 row to", "0.5 with 16 rows", "gives 0.5", "0.7 long"]),
+    "loss and rate": (lambda: figures.loss_and_rate({"flat": FLAT, "falling": FALLING}), ["flat: 3.000", "2.250 at step 4", "0.5 at the end"]),
+    "parts": (lambda: figures.step_parts({"1 row": {"data": 0.001, "forward": 0.003}, "2 rows": {"data": 0.001, "forward": 0.009}}), ["1 row, 4 ms", "forward 75%", "forward 90%"]),
+    "shares": (lambda: figures.rate_shares({1.0: [2.0, 2.1], 0.25: [2.5]}, 0.0625), ["2.500 at 0.25", "2.050 at 1", "asks for 0.0625"]),
+    "checkpoints": (lambda: figures.checkpoint_interval([1, 2, 4], [4.0, 2.0, 1.0], [0.5, 1.0, 2.0]), ["every 1 to 4 minutes", "least, 3, at 2"]),
+}  # fmt: skip
+REFUSED = {
+    "a distance of 0": lambda: figures.distances({"a": [1.0, 0.0]}),
+    "no schedule": lambda: figures.schedules({}),
+    "one step": lambda: figures.paths({"a": [1.0]}),
+    "one batch size": lambda: figures.noise_by_batch([1], [2.0], 0.7),
+    "one point": lambda: figures.loss_and_rate({"flat": ([(0, 3.0)], [1.0, 1.0])}),
+    "different parts": lambda: figures.step_parts({"a": {"data": 1.0}, "b": {"forward": 1.0}}),
+    "one share": lambda: figures.rate_shares({1.0: [2.0]}, 0.5),
+    "one interval": lambda: figures.checkpoint_interval([1], [1.0], [1.0]),
+}
 
-
-@pytest.mark.parametrize("key", RIGHT, ids=" ".join)
-def test_right_answers_are_accepted_however_written(key):
-    assert run(key[0], *given(RIGHT[key])) is None
-
-
-def test_every_exercise_has_enough_of_both():
-    assert [e.id for e in exercises("04")] == list(NAMES)
-    for id in NAMES:
-        assert sum(k[0] == id for k in WRONG) >= 3 and sum(k[0] == id for k in RIGHT) >= 2
-
-
-@pytest.mark.parametrize("id", NAMES)
-def test_an_answer_not_begun(id):
-    def stub(*a, **k):
-        raise NotImplementedError
-
-    assert (
-        run(id, *[stub] * len(NAMES[id])) == f"[{id}] {next(e for e in exercises('04') if e.id == id).title} - not attempted yet"
-    )
-
-
-def test_the_solution_passes():
-    """The cells of solutions/04_training.py in order, pictures included."""
-    cells, space, seen = jupytext.read(SOURCE).cells, {}, []
-    for cell in cells:
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code" and ("setup" in tags or "answer" in tags):
-            exec(compile(cell.source, SOURCE.name, "exec"), space)
-    for cell in cells:
-        tags = cell.metadata.get("tags", [])
-        if "check" in tags:
-            id = next(t for t in tags if t.startswith("ex-"))[3:]
-            seen.append(id)
-            assert f'check("{id}", {", ".join(NAMES[id])})' in cell.source
-            assert run(id, *[space[name] for name in NAMES[id]]) is None
-        if "picture" in tags:
-            shown = []
-            space["plots"] = type("Plots", (), {"show": staticmethod(shown.append)})
-            exec(compile(cell.source, SOURCE.name, "exec"), space)
-            assert len(shown) == 1 and shown[0].alt
-    assert seen == list(NAMES)
-    assert run("4.1", space["package_rate"]) is None and run("4.4", space["package_adamw"]) is None
-
-
-# ------------------------------------------------------------------------------------------------- figures
-
-
-def drawn(fig, *words):
-    fig.draw_without_rendering()
-    assert all(w in fig.alt for w in words), fig.alt
-
-
-def test_lines():
-    drawn(figures.distances({"a": [1.0, 0.5, 0.25], "b": [1.0, 0.7, 0.7]}), "over 2 steps", "a 1 to 0.25", "b 1 to 0.7")
-    drawn(figures.schedules({"flat": [1, 1], "falling": [1, 0.5]}), "flat: 1 at the first", "0.5 at the last")
-    drawn(figures.paths({"g 1": [0.0, 0.1]}), "from 0 to 0.1")
-    for bad in (lambda: figures.distances({"a": [1.0, 0.0]}), lambda: figures.schedules({}), lambda: figures.paths({"a": [1.0]})):
-        with pytest.raises(UserError, match="nothing to draw"):
-            bad()
-
-
-def test_noise_by_batch():
-    drawn(
-        figures.noise_by_batch([1, 4, 16], [2.0, 1.1, 0.5], 0.7), "2 with 1 row to", "0.5 with 16 rows", "gives 0.5", "0.7 long"
-    )
-    with pytest.raises(UserError, match="two batch sizes"):
-        figures.noise_by_batch([1], [2.0], 0.7)
-
-
-def test_loss_and_rate():
-    flat, falling = ([(0, 3.0), (4, 2.5)], [1.0, 1.0]), ([(0, 3.0), (4, 2.25)], [1.0, 0.5])
-    drawn(figures.loss_and_rate({"flat": flat, "falling": falling}), "flat: 3.000", "2.250 at step 4", "0.5 at the end")
-    with pytest.raises(UserError, match="two points"):
-        figures.loss_and_rate({"flat": ([(0, 3.0)], [1.0, 1.0])})
-
-
-def test_step_parts():
-    drawn(
-        figures.step_parts({"1 row": {"data": 0.001, "forward": 0.003}, "2 rows": {"data": 0.001, "forward": 0.009}}),
-        "1 row, 4 ms",
-        "forward 75%",
-        "forward 90%",
-    )
-    with pytest.raises(UserError, match="same parts"):
-        figures.step_parts({"a": {"data": 1.0}, "b": {"forward": 1.0}})
-
-
-def test_rate_shares():
-    drawn(figures.rate_shares({1.0: [2.0, 2.1], 0.25: [2.5]}, 0.0625), "2.500 at 0.25", "2.050 at 1", "asks for 0.0625")
-    with pytest.raises(UserError, match="two shares"):
-        figures.rate_shares({1.0: [2.0]}, 0.5)
-
-
-def test_checkpoint_interval():
-    drawn(figures.checkpoint_interval([1, 2, 4], [4.0, 2.0, 1.0], [0.5, 1.0, 2.0]), "every 1 to 4 minutes", "least, 3, at 2")
-    with pytest.raises(UserError, match="two intervals"):
-        figures.checkpoint_interval([1], [1.0], [1.0])
+globals().update(lesson_tests("04", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

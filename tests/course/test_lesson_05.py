@@ -1,34 +1,19 @@
-"""Lesson 05: its checks turn down wrong answers with the right hint and accept right ones; its figures draw."""
+"""Lesson 05: wrong answers to its exercises get their hint, right ones pass; its figures draw."""
 
 import math
 import statistics
-from pathlib import Path
 
-import jupytext
 import numpy as np
-import pytest
 import torch
+from lesson_cases import change, lesson_tests
 
 from gpt2course import optim
-from gpt2course.course.checks import exercises, run
 from gpt2course.course.figures import muon as figures
-from gpt2course.files import UserError
 
-SOURCE = Path(__file__).resolve().parent.parent / "solutions" / "05_muon.py"
-NAMES = {
-    "5.1": ("nesterov",),
-    "5.2": ("orthogonal",),
-    "5.3": ("finish",),
-    "5.4": ("gap_in_spreads",),
-    "5.5": ("iteration_flops",),
-}
+NAMES = {"5.1": ("nesterov",), "5.2": ("orthogonal",), "5.3": ("finish",), "5.4": ("gap_in_spreads",), "5.5": ("iteration_flops",)}
 
 
-def change(f, **changes):
-    return lambda *a, **k: f(*a, **k, **changes)
-
-
-# ------------------------------------------------------------------------------------------------- 5.1, momentum
+# ---- 5.1, momentum
 
 
 def ahead(
@@ -64,7 +49,7 @@ def full_gradient_ahead(grad, buffer, momentum):
     return momentum * new + grad, new
 
 
-# ------------------------------------------------------------------------------------------------- 5.2, orthogonalise
+# ---- 5.2, orthogonalise
 
 
 def iterate(
@@ -179,7 +164,7 @@ def as_the_package(G, coefficients, safety):  # as a stack of one
     return X[0]
 
 
-# ------------------------------------------------------------------------------------------------- 5.3, the end of the step
+# ---- 5.3, the end of the step
 
 
 def end(
@@ -228,7 +213,7 @@ def end_in_numpy(p, U, lr, wd):
     return p - rate * (u + wd * p * (np.sign(u) * np.sign(p) >= 0))
 
 
-# ------------------------------------------------------------------------------------------------- 5.4, is the gap real?
+# ---- 5.4, is the gap real?
 
 
 def best_rate(runs):
@@ -309,7 +294,7 @@ def with_loops(rows, a, b):
     return np.float64((out[a][0] - out[b][0]) / np.sqrt((out[a][1] ** 2 + out[b][1] ** 2) / 2))
 
 
-# ------------------------------------------------------------------------------------------------- 5.5, cost
+# ---- 5.5, cost
 
 
 def flops(
@@ -380,12 +365,12 @@ WRONG = {
     ("5.2", "not transposed back"): (change(iterate, back=False), "shape (2, 5), expected (5, 2)"),
     ("5.2", "reverse order"): (change(iterate, order=-1), "reverse order"),
     ("5.2", "the first coefficients always"): (change(iterate, first=True), "first were used twice"),
-    ("5.2", "coefficients of its own"): (change(iterate, own=optim.POLAR_EXPRESS), "is off|expected 0.792"),
+    ("5.2", "coefficients of its own"): (change(iterate, own=optim.POLAR_EXPRESS), "expected [0.792, 0.944]"),
     ("5.2", "b and c exchanged"): (change(iterate, swap=True), "exchanged"),
     ("5.2", "no square of the Gram matrix"): (change(iterate, square=False), "c belongs to the square"),
     ("5.2", "powers of numbers"): (change(iterate, side="numbers"), "matrix products"),
     ("5.2", "exact"): (by_svd, "use the polynomial"),
-    ("5.2", "in place"): (in_place_on_G, "changed in place"),
+    ("5.2", "in place"): (in_place_on_G, "changed G in place"),
     ("5.2", "no 1e-6"): (change(iterate, eps=0.0), "1e-6"),
     ("5.2", "scaled as the rate is"): (scaled_for_tall, "rows of a tall matrix"),
     ("5.3", "decay everywhere"): (change(end, mask=lambda p, U: U * p > -99), "everywhere"),
@@ -427,7 +412,7 @@ WRONG = {
     ("5.4", "rate chosen with all seeds"): (change(compared, choose=by_all_seeds), "seed 1 alone"),
     ("5.4", "seeds that swept left out"): (change(compared, take=lambda r: r["seed"] != 1), "expected"),
     ("5.4", "pooled by numbers"): (pooled, "count alike"),
-    ("5.4", "sorts the rows"): (sorts_the_rows, "rows was changed"),
+    ("5.4", "sorts the rows"): (sorts_the_rows, "changed rows in place"),
     ("5.5", "larger Gram"): (change(flops, short=max, long=min), "larger Gram"),
     ("5.5", "Gram of the rows"): (change(flops, short=first, long=second), "larger Gram"),
     ("5.5", "Gram of the columns"): (change(flops, short=second, long=first), "shorter side"),
@@ -457,118 +442,34 @@ RIGHT = {
     ("5.4", "with loops"): with_loops,
     ("5.5", "in numpy"): flops_in_numpy,
     ("5.5", "counted by torch"): flops_by_torch,
+}  # fmt: skip
+
+
+CURVES = {"cubic": ([0.1, 1.0], [0.15, 1.0]), "other": ([0.01, 2.0], [0.08, 1.2])}
+STATES = [[0.5, 0.01], [0.9, 0.2], [1.0, 0.95]]
+SWEEPS = {"AdamW": [(0.001, 2.2), (0.002, 2.1)], "Muon": [(0.02, 2.0), (0.01, 2.05)]}
+FIGURES = {
+    "circles": (lambda: figures.circles({"G": [[3, 0], [4, 5]], "turned": [[0, -1], [1, 0]]}), ["G: lengths from 2.24 to 6.71", "turned: lengths from 1.00 to 1.00"]),
+    "spectra": (lambda: figures.spectra({"a": [4.0, 2.0, 1.0], "b": [5.0, 0.0]}), ["a: half-way down 0.5 of the largest, the last 0.2", "b:"]),
+    "maps": (lambda: figures.maps(CURVES, band=0.25), ["cubic gives 0.15 at 0.1, 1 at 1", "at most 1.2", "0.750 to 1.250 is shaded"]),
+    "maps, logarithmic": (lambda: figures.maps(CURVES, log=True), ["other gives 0.08 at 0.01"]),
+    "iterations": (lambda: figures.iterations({"a": STATES, "b": STATES[:2]}, band=0.1), ["a: 0.01 to 0.5 before, 0.95 to 1 after 2, 2 of 2 within 0.100", "b:"]),
+    "rates": (lambda: figures.rates(SWEEPS, {"AdamW": [2.1, 2.12], "Muon": [2.0]}), ["AdamW: best rate 0.002, 2 seeds there from 2.100 to 2.120", "Muon: best rate 0.02"]),
+}  # fmt: skip
+REFUSED = {
+    "no matrix": lambda: figures.circles({}),
+    "a matrix of 2 x 3": lambda: figures.circles({"a": [[1, 2, 3], [4, 5, 6]]}),
+    "four matrices": lambda: figures.circles({k: [[1, 0], [0, 1]] for k in "abcd"}),
+    "no spectrum": lambda: figures.spectra({}),
+    "one value": lambda: figures.spectra({"a": [1.0]}),
+    "zeros": lambda: figures.spectra({"a": [0.0, 0.0]}),
+    "no map": lambda: figures.maps({}),
+    "a map too short": lambda: figures.maps({"a": ([1.0, 2.0], [1.0])}),
+    "no iteration": lambda: figures.iterations({}),
+    "one state": lambda: figures.iterations({"a": STATES[:1]}),
+    "a zero": lambda: figures.iterations({"a": [[1.0], [0.0]]}),
+    "an optimizer without seeds": lambda: figures.rates(SWEEPS, {"AdamW": [2.1]}),
+    "one rate": lambda: figures.rates({"AdamW": [(0.1, 2.0)]}, {"AdamW": [2.0]}),
 }
 
-
-@pytest.mark.parametrize("key", WRONG, ids=" ".join)
-def test_wrong_answers_are_turned_down_with_the_right_hint(key):
-    answer, word = WRONG[key]
-    said = run(key[0], answer)
-    assert said and said.startswith(f"[{key[0]}] ") and "\n" not in said
-    assert any(w in said for w in word.split("|")), said
-    assert "your code stopped" not in said, said
-
-
-@pytest.mark.parametrize("key", RIGHT, ids=" ".join)
-def test_right_answers_are_accepted_however_written(key):
-    assert run(key[0], RIGHT[key]) is None
-
-
-def test_every_exercise_has_enough_of_both():
-    assert [e.id for e in exercises("05")] == list(NAMES)
-    for id in NAMES:
-        assert sum(k[0] == id for k in WRONG) >= 3 and sum(k[0] == id for k in RIGHT) >= 2
-
-
-@pytest.mark.parametrize("id", NAMES)
-def test_an_answer_not_begun(id):
-    def stub(*a, **k):
-        raise NotImplementedError
-
-    title = next(e for e in exercises("05") if e.id == id).title
-    assert run(id, stub) == f"[{id}] {title} - not attempted yet"
-
-
-def test_the_solution_passes():
-    """The cells of solutions/05_muon.py in order, pictures included."""
-    cells, space, seen = jupytext.read(SOURCE).cells, {}, []
-    for cell in cells:
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code" and ("setup" in tags or "answer" in tags):
-            exec(compile(cell.source, SOURCE.name, "exec"), space)
-    for cell in cells:
-        tags = cell.metadata.get("tags", [])
-        if "check" in tags:
-            id = next(t for t in tags if t.startswith("ex-"))[3:]
-            seen.append(id)
-            assert f'check("{id}", {", ".join(NAMES[id])})' in cell.source
-            assert run(id, *[space[name] for name in NAMES[id]]) is None
-        if "picture" in tags:
-            shown = []
-            space["plots"] = type("Plots", (), {"show": staticmethod(shown.append)})
-            exec(compile(cell.source, SOURCE.name, "exec"), space)
-            assert len(shown) == 1 and shown[0].alt
-    assert seen == list(NAMES)
-    G = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
-    theirs = space["package_orthogonal"](G, optim.POLAR_EXPRESS, 1.02)
-    torch.testing.assert_close(space["orthogonal"](G, optim.POLAR_EXPRESS, 1.02), theirs, atol=1e-5, rtol=1e-4)
-
-
-# ------------------------------------------------------------------------------------------------- figures
-
-
-def drawn(fig, *words):
-    fig.draw_without_rendering()
-    assert all(w in fig.alt for w in words), fig.alt
-
-
-def test_circles():
-    drawn(
-        figures.circles({"G": [[3, 0], [4, 5]], "turned": [[0, -1], [1, 0]]}),
-        "G: lengths from 2.24 to 6.71",
-        "turned: lengths from 1.00 to 1.00",
-    )
-    for bad in ({}, {"a": [[1, 2, 3], [4, 5, 6]]}, {"a": [1, 2]} | {k: [[1, 0], [0, 1]] for k in "bcd"}):
-        with pytest.raises((UserError, TypeError)):
-            figures.circles(bad)
-
-
-def test_spectra():
-    drawn(figures.spectra({"a": [4.0, 2.0, 1.0], "b": [5.0, 0.0]}), "a: half-way down 0.5 of the largest, the last 0.2", "b:")
-    for bad in ({}, {"a": [1.0]}, {"a": [0.0, 0.0]}):
-        with pytest.raises(UserError, match="nothing to draw"):
-            figures.spectra(bad)
-
-
-def test_maps():
-    curves = {"cubic": ([0.1, 1.0], [0.15, 1.0]), "other": ([0.01, 2.0], [0.08, 1.2])}
-    drawn(figures.maps(curves, band=0.25), "cubic gives 0.15 at 0.1, 1 at 1", "at most 1.2", "0.750 to 1.250 is shaded")
-    drawn(figures.maps(curves, log=True), "other gives 0.08 at 0.01")
-    for bad in ({}, {"a": ([1.0, 2.0], [1.0])}):
-        with pytest.raises(UserError, match="nothing to draw"):
-            figures.maps(bad)
-
-
-def test_iterations():
-    states = [[0.5, 0.01], [0.9, 0.2], [1.0, 0.95]]
-    drawn(
-        figures.iterations({"a": states, "b": states[:2]}, band=0.1),
-        "a: 0.01 to 0.5 before, 0.95 to 1 after 2, 2 of 2 within 0.100",
-        "b:",
-    )
-    for bad in ({}, {"a": states[:1]}, {"a": [[1.0], [0.0]]}):
-        with pytest.raises(UserError, match="nothing to draw"):
-            figures.iterations(bad)
-
-
-def test_rates():
-    sweeps = {"AdamW": [(0.001, 2.2), (0.002, 2.1)], "Muon": [(0.02, 2.0), (0.01, 2.05)]}
-    drawn(
-        figures.rates(sweeps, {"AdamW": [2.1, 2.12], "Muon": [2.0]}),
-        "AdamW: best rate 0.002, 2 seeds there from 2.100 to 2.120",
-        "Muon: best rate 0.02",
-    )
-    with pytest.raises(UserError, match="seeds"):
-        figures.rates(sweeps, {"AdamW": [2.1]})
-    with pytest.raises(UserError, match="two rates"):
-        figures.rates({"AdamW": [(0.1, 2.0)]}, {"AdamW": [2.0]})
+globals().update(lesson_tests("05", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

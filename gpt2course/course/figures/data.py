@@ -70,7 +70,7 @@ def rows_raster(panels: dict[str, list[list[tuple[int, int, int, int]]]], row_to
     for title, rows in panels.items():
         longest = max(sum(piece[1] for piece in row) for row in rows)
         if longest > row_tokens:
-            raise UserError(f"{title}: a row holds {longest} tokens, more than {row_tokens}")
+            raise UserError(f"there is nothing to draw: {title}: a row holds {longest} tokens, more than {row_tokens}")
     right = max([row_tokens, *(min(sum(p[1] + p[3] for p in row), 1.5 * row_tokens) for rows in panels.values() for row in rows)])
     kinds = {"headless": False, "lost": False, "padding": False}
     heights = [len(rows) for rows in panels.values()]

@@ -1,0 +1,101 @@
+"""What the tests of all lessons' exercises and figures share: a lesson gives its tables, and gets its tests.
+
+    globals().update(lesson_tests("05", NAMES, WRONG, RIGHT, FIGURES, REFUSED))
+"""
+
+from pathlib import Path
+
+import jupytext
+import pytest
+
+from gpt2course.course import plots
+from gpt2course.course.checks import LESSONS, exercises, run
+from gpt2course.files import UserError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def change(f, **settings):
+    """f with some of its settings given: an answer with one thing wrong."""
+    return lambda *args, **kw: f(*args, **(settings | kw))
+
+
+def cells(lesson: str, *tags: str) -> list:
+    """The code cells of a lesson's solutions, or those with one of the tags."""
+    book = jupytext.read(ROOT / "solutions" / f"{lesson}_{LESSONS[lesson]}.py")
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    return [cell for cell in code if not tags or set(tags) & set(cell.metadata.get("tags", []))]
+
+
+def answers(lesson: str, **names) -> dict:
+    """What the answer cells of the solutions define; names: what they use from the set-up cell."""
+    space = dict(names)
+    for cell in cells(lesson, "answer"):
+        exec(cell.source, space)
+    return space
+
+
+def attempt(id: str, answer) -> str | None:
+    return run(id, *answer) if isinstance(answer, tuple) else run(id, answer)
+
+
+def lesson_tests(lesson: str, names: dict, wrong: dict, right: dict, figures: dict, refused: dict) -> dict:
+    """The tests of one lesson, by name.
+
+    names: exercise -> the functions that its answer defines. wrong: (exercise, what is wrong) -> (answer, words of the
+    hint, "|" between equally good ones). right: (exercise, how it is written) -> answer; an answer of two functions is
+    a tuple. figures: name -> (draw, words of the alt text). refused: name -> draw, which says that there is nothing to draw.
+    """
+
+    @pytest.mark.parametrize("key", wrong, ids=" ".join)
+    def test_wrong_answers_get_their_hint(key):
+        answer, words = wrong[key]
+        line = attempt(key[0], answer)
+        assert line and line.startswith(f"[{key[0]}] ") and "\n" not in line
+        assert any(word in line for word in words.split("|")), line
+        assert "your code stopped" not in line or "stopped" in words or "Error" in words, line
+
+    @pytest.mark.parametrize("key", right, ids=" ".join)
+    def test_right_answers_pass(key):
+        assert attempt(key[0], right[key]) is None
+
+    def test_every_exercise_is_tried():
+        assert [e.id for e in exercises(lesson)] == list(names)
+        for id in names:
+            assert sum(key[0] == id for key in wrong) >= 3 and sum(key[0] == id for key in right) >= 2
+
+    def test_the_solutions_pass_and_draw(course_home, monkeypatch, capsys):
+        shown, checked, space = [], [], {}
+        monkeypatch.setattr(plots, "show", shown.append)
+        for cell in cells(lesson):
+            exec(compile(cell.source, f"cell of {lesson}", "exec"), space)
+            tags = cell.metadata.get("tags", [])
+            if "check" in tags:
+                id = next(tag[3:] for tag in tags if tag.startswith("ex-"))
+                checked.append(id)
+                assert f'check("{id}", {", ".join(names[id])})' in cell.source
+        assert checked == list(names)
+        assert capsys.readouterr().out.count(": passed\n") == len(names)
+        assert len(shown) == len(cells(lesson, "picture")) and all(fig.alt for fig in shown)
+
+    @pytest.mark.parametrize("id", names)
+    def test_an_answer_not_begun(id):
+        def stub(*args, **kw):
+            raise NotImplementedError
+
+        title = next(e.title for e in exercises(lesson) if e.id == id)
+        assert run(id, *[stub] * len(names[id])) == f"[{id}] {title} - not attempted yet"
+
+    @pytest.mark.parametrize("name", figures)
+    def test_figures_draw_and_say_their_numbers(name):
+        draw, words = figures[name]
+        fig = draw()
+        assert len(plots.png(fig)) > 500
+        assert [word for word in words if word not in fig.alt] == [], fig.alt
+
+    @pytest.mark.parametrize("name", refused)
+    def test_figures_refuse_what_cannot_be_drawn(name):
+        with pytest.raises(UserError, match="nothing to draw"):
+            refused[name]()
+
+    return {name: test for name, test in locals().items() if name.startswith("test_")}
