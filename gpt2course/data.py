@@ -314,7 +314,7 @@ def local(path: Path) -> Corpus:
     5 % of the training documents are validation.
     """
     folder, below = (path, sorted(path.rglob("*"))) if path.is_dir() else (path.parent, [path])
-    below = [p for p in below if not p.is_dir() and "/." not in f"/{p.relative_to(folder).as_posix()}"]  # not hidden
+    below = [p for p in below if "/." not in f"/{p.relative_to(folder).as_posix()}" and (p.is_file() or p.is_symlink())]
     marks = {p: split_of(p.relative_to(path)) for p in below if p.suffix.lower() in READERS}
     files = {role: [p for p in marks if marks[p] == role] for role in ("train", "val", "test", None)}
     if files[None] == list(marks) and len(marks) > 1 and all(re.fullmatch(r"shard_\d+", p.stem) for p in marks):
@@ -325,7 +325,7 @@ def local(path: Path) -> Corpus:
         raise UserError(f"{path} mixes {' and '.join(kinds)} files; give each kind its own folder")
 
     def names(paths):
-        return ", ".join(str(p.relative_to(folder)) for p in paths[:5]) + ", ..." * (len(paths) > 5)
+        return ", ".join(valid(str(p.relative_to(folder))) for p in paths[:5]) + ", ..." * (len(paths) > 5)
 
     train, val = (READERS[kinds[0]](some) if some else from_list([]) for some in (train_files, val_files))
     val_name = names(val_files)
@@ -438,8 +438,8 @@ def main(args: Data) -> None:
     for role, split in (("training", corpus.train), ("validation", corpus.val)):
         if split.about < 100e6:
             split.scan()
-        size, exact = split.bytes or split.about, split.bytes is not None and not corpus.missing
-        result[role] = {"documents": len(split), "bytes": size, "exact": exact}
+        exact = split.bytes is not None and (role == "validation" or not corpus.missing)
+        result[role] = {"documents": len(split), "bytes": split.bytes or split.about, "exact": exact}
     result["first"] = [" ".join(corpus.train[i][:300].split()) for i in range(min(3, len(corpus.train)))]
     print(*describe(corpus), *(f"\n  {text}" for text in result["first"]), sep="\n")
     if args.out:
