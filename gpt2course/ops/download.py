@@ -28,7 +28,7 @@ import tyro
 
 from gpt2course import core_tasks
 from gpt2course.data import SHARD_CORPORA, SHARD_DISK, parse_shards, shard_path, shards_needed
-from gpt2course.files import SYSTEM, UserError, command, duration, fsync_dir, home, locked, read_json, write_json
+from gpt2course.files import SYSTEM, UserError, command, duration, fsync_dir, home, locked
 from gpt2course.files import sha256 as digest_of
 from gpt2course.recipes import resolve
 
@@ -38,7 +38,6 @@ TRIES, FURTHER = 8, 1 << 20  # attempts in a row that do not add so many bytes; 
 TIMEOUT = 30.0  # seconds without a byte
 WORKERS = 8  # shards downloaded at a time
 EVERY = 15.0  # seconds between two progress lines
-RECORD = ".download.json"  # beside the shards: how many were asked for, and the error of the last download
 
 
 # ---- one file
@@ -87,8 +86,9 @@ def reach(url: str) -> str | None:
         return f"HTTP {e.code} {e.reason}" if isinstance(e, urllib.error.HTTPError) else str(getattr(e, "reason", e))
 
 
-def receive(url: str, part: Path, size: int | None, progress) -> str | None:
+def receive(url: str, part: Path, size: int | None, quiet: bool) -> str | None:
     """One attempt: append to `part` the bytes that it lacks. Returns the sha256 that the server states, or None."""
+    shown = time.monotonic()
     have = part.stat().st_size if part.exists() else 0
     try:
         answer, stated = ask(url, have)
@@ -113,7 +113,9 @@ def receive(url: str, part: Path, size: int | None, progress) -> str | None:
         while chunk := answer.read1(1 << 20):
             f.write(chunk)
             have += len(chunk)
-            progress(have, total)
+            if not quiet and time.monotonic() - shown >= EVERY:
+                shown = time.monotonic()
+                print(f"{part.stem}: {have / 1e6:,.0f} of {(total or 0) / 1e6:,.0f} MB", flush=True)
         f.flush()
         os.fsync(f.fileno())
     if total is not None and have < total:
@@ -135,16 +137,13 @@ def wrong(file: Path, sha256: str | None, size: int | None, check) -> str | None
     return None
 
 
-def fetch(url: str, path, sha256: str | None = None, size: int | None = None, check=None, progress=None) -> Path:
+def fetch(url: str, path, sha256: str | None = None, size: int | None = None, check=None, quiet: bool = False) -> Path:
     """Download `url` to `path`, unless the right file is there. Afterwards the file is whole and checked, or absent.
 
-    check(file) raises UserError for wrong content; progress(bytes so far, bytes in all or None) is called for each
-    chunk. HTTP 408, 425, 429, 5xx and broken connections are tried again after a wait that doubles; any other answer is
-    a UserError, and so are TRIES attempts without progress.
+    check(file) raises UserError for wrong content. HTTP 408, 425, 429, 5xx and broken connections are tried again after
+    a wait that doubles; any other answer is a UserError, and so are TRIES attempts in a row without progress.
     """
-    path, part, due = Path(path), Path(f"{path}.part"), every(EVERY)
-    mb = lambda size: f"{(size or 0) / 1e6:,.0f} MB"
-    progress = progress or (lambda done, total: due() and print(f"{path.name}: {mb(done)} of {mb(total)}", flush=True))
+    path, part = Path(path), Path(f"{path}.part")
     advice = f"set {MIRROR} to a mirror, or put the file at {path}"
     if path.exists():
         if (problem := wrong(path, sha256, size, check)) is None:
@@ -155,7 +154,7 @@ def fetch(url: str, path, sha256: str | None = None, size: int | None = None, ch
     while True:
         resumed, delay = part.exists() and part.stat().st_size > 0, None
         try:
-            stated = receive(url, part, size, progress)
+            stated = receive(url, part, size, quiet)
             if (problem := wrong(part, sha256 or stated, size, check)) is None:
                 os.replace(part, path)
                 fsync_dir(path.parent)
@@ -184,20 +183,6 @@ def fetch(url: str, path, sha256: str | None = None, size: int | None = None, ch
         time.sleep(delay)
 
 
-def every(seconds: float):
-    """A function that returns True when it is called for the first time after that many seconds, and so on."""
-    last = time.monotonic()
-
-    def due() -> bool:
-        nonlocal last
-        now = time.monotonic()
-        late = now - last >= seconds
-        last = now if late else last
-        return late
-
-    return due
-
-
 # ---- the shards of a corpus
 
 
@@ -213,7 +198,7 @@ def shard_url(name: str, path: Path) -> str:
 def check_shard(path: Path) -> None:
     """Read a shard to its last byte; UserError unless it is a parquet file with a column of text."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             kind = file.schema_arrow.field("text").type
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise UserError(f"its column text holds {kind}, expected string")
@@ -224,54 +209,41 @@ def check_shard(path: Path) -> None:
 
 
 def progress(corpus: str) -> dict:
-    """How far the download of a corpus is. corpus: "climbmix", or "climbmix:30" for its first 30 training shards.
+    """How far the download of a corpus is, for example of "climbmix:30", its first 30 training shards.
 
-    {"corpus", "state": none, complete, downloading, stopped or failed; "done" and "total": shards; "first": whether the
-    validation shard and the first 8 are there, enough for a tokenizer; "bytes": on disk; "error"}.
+    {"corpus"; "state": none, partial or complete; "done" and "total": shards; "first": whether the validation shard and
+    the first 8 are there, enough for a tokenizer; "bytes": on disk}.
     """
     name, count = parse_shards(corpus)
-    folder, record, busy = home() / "data" / name, None, False
-    if (folder / RECORD).exists():
-        record = read_json(folder / RECORD, "download record")
-        try:
-            with locked(folder / ".lock"):
-                pass
-        except UserError:
-            busy = True
-    paths = shard_paths(name, count or (record or {"shards": 0})["shards"])
+    paths = shard_paths(name, count or SHARD_CORPORA[name].last)
     there = [path.exists() for path in paths]
+    done, first = sum(there), all(there[:9])
     size = sum(p.stat().st_size for path in paths for p in (path, Path(f"{path}.part")) if p.exists())
-    state = "none" if record is None else "failed" if record["error"] else "stopped"
-    state = "complete" if all(there) and len(there) > 1 else "downloading" if busy else state
-    return {"corpus": corpus, "state": state, "done": sum(there), "total": len(there), "first": all(there[:9]),
-            "bytes": size, "error": record["error"] if state == "failed" else None}  # fmt: skip
+    state = "complete" if all(there) else "partial" if size else "none"
+    return {"corpus": corpus, "state": state, "done": done, "total": len(there), "first": first, "bytes": size}
 
 
 def progress_text(p: dict, speed: float = 0.0) -> str:
     """`progress` as a line for people. speed: bytes/s."""
-    text = f"{p['corpus']}: {p['done']} of {p['total']} shards, {p['bytes'] / 1e9:.2f} GB, {p['state']}"
-    left = max(0, p["total"] * SHARD_DISK - p["bytes"])
-    return text + (f" at {speed / 1e6:.0f} MB/s, about {duration(left / speed)} left" if speed > 0 else "")
+    left = 0 if p["state"] == "complete" else max(0, p["total"] * SHARD_DISK - p["bytes"])
+    text = f"{p['corpus']}: {p['done']} of {p['total']} shards, {p['bytes'] / 1e9:.2f} GB"
+    return text + (f", {speed / 1e6:.0f} MB/s, about {duration(left / speed)} left" if speed > 0 and left else "")
 
 
 def get_shards(name: str, shards: int) -> dict:
     """Download what is missing of the validation shard and the first `shards` training shards; returns `progress`."""
-    corpus, folder, due = f"{name}:{shards}", home() / "data" / name, every(EVERY)
+    corpus, folder = f"{name}:{shards}", home() / "data" / name
     print(progress_text(progress(corpus)), flush=True)
     with locked(folder / ".lock", wait=True):  # a second downloader waits here, then finds the files
-        write_json(folder / RECORD, {"shards": shards, "error": None})
-        pool, quiet = ThreadPoolExecutor(WORKERS), lambda done, total: None
-        missing = [path for path in shard_paths(name, shards) if not path.exists()]
-        jobs = [pool.submit(fetch, shard_url(name, path), path, check=check_shard, progress=quiet) for path in missing]
+        pool, missing = ThreadPoolExecutor(WORKERS), [path for path in shard_paths(name, shards) if not path.exists()]
+        jobs = [pool.submit(fetch, shard_url(name, path), path, check=check_shard, quiet=True) for path in missing]
         began, at_first, pending, error = time.monotonic(), progress(corpus)["bytes"], jobs, None
         while pending and not error:
-            done, pending = wait(jobs, 1.0, FIRST_EXCEPTION)
+            done, pending = wait(jobs, EVERY, FIRST_EXCEPTION)
             error = next((e for job in done if (e := job.exception())), None)
-            if due():
-                p = progress(corpus)
-                print(progress_text(p, (p["bytes"] - at_first) / (time.monotonic() - began)), flush=True)
+            p = progress(corpus)
+            print(progress_text(p, (p["bytes"] - at_first) / (time.monotonic() - began)), flush=True)
         pool.shutdown(cancel_futures=True)  # after an error: shards that are on their way arrive, no other is started
-        write_json(folder / RECORD, {"shards": shards, "error": str(error) if error else None})
     if error:
         raise error
     return progress(corpus)
