@@ -96,7 +96,7 @@ def train(args: Train) -> Path:
     team = ranks.join(device.type)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(lasting_errors(args, team))
-        sizes = check(args, team)
+        sizes = team.from_first(lambda: check(args, team))
         plan, T = sizes.plan, sizes.plan.model.sequence_len
         folder = run_folder(args.name if args.name is not None else f"{args.recipe}-d{plan.model.n_layer}")
         corpus, tokenizer, config = open_run(args, folder, sizes, device, team)

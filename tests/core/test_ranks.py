@@ -13,14 +13,16 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
+from helpers import curve, same, weights
 
 from gpt2course import ranks
 from gpt2course.files import UserError
 from gpt2course.model import GPT
 from gpt2course.recipes import make_optimizer, resolve
-from gpt2course.train import Train, main, read_metrics
+from gpt2course.runlog import read_metrics
+from gpt2course.train import Train, main, train
 
-STEPS, ROWS, T = 50, 8, 16
+STEPS, ROWS, T = 30, 8, 16
 # 5 layers of width 24: stacks of 20 and 5 matrices and an odd vocabulary, so that neither 2 nor 4 ranks divide all of it evenly
 EPS = ("eps", 1e-6)
 SIZE = dict(depth=5, width=24, head_dim=12, sequence_len=T, vocab_size=301, batch_tokens=ROWS * T, steps=STEPS, short_window_tile=1, ve_gate_channels=6)
@@ -84,10 +86,9 @@ def alone(recipe, dtype, changes):
     return whole_run(recipe, dtype, dict(changes), 0, 1)
 
 
-@pytest.mark.parametrize("recipe,changes", [("jan29", ()), ("record", (EPS,)), ("modern", (EPS, ("grad_clip", 0.05)))])
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("recipe,changes,world", [("jan29", (), 2), ("record", (EPS,), 4), ("modern", (EPS, ("grad_clip", 0.05)), 2)])
 def test_ranks_train_the_same_model(recipe, changes, world, tmp_path):
-    """50 steps in float64: the losses agree with one process's to 1e-8, so do weights and state, and all ranks hold the same weights to the bit.
+    """30 steps in float64: the losses agree with one process's to 1e-8, so do weights and state, and all ranks hold the same weights to the bit.
 
     With the recipe's eps of 1e-10 the weights of embeddings are left out: where a gradient cancels to 1e-17 of rounding, Adam divides that by
     eps, and weights that matter to no loss differ by up to 1e-5.
@@ -159,18 +160,46 @@ def test_a_state_of_another_model_is_refused():
 
 
 SETTINGS = ("depth=2", "width=32", "head_dim=16", "sequence_len=32", "vocab_size=280", "batch_tokens=256", "steps=24", "ve_gate_channels=8", "eps=1e-6")
+HANGS = """
+import os, time
+from gpt2course import train
+from gpt2course.optim import MuonAdamW
+step, calls = MuonAdamW.step, []
+def hang(self, *args):
+    calls.append(1)
+    if len(calls) == 6 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        time.sleep(120)
+    return step(self, *args)
+MuonAdamW.step = hang
+train.command(train.main)
+"""
 
 
-def torchrun(world, home, corpus, *more, wait=True, name="run"):
-    """`python -m gpt2course.train` on `world` ranks, or without torchrun on one."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", "-m"] if world > 1 else [sys.executable, "-m"]
-    command = [*launch, "gpt2course.train", "jan29", "--name", name, "--corpus", str(corpus), "--device", "cpu", *(() if "--set" in more else ("--set", *SETTINGS)), "--log-seconds", "0", "--eval-every", "8", *more]
-    environment = os.environ | {"GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    if not wait:
-        return process
-    out, _ = process.communicate(timeout=300)
+def start(world, home, corpus, *more, name="run", restarts=0, program=("-m", "gpt2course.train"), **env):
+    """`python -m gpt2course.train` under torchrun with `world` ranks."""
+    launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={world}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
+    size = () if "--set" in more else ("--set", *SETTINGS)
+    argv = [*launch, *program, "jan29", "--name", name, "--corpus", str(corpus), "--device", "cpu", "--log-seconds", "0", "--eval-every", "8", *size, *more]
+    env = os.environ | {"GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} | env
+    return subprocess.Popen([sys.executable, "-m", *argv], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def torchrun(*args, **kw):
+    """(exit code, output)."""
+    process = start(*args, **kw)
+    out, _ = process.communicate(timeout=240)
     return process.returncode, out
+
+
+def workers(process):
+    return [int(p) for p in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()]
+
+
+def until(process, condition, seconds=120):
+    began = time.time()
+    while not condition():
+        assert process.poll() is None and time.time() - began < seconds
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -181,62 +210,133 @@ def corpus(tmp_path_factory):
     return path
 
 
-def losses(home, name="run"):
-    return {m["step"]: m["loss"] for m in read_metrics(home / "runs" / name) if m["kind"] == "train"}
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory, corpus):
+    """A home with the run "two" of two ranks, which nothing disturbed."""
+    home = tmp_path_factory.mktemp("home")
+    code, out = torchrun(2, home, corpus, name="two")
+    assert code == 0 and "on each of 2 ranks" in out, out
+    return home
+
+
+def losses(run):
+    return {m["step"]: m["loss"] for m in read_metrics(run) if m["kind"] == "train"}
 
 
 @pytest.mark.slow
-def test_torchrun_trains_what_one_process_trains(tmp_path, corpus):
-    """The first losses agree to rounding (float32), so the batches are the same; evaluation, checkpoint and log are one; what two ranks saved, one and four go on with."""
+def test_torchrun_trains_what_one_process_trains(one_and_two, tmp_path, corpus):
+    """The first losses agree to rounding (float32), so the batches are the same; what two ranks saved, one and four continue."""
     code, out = torchrun(1, tmp_path, corpus, name="one")
     assert code == 0, out
-    code, out = torchrun(2, tmp_path, corpus, "--stop-after", "12", name="two")
-    assert code == 0 and out.count("stopped at step 12 by stop_after 12") == 1 and "on each of 2 ranks" in out, out
-    one, two = losses(tmp_path, "one"), losses(tmp_path, "two")
-    assert set(two) == set(range(1, 13)) and [two[s] for s in (1, 2, 3)] == pytest.approx([one[s] for s in (1, 2, 3)], rel=1e-4)
+    one, two = losses(tmp_path / "runs" / "one"), losses(one_and_two / "runs" / "two")
+    assert set(two) == set(range(1, 25)) and [two[s] for s in (1, 2, 3)] == pytest.approx([one[s] for s in (1, 2, 3)], rel=1e-4)
+    code, out = torchrun(2, tmp_path, corpus, "--stop-after", "12", name="half")
+    assert code == 0 and out.count("stopped at step 12 by stop_after 12") == 1, out
     for world in (1, 4):
-        shutil.copytree(tmp_path / "runs" / "two", tmp_path / "runs" / f"from{world}")
+        shutil.copytree(tmp_path / "runs" / "half", tmp_path / "runs" / f"from{world}")
         code, out = torchrun(world, tmp_path, corpus, name=f"from{world}")
         assert code == 0 and "resumed from step_00000012" in out, out
-        rest = losses(tmp_path, f"from{world}")
-        assert set(rest) == set(range(1, 25)) and {s: rest[s] for s in two} == two
-    resumed = losses(tmp_path, "from1"), losses(tmp_path, "from4")
-    assert resumed[0][13] == pytest.approx(resumed[1][13], rel=1e-4)
-    ends = [[m for m in read_metrics(tmp_path / "runs" / n) if m["kind"] in ("eval", "done")][-2:] for n in ("one", "from1", "from4")]
-    assert len({e[0]["val_bytes"] for e in ends}) == 1 and len({e[1]["epochs"] for e in ends}) == 1
-    assert max(e[0]["val_bpb"] for e in ends) - min(e[0]["val_bpb"] for e in ends) < 0.1  # rounding grows; the spread of seeds is larger
+    rest = [losses(tmp_path / "runs" / f"from{world}") for world in (1, 4)]
+    assert rest[0][13] == pytest.approx(two[13], rel=1e-4) and rest[1][13] == pytest.approx(two[13], rel=1e-4)
+    evals = [[m for m in read_metrics(tmp_path / "runs" / n) if m["kind"] == "eval"][-1] for n in ("one", "from1", "from4")]
+    assert len({e["val_bytes"] for e in evals}) == 1
+    assert max(e["val_bpb"] for e in evals) - min(e["val_bpb"] for e in evals) < 0.1  # rounding grows; the spread of seeds is larger
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_ends_the_run_soon(tmp_path, corpus):
-    """kill -9 of one rank: the whole job ends within a minute, and the same command goes on."""
-    process = torchrun(2, tmp_path, corpus, "--save-every", "5", wait=False)
-    began = time.time()
-    while not list((tmp_path / "runs" / "run" / "checkpoints").glob("step_*")) and time.time() - began < 120 and process.poll() is None:
-        time.sleep(0.05)
-    workers = [int(p) for p in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()]
-    assert len(workers) == 2
-    os.kill(max(workers), signal.SIGKILL)
-    killed = time.time()
+def test_killed_ranks_are_started_again_and_the_curve_is_the_same(one_and_two, tmp_path, corpus):
+    """kill -9 of a rank, twice; --fresh holds for the first start only."""
+    process = start(2, tmp_path, corpus, "--save-every", "2", "--fresh", name="two", restarts=3)
+    run, dead = tmp_path / "runs" / "two", []
+    for step in (4, 14):
+        until(process, lambda: (run / "checkpoints" / f"step_{step:08d}").exists() and len(workers(process)) == 2 and not set(workers(process)) & set(dead))  # noqa: B023
+        dead += workers(process)
+        os.kill(dead[-1], signal.SIGKILL)
     out, _ = process.communicate(timeout=120)
-    assert process.returncode != 0 and time.time() - killed < 60
-    code, out = torchrun(2, tmp_path, corpus)
-    assert code == 0 and "resumed from step_" in out, out
-    assert set(losses(tmp_path)) == set(range(1, 25))
+    assert process.returncode == 0 and len(dead) == 4 and out.count("resumed from step_") == 2, out
+    assert curve(run) == curve(one_and_two / "runs" / "two") and same(weights(run), weights(one_and_two / "runs" / "two"))
 
 
 @pytest.mark.slow
-def test_one_line_for_a_mistake_on_any_rank(tmp_path, corpus):
-    """A bad setting, ranks that cannot share, a checkpoint folder that cannot be written: said once, by rank 0, and no rank waits."""
-    for more, world, message in (
-        (("--profile", "9gpu"), 2, "profile '9gpu' does not exist"),
-        ((), 3, "3 ranks cannot share the 8 rows of a batch equally; the number of processes can be: 1, 2, 4, 8"),
-        (("--streams", "5"), 2, "does not divide 5 streams"),
-    ):
-        began = time.time()
-        code, out = torchrun(world, tmp_path, corpus, *more)
-        assert code != 0 and message in out and time.time() - began < 60, out
-        assert out.count(message) <= (1 if "streams" not in message else world)
+def test_a_rank_that_hangs_is_ended_and_started_again(one_and_two, tmp_path, corpus):
+    """Rank 1 sleeps in its sixth step; both ranks show where they wait, end, and the next start resumes."""
+    (tmp_path / "hangs.py").write_text(HANGS)
+    code, out = torchrun(2, tmp_path, corpus, "--save-every", "2", "--stall-seconds", "3", name="two", restarts=1, program=(str(tmp_path / "hangs.py"),))
+    assert code == 0 and "Timeout (0:00:03)!" in out and "in hang" in out and "resumed from step_00000004" in out, out
+    assert curve(tmp_path / "runs" / "two") == curve(one_and_two / "runs" / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more, message", [(("--profile", "9gpu"), "profile '9gpu' does not exist"), (("--set", *SETTINGS, "matrix_lr=1e30"), "the loss of step 2 is nan; the last")])
+def test_an_error_that_would_come_again_ends_soon_with_one_message(tmp_path, corpus, more, message):
+    """torchrun starts the ranks again; they end at once with the same message, without training."""
+    code, out = torchrun(2, tmp_path, corpus, *more, restarts=1)
+    errors = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert code != 0 and len(errors) == 2 and len(set(errors)) == 1 and errors[0].startswith(f"error: {message}"), out
+    assert out.count("step 1/24") == ("loss" in message)  # it trained once
+    assert f"error: {json.loads((tmp_path / 'runs' / 'run' / 'error.json').read_text())['error']}" == errors[0]
+
+
+def test_an_error_is_remembered_within_one_torchrun_only(tmp_path, corpus, monkeypatch):
+    monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path))
+    marker, good = tmp_path / "runs" / "a" / "error.json", Train("jan29", name="a", corpus=str(corpus), set=SETTINGS, stop_after=1, device="cpu")
+
+    def started(torchrun, restarts):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", torchrun)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+
+    monkeypatch.setattr(ranks, "end_with_parent", lambda: None)
+    started("first", "0")
+    with pytest.raises(UserError, match="profile 'x' does not exist"):
+        train(Train("jan29", name="a", profile="x"))
+    started("first", "1")
+    with pytest.raises(UserError, match="profile 'x' does not exist"):
+        train(good)
+    started("second", "1")  # another torchrun, whose first start ended for another reason
+    train(good)
+    assert marker.exists()
+    started("first", "0")  # started by a person
+    train(good)
+    assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_saves_on_all_ranks(one_and_two, tmp_path, corpus):
+    process = start(2, tmp_path, corpus, name="two", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="120")
+    run = tmp_path / "runs" / "two"
+    until(process, lambda: len(losses(run)) >= 3)
+    process.terminate()  # torchrun passes it on to its processes
+    out, _ = process.communicate(timeout=60)
+    assert out.count("by signal SIGTERM; a checkpoint is saved") == 1, out
+    code, out = torchrun(2, tmp_path, corpus, name="two")
+    assert code == 0 and "resumed from step_" in out and losses(run) == losses(one_and_two / "runs" / "two"), out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2])
+def test_no_rank_outlives_torchrun(tmp_path, corpus, world):
+    process = start(world, tmp_path, corpus, "--set", *SETTINGS[:-3], "steps=5000")
+    until(process, lambda: losses(tmp_path / "runs" / "run"))
+    ranks_of_it = workers(process)
+    process.kill()
+    process.wait()
+    deadline = time.time() + 10
+    while alive := [pid for pid in ranks_of_it if os.path.exists(f"/proc/{pid}") and " Z " not in open(f"/proc/{pid}/stat").read()]:
+        assert time.time() < deadline, alive
+        time.sleep(0.1)
+    assert len(ranks_of_it) == world
+
+
+@pytest.mark.slow
+def test_ranks_share_an_evaluation(one_and_two, monkeypatch):
+    monkeypatch.setenv("GPT2COURSE_HOME", str(one_and_two))
+    found = []
+    for launch in ([], ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]):
+        argv = [sys.executable, "-m", *launch, "gpt2course.evaluate", "two", "--device", "cpu", "--out", str(one_and_two / "e.json")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and done.stdout.count("bits per byte") == 1, done.stderr
+        found.append(json.loads((one_and_two / "e.json").read_text()))
+    assert found[0].pop("val_bpb") == pytest.approx(found[1].pop("val_bpb"), rel=1e-6) and found[0] == found[1]
 
 
 def test_ranks_without_torchrun_are_refused(monkeypatch):
@@ -249,28 +349,9 @@ def test_ranks_without_torchrun_are_refused(monkeypatch):
     assert alone == ranks.Ranks() and alone.reduce(1.5, 2) == [1.5, 2] and alone.all("x") == ["x"] and alone.from_first(lambda: 7) == 7
 
 
-@pytest.mark.slow
-def test_sigterm_saves_on_all_ranks_and_a_diverged_run_is_told_once(tmp_path, corpus):
-    process = torchrun(2, tmp_path, corpus, wait=False)
-    began, log = time.time(), tmp_path / "runs" / "run" / "metrics.jsonl"
-    while not (log.exists() and log.read_text().count("\n") >= 3) and time.time() - began < 120 and process.poll() is None:
-        time.sleep(0.01)
-    process.terminate()  # torchrun passes it on to its processes
-    out, _ = process.communicate(timeout=60)
-    assert out.count("by signal SIGTERM; a checkpoint is saved") == 1, out
-    code, out = torchrun(2, tmp_path, corpus)
-    assert code == 0 and "resumed from step_" in out and set(losses(tmp_path)) == set(range(1, 25)), out
-
-    code, out = torchrun(2, tmp_path, corpus, "--set", *SETTINGS, "wte_lr=1e38", name="wild")
-    told = [line for line in out.splitlines() if "not finite" in line or "the loss is nan" in line]
-    assert code != 0 and len(told) == 1 and told[0].startswith("error: ") and "the training documents in question are" in told[0], out
-    (written,) = (tmp_path / "runs" / "wild").glob("non_finite_step_*.json")
-    assert len(json.loads(written.read_text())["row_losses"]) == 8  # of all ranks
-
-
 @pytest.mark.parametrize("mistake", [None, UserError("a mistake")])
 def test_the_group_is_left_before_the_process_ends(monkeypatch, tmp_path, mistake):
-    """With its threads at work when Python ends, a process aborts now and then, and torchrun calls the run failed."""
+    """Otherwise its threads abort the process now and then, and torchrun calls the run failed."""
 
     def train(args):
         dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
