@@ -101,11 +101,6 @@ def solved(source: str) -> str:
     return "\n".join(line for line in source.splitlines() if line.strip() not in (BEGIN, END))
 
 
-def check_cell(exercise: str, names: list[str]) -> str:
-    """The text of an exercise's check cell."""
-    return f'from gpt2course.course.checks import check\n\ncheck("{exercise}", {", ".join(names)})'
-
-
 def passed_line(exercise: Exercise) -> str:
     """What a check cell prints when the answer is right."""
     return f"[{exercise.id}] {exercise.title}: passed\n"

@@ -46,13 +46,14 @@ NOTE = "An answer runs with the rights of the person who grades it: tampering be
 # ---- the learner's notebook
 
 
-@dataclass(frozen=True)
+@dataclass
 class Code:
     """A code cell of the learner's notebook."""
 
     number: int  # among all cells, from 0
     source: str
     tags: list[str]
+    owner: str = ""  # the exercise that pays if this cell hangs; "" for the setup
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Part:
     exercise: Exercise
     answers: list[Code]  # the cells that define the answer
     end: int = -1  # the number of the cell after which the check runs
-    cells: list[Code] = field(default_factory=list)  # the cells that run before the check
+    cells: list[Code] = field(default_factory=list)  # the cells that run between the check before it and its own
     state: str = ""  # "missing" or "doubled" if the answer cannot be judged
     message: str = ""
 
@@ -93,11 +94,8 @@ def read(path: Path) -> list[Code]:
         raise UserError(f"{relative(path)} is not a notebook ({problem}); save it again in JupyterLab") from None
 
 
-def split(number: str, code: list[Code], canonical: list[Cell], name: str) -> tuple[list[Code], list[Part]]:
-    """(setup cells that the learner changed, the part of each exercise, in the notebook's order).
-
-    UserError for a notebook of another lesson.
-    """
+def split(number: str, code: list[Code], canonical: list[Cell], name: str) -> list[Part]:
+    """The part of each exercise, in the notebook's order; UserError for a notebook of another lesson."""
     stubs = {c.exercise: c.source for c in canonical if c.kind == "answer"}
     parts = [find(e, code, stubs[e.id]) for e in checks.exercises(number)]
     if all(part.state == "missing" for part in parts):
@@ -105,11 +103,14 @@ def split(number: str, code: list[Code], canonical: list[Cell], name: str) -> tu
     parts.sort(key=lambda part: part.end)
     given = ["", *(c.source for c in canonical if c.kind != "text")]
     theirs = [c for c in code if "picture" not in c.tags and not any(same(c.source, x) for x in given)]
-    setup, begin = [c for c in theirs if "setup" in c.tags], -1
+    begin = -1
     for part in parts:
-        part.cells = [c for c in theirs if begin < c.number <= part.end and c not in setup]
+        part.cells = [c for c in theirs if begin < c.number <= part.end]
         begin = part.end
-    return setup, parts
+        for cell in part.cells:
+            owners = [p for p in parts if cell in p.answers] or [part]
+            cell.owner = "" if "setup" in cell.tags else owners[0].exercise.id
+    return parts
 
 
 def find(exercise: Exercise, code: list[Code], stub: str) -> Part:
@@ -206,10 +207,10 @@ def _limit():
     shell.ask_exit = sys.exit
 
 
-def assemble(number: str, canonical: list[Cell], setup: list[Code], parts: list[Part], judge: list[Part]):
+def assemble(number: str, canonical: list[Cell], parts: list[Part], without: set[str], judge: list[Part]):
     """(notebook, [(exercise or "", kind, the learner's cell or None) of each cell]).
 
-    parts: those whose cells run. judge: those whose checks run.
+    without: owners whose cells do not run. judge: the parts whose checks run.
     """
     v4, cells, places = nbformat.v4, [], []
     apart = lambda source: f"import builtins\nbuiltins.exec({source!r}, {{}})"  # independent of names in the notebook
@@ -231,12 +232,11 @@ def assemble(number: str, canonical: list[Cell], setup: list[Code], parts: list[
                 add(cell.source)
         if kind == "setup":
             add(begin)
-    for code in setup:
-        add(neutral(code.source), kind="yours", code=code)
     for part in parts:
         id = part.exercise.id
         for code in part.cells:
-            add(neutral(code.source), id, "yours", code)
+            if code.owner not in without:
+                add(neutral(code.source), code.owner, "yours", code)
         if part in judge:
             add(tests[id], id, "check", expected=build.passed_line(part.exercise))
             add(end, id, "guard", expected="intact\n")
@@ -314,10 +314,10 @@ def spoilt(found: dict | None, kind: str, what: str, timeout: float) -> tuple[st
     return None
 
 
-def verdict(check: dict, errors: list[str], changed: bool) -> tuple[str, str]:
+def verdict(check: dict, error: str, changed: bool) -> tuple[str, str]:
     """(state, message) of an exercise from its check cell, after which the guard passed.
 
-    errors: what stopped the learner's cells. changed: whether the answer is more than the stub.
+    error: what stopped a cell of the answer. changed: whether the answer is more than the stub.
     """
     if explicit_pass(check):
         return "passed", ""
@@ -327,8 +327,8 @@ def verdict(check: dict, errors: list[str], changed: bool) -> tuple[str, str]:
     if check["problem"] == "differs":
         return "printed", "the check passed, but something else was printed with its line"
     empty, wrong = message.endswith("not attempted yet"), check["ename"] == "Wrong"
-    if errors and (empty or "NameError" in message or not wrong):
-        return "stopped", errors[-1]
+    if error and (empty or "NameError" in message or not wrong):
+        return "stopped", error
     if empty and not changed:
         return "not attempted", message
     if empty:
@@ -336,15 +336,14 @@ def verdict(check: dict, errors: list[str], changed: bool) -> tuple[str, str]:
     return "wrong", message if wrong else f"the check stopped with {check['ename']}: {message}"
 
 
-def judge(number, canonical, setup: list[Code], parts: list[Part], timeout, say=lambda text: None) -> dict[str, tuple]:
+def judge(number: str, canonical, parts: list[Part], timeout: float, say=lambda text: None) -> dict[str, tuple]:
     """{exercise: (state, message)}. Each run ends with the first cell that spoils it; the next run goes without it."""
     states = {p.exercise.id: (p.state, p.message) for p in parts if p.state}
     without = set(states)
     stubs = {c.exercise: c.source for c in canonical if c.kind == "answer"}
     while pending := [p for p in parts if p.exercise.id not in states]:
-        some = [p for p in parts if p.exercise.id not in without]
-        book, places = assemble(number, canonical, [] if "" in without else setup, some, pending)
-        judged, errors, bad = run(book, timeout), [], None
+        book, places = assemble(number, canonical, parts, without, pending)
+        judged, errors = run(book, timeout), {}
         for n, (id, kind, code) in enumerate(places):
             found, what = judged.get(n), f"cell {code.number}" if code else f"the {kind}"
             if kind == "ours" and not explicit_pass(found):
@@ -356,12 +355,12 @@ def judge(number, canonical, setup: list[Code], parts: list[Part], timeout, say=
                 without.add(id)
                 break
             if kind == "yours" and found.get("problem"):
-                errors.append(f"{what} stopped with {found['ename'] or 'an error'}: {found['evalue']}")
+                errors[id] = f"{what} stopped with {found['ename'] or 'an error'}: {found['evalue']}"
             if kind == "check":
-                answers = next(p.answers for p in some if p.exercise.id == id)
-                ready = verdict(found, errors, any(not same(c.source, stubs[id]) for c in answers))
+                answers = next(p.answers for p in parts if p.exercise.id == id)
+                ready = verdict(found, errors.get(id, ""), any(not same(c.source, stubs[id]) for c in answers))
             if kind == "guard":
-                states[id], errors = ready, []
+                states[id] = ready
     return states
 
 
@@ -375,8 +374,8 @@ def digest(*parts: bytes) -> str:
 def grade(number: str, notebook: Path, timeout: float, say=lambda text: None) -> dict:
     """Grade a notebook: the report, a dict for JSON. UserError for a file that is not a notebook of this lesson."""
     canonical = build.unsolved(number)
-    setup, parts = split(number, read(notebook), canonical, relative(notebook))
-    states, rows = judge(number, canonical, setup, parts, timeout, say), []
+    parts = split(number, read(notebook), canonical, relative(notebook))
+    states, rows = judge(number, canonical, parts, timeout, say), []
     for part in sorted(parts, key=lambda part: int(part.exercise.id.split(".")[1])):
         e, (state, message) = part.exercise, states[part.exercise.id]
         points, head = e.points if state == "passed" else 0, f"[{e.id}] {e.title} - "

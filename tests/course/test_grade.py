@@ -118,14 +118,18 @@ class Toy:
         return path
 
     def split(self, book):
-        """({exercise: part}, changed setup cells) of a learner's notebook."""
-        setup, parts = grade.split("99", grade.read(self.save(book)), build.unsolved("99"), "x.ipynb")
-        return {p.exercise.id: p for p in parts}, setup
+        """{exercise: part} of a learner's notebook."""
+        parts = grade.split("99", grade.read(self.save(book)), build.unsolved("99"), "x.ipynb")
+        return {p.exercise.id: p for p in parts}
 
     def grade(self, book) -> dict[str, dict]:
         """The rows of the report by exercise, from the real grader."""
         self.report = grade.grade("99", self.save(book), SECONDS)
         return {r["id"]: r for r in self.report["exercises"]}
+
+
+def check_cell(id: str, names: list[str]) -> str:
+    return f'from gpt2course.course.checks import check\n\ncheck("{id}", {", ".join(names)})'
 
 
 def tags(cell) -> set:
@@ -272,12 +276,26 @@ def test_answers_are_found_by_tag_and_by_name(toy):
                 cell["metadata"] = {"tags": None}
         if damage == 3:
             book["cells"].reverse()  # each check is above its answer
-        parts, setup = toy.split(book)
-        assert [sources(parts[f"99.{n}"]) for n in (1, 2, 3)] == [[right(n)] for n in (1, 2, 3)] and not setup
+        parts = toy.split(book)
+        assert [sources(parts[f"99.{n}"]) for n in (1, 2, 3)] == [[right(n)] for n in (1, 2, 3)]
     for source in ("f1 = lambda x: x + 1", "def f1(x):\n    return (x", "%time 1\ndef f1(x): ...", "%%time\ndef f1(x): ..."):
         book = toy.solved({1: source})
         cell_of(book, 1)["metadata"] = {}
-        assert sources(toy.split(book)[0]["99.1"]) == [source]
+        assert sources(toy.split(book)["99.1"]) == [source]
+
+
+def test_a_cell_belongs_to_the_exercise_that_it_answers(toy):
+    """With all checks at the end, a cell that hangs costs the points of its own exercise, not those of the next check."""
+    toy = toy(3)
+    book = toy.solved({})
+    tests = [c for c in book["cells"] if "check" in tags(c)]
+    book["cells"] = [own("import math", "setup"), *(c for c in book["cells"] if c not in tests), own("1 + 1"), *tests]
+    cells = toy.split(book)["99.1"].cells
+    assert [(c.owner, c.source) for c in cells] == [("", "import math"), *((f"99.{n}", right(n)) for n in (1, 2, 3)), ("99.1", "1 + 1")]
+    canonical, parts = build.unsolved("99"), list(toy.split(book).values())
+    _, places = grade.assemble("99", canonical, parts, {"", "99.2"}, parts[2:])
+    kept = [(id, kind) for id, kind, _ in places if kind != "ours"]
+    assert kept == [("99.1", "yours"), ("99.3", "yours"), ("99.1", "yours"), ("99.3", "check"), ("99.3", "guard")]
 
 
 def test_deleted_and_doubled_answers(toy):
@@ -287,12 +305,12 @@ def test_deleted_and_doubled_answers(toy):
     at = book["cells"].index(cell) + 1
     for source in (cell_of(toy.stubs(), 1)["source"], right(1, "\n\n")):  # an untouched copy or the same again is no harm
         book["cells"].insert(at, own(source, "answer", "ex-99.1"))
-        assert not toy.split(book)[0]["99.1"].state
+        assert not toy.split(book)["99.1"].state
     book["cells"].append(own("def f1(x):\n    return x - 1", "answer", "ex-99.1"))
-    part = toy.split(book)[0]["99.1"]
+    part = toy.split(book)["99.1"]
     assert part.state == "doubled" and "both hold an answer" in part.message
     book["cells"] = [c for c in book["cells"] if "ex-99.1" not in tags(c)]
-    parts, _ = toy.split(book)
+    parts = toy.split(book)
     assert parts["99.1"].state == "missing" and not parts["99.2"].state
 
 
@@ -340,19 +358,20 @@ def test_what_the_command_refuses(toy, tmp_path):
 def test_the_notebook_that_is_run(toy):
     """All answers begin as stubs; the checks are the course's, with the output they must have; no tag of the learner's is there."""
     toy = toy(2)
-    book = toy.solved({})
+    book = toy.solved({1: "# NBVAL_SKIP\n" + right(1)})
     for cell in book["cells"]:
         if cell["cell_type"] == "code":
             cell["metadata"]["tags"] += ["nbval-skip", "raises-exception", "nbval-ignore-output"]
     cell_of(book, 1, "check")["source"] = "print('[99.1] Add one, 1: passed')"
+    cell_of(book, 1, "picture")["source"] = "import time; time.sleep(1000)"
     book["cells"].insert(4, own("def helper(): pass"))
     canonical = build.unsolved("99")
-    setup, parts = grade.split("99", grade.read(toy.save(book)), canonical, "x")
-    made, places = grade.assemble("99", canonical, setup, parts, parts)
+    parts = grade.split("99", grade.read(toy.save(book)), canonical, "x")
+    made, places = grade.assemble("99", canonical, parts, set(), parts)
     source = [c.source for c in made.cells]
     assert source[2:4] == [c.source for c in canonical if c.kind == "answer"] and all("NotImplementedError" in s for s in source[2:4])
     assert [(id, kind) for id, kind, _ in places[4:]] == [("99.1", "yours")] * 3 + [("99.1", "check"), ("99.1", "guard"), ("99.2", "yours"), ("99.2", "check"), ("99.2", "guard")]
-    assert {right(1), "def helper(): pass"} <= set(source[4:7]) and source[7] == build.check_cell("99.1", ["f1"])
+    assert {"# no NBVAL_SKIP\n" + right(1), "def helper(): pass"} <= set(source[4:7]) and source[7] == check_cell("99.1", ["f1"])
     assert made.cells[7].outputs[0].text == "[99.1] Add one, 1: passed\n" and made.cells[7].execution_count
     assert [c.metadata for c in made.cells] == [{"tags": ["nbval-check-output"]} if c.outputs else {} for c in made.cells]
 
@@ -365,17 +384,17 @@ NO_PASS = [None, {}, {"outcome": "skipped", "xfail": False}, {"outcome": "passed
 
 
 def test_only_an_explicit_pass_counts():
-    assert grade.verdict(PASS, ["cell 1 stopped"], True) == ("passed", "") and grade.spoilt(PASS, "guard", "", 9) is None
+    assert grade.verdict(PASS, "cell 1 stopped", True) == ("passed", "") and grade.spoilt(PASS, "guard", "", 9) is None
     for row in NO_PASS:
         assert not grade.explicit_pass(row) and grade.spoilt(row, "guard", "the guard", 9)
         if row is not None:
-            assert grade.verdict(FAIL | row, [], True)[0] != "passed"
+            assert grade.verdict(FAIL | row, "", True)[0] != "passed"
     empty = FAIL | {"evalue": "[99.1] Add one, 1 - not attempted yet"}
-    assert grade.verdict(FAIL, [], True) == ("wrong", "no")
-    assert grade.verdict(empty, [], False)[0] == "not attempted" and "still the empty one" in grade.verdict(empty, [], True)[1]
-    assert grade.verdict(empty, ["cell 3 stopped with SyntaxError: x"], True) == ("stopped", "cell 3 stopped with SyntaxError: x")
-    assert grade.verdict(FAIL, ["cell 3 stopped"], True) == ("wrong", "no")
-    assert grade.verdict(FAIL | {"problem": "differs", "ename": ""}, [], True)[0] == "printed"
+    assert grade.verdict(FAIL, "", True) == ("wrong", "no")
+    assert grade.verdict(empty, "", False)[0] == "not attempted" and "still the empty one" in grade.verdict(empty, "", True)[1]
+    assert grade.verdict(empty, "cell 3 stopped with SyntaxError: x", True) == ("stopped", "cell 3 stopped with SyntaxError: x")
+    assert grade.verdict(FAIL, "cell 3 stopped", True) == ("wrong", "no")
+    assert grade.verdict(FAIL | {"problem": "differs", "ename": ""}, "", True)[0] == "printed"
 
 
 def test_lines_that_nbval_did_not_write_are_no_pass(tmp_path):
@@ -590,7 +609,7 @@ def test_the_sources_of_the_exercises(number):
         names = build.functions(build.solved(answer))
         assert "raise NotImplementedError" in build.stub(answer) and not set(names) & set(seen), e.id
         called = re.findall(r"\w+", check.split(f'check("{e.id}"', 1)[1])
-        assert check == build.check_cell(e.id, called) and set(called) <= set(names)
+        assert check == check_cell(e.id, called) and set(called) <= set(names)
         seen += names
     text = "\n".join(c.source for c in cells if c.kind == "text")
     assert f"make start EX={number}" in text and f"make grade EX={number}" in " ".join(text.split())
