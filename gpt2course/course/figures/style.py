@@ -35,10 +35,13 @@ def need(ok, problem: str) -> None:
         raise UserError(f"there is nothing to draw: {problem}")
 
 
-def figure(height: float, rows: int = 1, columns: int = 1, sharex: bool = False, sharey: bool = False, grid: str = "y"):
-    """A Figure of the course's width and its axes, as a list: (figure, [axes, ...])."""
+def figure(height: float, rows: int = 1, columns: int = 1, grid: str = "y", heights: list | None = None, **shared):
+    """A Figure of the course's width and its axes, as a list: (figure, [axes, ...]).
+
+    heights: those of the rows, if they differ. shared: sharex=True or sharey=True.
+    """
     fig = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
-    axes = list(fig.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False).flat)
+    axes = list(fig.subplots(rows, columns, squeeze=False, height_ratios=heights, **shared).flat)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=FONT, length=3)
