@@ -233,6 +233,7 @@ LAYOUTS = [
     ("train-test-split/train.jsonl train-test-split/val.jsonl", "train-test-split/train.jsonl", "train-test-split/val.jsonl", ""),
     ("train/a.jsonl train/b.jsonl", "train/a.jsonl train/b.jsonl", "5 %", ""),
     ("test/train.jsonl test/val.jsonl", "test/train.jsonl", "test/val.jsonl", ""),  # the file's name decides
+    ("test/train/a.jsonl test/dev/a.jsonl", "test/train/a.jsonl", "test/dev/a.jsonl", ""),  # then the nearest folder
     ("contest.jsonl values.jsonl valentine.jsonl trainer.jsonl devil.jsonl", "contest.jsonl devil.jsonl trainer.jsonl valentine.jsonl values.jsonl", "5 %", ""),
     ("shard_00000.jsonl shard_00001.jsonl shard_00002.jsonl", "shard_00000.jsonl shard_00001.jsonl", "shard_00002.jsonl", ""),  # nanochat's
     ("train/shard_00000.jsonl train/shard_00001.jsonl", "train/shard_00000.jsonl train/shard_00001.jsonl", "5 %", ""),
