@@ -1,9 +1,6 @@
-"""Scaling laws: a known law is found again, within its interval; budgets with one arm are left out; the published points give the published exponents."""
+"""Scaling laws: a known law is found again, within its interval; a budget with one arm is left out; the published points."""
 
 import json
-import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2course import scaling
-from gpt2course.files import UserError
 
-RECORD = Path(__file__).resolve().parent.parent / "results" / "2026-11-23_isoflop-laptop" / "runs.jsonl"
+RECORD = Path(__file__).resolve().parents[2] / "results" / "2026-11-23_isoflop-laptop" / "runs.jsonl"
 LAW = dict(E=0.6, A=60.0, a=0.4, B=300.0, b=0.4)
 
 
@@ -28,21 +24,14 @@ def best(c, A, a, B, b, **_):
     return g * (c / 6) ** (b / (a + b)), (c / 6) ** (a / (a + b)) / g
 
 
-def grid(law=LAW, budgets=(1e17, 3e17, 1e18, 3e18, 1e19), spread=3.0, sizes=7, noise=0.0, seeds=1, seed=0, shift=1.0):
+def grid(law=LAW, budgets=(1e17, 3e17, 1e18, 3e18, 1e19), spread=3.0, sizes=7, noise=0.0, seed=0, shift=1.0):
     """Runs of an IsoFLOP grid that follow a law, with sizes from best / spread to best * spread, and Gaussian noise."""
-    random = np.random.default_rng(seed)
-    rows = []
+    random, rows = np.random.default_rng(seed), []
     for c in budgets:
         for n in best(c, **law)[0] * shift * np.geomspace(1 / spread, spread, sizes):
             d = c / 6 / n
-            rows += [dict(budget=c, n=float(n), tokens=d, flops=c, val_bpb=bpb(n, d, **law) + noise * random.standard_normal(), seed=s, status="done") for s in range(seeds)]
+            rows.append(dict(budget=c, n=float(n), tokens=d, val_bpb=bpb(n, d, **law) + noise * random.standard_normal()))
     return rows
-
-
-@pytest.fixture(scope="module")
-def one_armed():
-    """The summary of a grid whose sizes are all far too large."""
-    return scaling.summary(grid(spread=2.0, shift=8.0))
 
 
 @settings(max_examples=8, deadline=None)
@@ -63,25 +52,23 @@ def test_the_exponents_of_a_known_law_are_found(a, b):
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
-    """Noise as large as that of seeds: of 40 grids the 95 % interval of alpha holds the truth in most, and it narrows with the noise."""
+    """Noise as large as that of seeds: of 24 grids the 95 % interval of alpha holds the truth in most, and it narrows with the noise."""
     found, widths = 0, []
-    for seed in range(40):
-        low, high = scaling.bootstrap(grid(noise=0.004, seed=seed), draws=120, seed=seed)["alpha"]
+    for seed in range(24):
+        low, high = scaling.bootstrap(grid(noise=0.004, seed=seed), draws=100, seed=seed)["alpha"]
         found += low <= 0.5 <= high
         widths.append(high - low)
-    assert 33 <= found, found
-    less = scaling.bootstrap(grid(noise=0.0008), draws=120)["alpha"]
+    assert 20 <= found, found
+    less = scaling.bootstrap(grid(noise=0.0008), draws=100)["alpha"]
     assert less[1] - less[0] < 0.5 * np.median(widths) < 0.2
-
-
-def test_the_same_seed_gives_the_same_interval():
     rows = grid(noise=0.004)
     assert scaling.bootstrap(rows, draws=50) == scaling.bootstrap(rows, draws=50) != scaling.bootstrap(rows, draws=50, seed=1)
 
 
-def test_a_budget_with_one_arm_is_left_out_and_says_why(one_armed):
-    for s in (one_armed, scaling.summary(grid(spread=2.0, shift=1 / 8))):
-        assert all("one arm" in m["left_out"] for m in s["budgets"]) and s["laws"] == {} and "left out: only one arm" in scaling.table(s)
+def test_a_budget_without_a_minimum_is_left_out_and_says_why():
+    for shift in (8.0, 1 / 8):  # all sizes far too large, or far too small
+        s = scaling.summary(grid(spread=2.0, shift=shift))
+        assert all("one arm" in m["left_out"] for m in s["budgets"]) and s["laws"] == {}
     rows = grid() + grid(budgets=(1e20,), sizes=3) + [r | {"val_bpb": 2 - r["val_bpb"]} for r in grid(budgets=(1e21,))]
     why = {c: scaling.minimum(g).get("left_out") for c, g in scaling.by_budget(rows).items()}
     assert "3 sizes" in why[1e20] and "open upwards" in why[1e21] and not why[1e18]
@@ -89,80 +76,24 @@ def test_a_budget_with_one_arm_is_left_out_and_says_why(one_armed):
 
 def test_too_few_budgets_have_no_interval():
     s = scaling.summary(grid(budgets=(1e18, 1e19), noise=0.001))
-    assert "interval" not in s["laws"]["alpha"] and "no interval: it needs three budgets" in scaling.table(s) and scaling.bootstrap(grid(budgets=(1e18, 1e19))) == {}
-    assert scaling.summary(grid(budgets=(1e18,)))["laws"] == {} and scaling.parametric(grid(budgets=(1e18,))) is None
-    json.dumps(s)
+    assert "interval" not in s["laws"]["alpha"] and scaling.bootstrap(grid(budgets=(1e18, 1e19))) == {}
+    one = scaling.summary([*grid(budgets=(1e18,)), dict(n=1, budget=None)])  # a run without a budget belongs to no curve
+    assert one["laws"] == {} and one["parametric"] is None and len(one["budgets"]) == 1
+    json.dumps([s, one, scaling.summary([])])
 
 
 def test_published_points_give_the_published_exponents():
     """Discussion #420 says that both are about one half, and the ratio of tokens to parameters about 8 at every budget."""
-    found = scaling.published()["nanochat"]
+    found = scaling.summary([])["published"]
     assert found["alpha"] == pytest.approx(0.5, abs=0.02) and found["beta"] == pytest.approx(0.5, abs=0.02)
     assert all(7.5 < m["tokens"] / m["n"] < 8.5 for m in scaling.PUBLISHED)
 
 
-def test_the_forecast_is_an_extrapolation_that_reality_refuted():
-    f = scaling.forecast()
-    assert 28 < f["depth"] < 44 and f["depths"][0] < f["depth"] < (f["depths"][1] or 99) and f["tokens"] > 1e10
-    assert f["depths"][0] > scaling.HAPPENED  # a better recipe is not on the line through an old one
-    near = scaling.forecast(target=0.14)  # between the points
-    assert 12 < near["depth"] < 20
-    line = {d: 0.1 + 0.02 * math.log(scaling_flops(d)) for d in (10, 12, 14, 16)}
-    exact = scaling.forecast(line, target=0.1 + 0.02 * math.log(scaling_flops(20)))
-    assert exact["depth"] == pytest.approx(20, abs=0.05) and exact["flops"] == pytest.approx(scaling_flops(20), rel=1e-3)
-
-
-def scaling_flops(depth):
-    from gpt2course.recipes import resolve
-
-    return resolve("muon", depth=depth, ratio=8.0).flops
-
-
-def test_the_record_has_both_arms_at_every_budget(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "gpt2course.scaling", str(RECORD), "--out", str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows, s = scaling.read(RECORD), json.loads((tmp_path / "scaling.json").read_text())
-    assert scaling.table(s) in done.stdout
-    assert len(rows) == s["runs"] == 40 and len(s["budgets"]) == 4 and not any("left_out" in m for m in s["budgets"])
+def test_the_record_has_both_arms_at_every_budget():
+    s = scaling.summary([json.loads(line) for line in RECORD.read_text().splitlines()])
+    assert len(s["budgets"]) == 4 and not any("left_out" in m for m in s["budgets"])
     low, high = s["laws"]["alpha"]["interval"]
     assert low < s["laws"]["alpha"]["exponent"] < high and high - low < 0.25
+    assert s["laws"]["alpha"]["exponent"] == pytest.approx(0.512, abs=5e-4)  # as its README says
     sizes = [m["n"] for m in s["budgets"]]
     assert sizes == sorted(sizes)
-    assert s["budgets"] == [scaling.minimum(g) for g in scaling.by_budget(rows).values()]
-    assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in ("isoflop", "laws"))
-
-
-def test_figures_say_what_they_show(tmp_path, monkeypatch, one_armed):
-    from gpt2course.course import plots
-
-    made = []
-    real = plots.figure
-    monkeypatch.setattr(plots, "figure", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
-    rows = grid(noise=0.002)
-    s = scaling.summary(rows)
-    paths = scaling.figures([*rows, {"status": "failed", "budget": 1e18}], s, tmp_path)
-    assert [p.name for p in paths] == ["isoflop.png", "laws.png"]
-    (curves, (ax,)), (both, _) = made
-    stars = [line for line in ax.lines if line.get_marker() == "*"]
-    assert [float(line.get_xdata()[0]) for line in stars] == pytest.approx([m["n"] for m in s["budgets"]])
-    assert f"{s['budgets'][0]['n']:,.0f} parameters" in curves.alt and f"{s['laws']['alpha']['exponent']:.2f}" in both.alt
-    none = scaling.figures(grid(spread=2.0, shift=8.0), one_armed, tmp_path / "one")
-    assert [p.name for p in none] == ["isoflop.png"]  # nothing to draw a law through
-
-
-@pytest.mark.parametrize("lines,message", [
-    (["{"], "damaged"), ([json.dumps({"status": "failed", "budget": 1.0})], "no finished run of an IsoFLOP grid"),
-    ([json.dumps({"id": "x", "status": "done", "budget": 1e18, "n": 0, "tokens": 1, "flops": 1, "val_bpb": 1})], "run x has n = 0; it must be a number above 0"),
-    ([json.dumps({"id": "x", "status": "done", "budget": 1e18, "n": 5, "tokens": 1, "flops": 1, "val_bpb": "low"})], "val_bpb = 'low'"),
-])  # fmt: skip
-def test_bad_files_are_refused(tmp_path, lines, message):
-    path = tmp_path / "runs.jsonl"
-    path.write_text("".join(line + "\n" for line in lines))
-    with pytest.raises(UserError, match=message):
-        scaling.read(path)
-
-
-def test_published_by_command(capsys):
-    scaling.main(scaling.Scaling("published"))  # a process of its own is proved with the record
-    said = capsys.readouterr().out
-    assert "N* ~ C^alpha      0.492; Hoffmann et al. 0.49" in said and "what happened" in said

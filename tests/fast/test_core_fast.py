@@ -1,9 +1,8 @@
 """The fast evaluator against the plain one: the same tokens, the same losses, the same decisions, on all that can be odd."""
 
+import json
 import math
-import os
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2course import core
+from gpt2course.batches import Batches
+from gpt2course.core_tasks import GPT2_CENTRED, MINI, Task, read_bundle
+from gpt2course.data import load_corpus
 from gpt2course.fast import core_fast
-from gpt2course.core_tasks import MINI, Task
 from gpt2course.files import UserError
 from gpt2course.gpt2 import GPT2, GPT2Config
 from gpt2course.model import GPT
-from gpt2course.recipes import LADDER, resolve
+from gpt2course.recipes import LADDER, make_optimizer, resolve
 from gpt2course.tokenizer import Tokenizer
-
-DEV_DATA = os.environ.get("GPT2COURSE_DEV_DATA")
-REAL = Path(DEV_DATA or ".") / "core" / "eval_bundle.zip"
-needs_real = pytest.mark.skipif(not (DEV_DATA and REAL.exists()), reason="GPT2COURSE_DEV_DATA has no core/eval_bundle.zip")
 
 
 class Chars:
@@ -171,22 +168,6 @@ def test_mini_core_is_decided_alike_by_every_architecture(recipe):
     assert fast == slow
 
 
-def test_another_draw_of_the_shots_changes_prompts_and_nothing_else():
-    task = Task("t", "multiple_choice", 3, " ", 0.5, [dict(query=f"q{i}", choices=["a", "b"], gold=0) for i in range(20)])
-    draws = [[core.few_shot(replace(task, draw=d), i) for i in range(20)] for d in range(4)]
-    assert draws[0] == [core.few_shot(task, i) for i in range(20)] and len({str(d) for d in draws}) == 4
-    for d in draws:
-        assert all(i not in shots and len(set(shots)) == 3 and max(shots) < 20 for i, shots in enumerate(d))
-    m = MODELS["jan29"]
-    fast, slow, first = (f(m, Chars(), MINI, max_examples=12, draw=d) for f, d in ((core_fast.evaluate, 2), (core.evaluate, 2), (core_fast.evaluate, 0)))
-    assert {k: v["accuracy"] for k, v in fast["tasks"].items()} == {k: v["accuracy"] for k, v in slow["tasks"].items()}
-    assert fast["draw"] == 2 and "few-shot draw 2, not the published one" in core.table(fast) and "draw" not in core.table(first)
-    changed = [label for label, t in fast["tasks"].items() if t["right"] != first["tasks"][label]["right"]]
-    assert all(fast["tasks"][label]["num_fewshot"] for label in changed)  # zero-shot tasks are as they were
-    with pytest.raises(UserError, match="draw is -1, must be 0"):
-        core.evaluate(m, Chars(), MINI, draw=-1)
-
-
 def mc(*choices, gold=0, query="q"):
     return Task("t", "multiple_choice", 0, " ", 0.5, [{"query": query, "choices": list(choices), "gold": gold}])
 
@@ -244,13 +225,13 @@ def test_choices_share_their_prompt_and_single_tokens_cost_nothing_more():
     assert m.shapes == [(1, 1 + len(query) + 1), (3, 2)]
 
 
-def test_memory_that_runs_out_halves_the_budget_and_changes_nothing():
+def test_memory_that_runs_out_halves_the_budget_and_changes_nothing(capsys):
     task = Task("t", "multiple_choice", 1, " ", 0.5, [dict(query="q" * (5 + i), choices=["ab", "cd"], gold=i % 2) for i in range(12)])
-    small, said = Counted(MODELS["jan29"], limit=80), []
-    reader = core_fast.Reader(small, 0, 100_000, said.append)
+    small = Counted(MODELS["jan29"], limit=80)
+    reader = core_fast.Reader(small, 0, 100_000)
     right = core_fast.score_task(task, range(12), 12, Chars(), reader)
     assert right == core_fast.score_task(task, range(12), 12, Chars(), core_fast.Reader(MODELS["jan29"], 0, 100_000))
-    assert said and all("memory ran out" in line for line in said) and reader.budget < 400 and max(a * b for a, b in small.shapes) <= 80
+    assert "memory ran out" in capsys.readouterr().out and reader.budget < 400 and max(a * b for a, b in small.shapes) <= 80
     with pytest.raises(UserError, match="a prompt of 25 tokens does not fit into memory"):
         core_fast.score_task(mc("a", "b", query="q" * 23), range(1), 1, Chars(), core_fast.Reader(Counted(MODELS["jan29"], 20), 0, 100))
 
@@ -284,7 +265,7 @@ def test_finished_tasks_are_kept(tmp_path):
     assert core_fast.evaluate(m, Chars(), MINI, max_examples=8, keep=(file, "model a")) == whole
     again = Counted(MODELS["jan29"])
     assert core_fast.evaluate(again, Chars(), MINI, max_examples=8, keep=(file, "model a")) == whole and again.tokens == 0 < m.tokens
-    for changes in (dict(keep=(file, "model b")), dict(max_examples=9), dict(max_len=300), dict(draw=1)):
+    for changes in (dict(keep=(file, "model b")), dict(max_examples=9), dict(max_len=300)):
         other = Counted(MODELS["jan29"])
         core_fast.evaluate(other, Chars(), MINI, **dict(max_examples=8, keep=(file, "model a")) | changes)
         assert other.tokens > m.tokens
@@ -318,41 +299,47 @@ def test_ranks_share_the_work(tmp_path):
     assert found[0] == found[1] == core_fast.evaluate(model(), Chars(), MINI, max_examples=7)
 
 
+# ---- the command
+
+
+def test_the_command(course_home, monkeypatch, capsys, tmp_path):
+    """A table, its notes, progress, and JSON; a second call reads the decisions that were kept."""
+    m = Counted(MODELS["jan29"])
+    m.max_len, m.state_dict = None, m.inner.state_dict
+    monkeypatch.setattr(core_fast, "load_model", lambda path, device: (m, Chars(), None))
+    monkeypatch.setattr(core_fast, "EVERY", 0)
+    monkeypatch.delenv("GPT2COURSE_CORE_BUNDLE", raising=False)
+    args = core_fast.Core("my-run", max_examples=4, out=str(tmp_path / "core.json"), device="cpu")
+    core_fast.main(args)
+    printed, found, tokens = capsys.readouterr().out, json.loads((tmp_path / "core.json").read_text()), m.tokens
+    assert set(found) == {"result", "table", "gpt2"} and found["gpt2"] == GPT2_CENTRED and found["table"] in printed
+    assert "% done, agreement, left " in printed and "28 examples in " in printed and "mini-CORE is not CORE" in printed
+    assert found["result"] == core_fast.evaluate(MODELS["jan29"], Chars(), MINI, max_examples=4)
+    core_fast.main(args)
+    assert m.tokens == tokens and json.loads((tmp_path / "core.json").read_text()) == found
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        core_fast.main(core_fast.Core("my-run", bundle="nowhere", device="cpu"))
+
+
 # ---- the real bundle
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    from gpt2course.data import load_corpus
-
-    return Tokenizer.train(load_corpus("embedded").train, 4096, max_chars=4_000_000)
-
-
-@needs_real
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["random", "trained"])
-def test_sixteen_examples_of_every_real_task(name, tokenizer):
-    """A model of laptop size; the trained one has seen 80 steps, enough to prefer words to noise. Compared at 200 a task and on
-    all 91,037 examples once: see LOG.md."""
-    from gpt2course.batches import Batches
-    from gpt2course.data import load_corpus
-    from gpt2course.recipes import make_optimizer
-
-    plan = resolve("jan29", depth=4, width=128, head_dim=64, sequence_len=256, vocab_size=4096, batch_tokens=2048, steps=80)
-    m = GPT(plan.model).init_weights(7)
-    if name == "trained":
-        optimizer, loader = make_optimizer(m, plan), Batches(load_corpus("embedded").train, tokenizer, 256)
-        for step in range(80):
-            rows = torch.from_numpy(loader.next_rows(8))
-            m(rows[:, :-1], rows[:, 1:].contiguous()).backward()
-            optimizer.step(plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step))
-            optimizer.zero_grad()
-    bundle = core.read_bundle(REAL)
-    fast = core_fast.evaluate(m, tokenizer, bundle, max_examples=16)
-    different = []
+def test_examples_of_every_real_task(dev_data):
+    """A trained model of laptop size: 80 steps are enough to prefer words to noise. LOG.md compares all 91,037 examples."""
+    plan = resolve("jan29", depth=2, width=64, head_dim=32, sequence_len=256, vocab_size=2048, batch_tokens=2048, steps=80)
+    corpus, m = load_corpus("embedded"), GPT(plan.model).init_weights(7)
+    tokenizer = Tokenizer.train(corpus.train, 2048, max_chars=1_000_000)
+    optimizer, loader = make_optimizer(m, plan), Batches(corpus.train, tokenizer, 256)
+    for step in range(80):
+        rows = torch.from_numpy(loader.next_rows(8))
+        m(rows[:, :-1], rows[:, 1:].contiguous()).backward()
+        optimizer.step(plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step))
+        optimizer.zero_grad()
+    bundle = read_bundle(dev_data / "core" / "eval_bundle.zip")
+    fast, different = core_fast.evaluate(m, tokenizer, bundle, max_examples=8), []
     for task in bundle.tasks:
-        task, n = core.sampled(task, 16)
-        for i in range(n):
-            if core.is_right(m, tokenizer, task, i) != (fast["tasks"][task.label]["right"][i] == "1"):
-                different.append((task.label, i))
+        task, n = core.sampled(task, 8)
+        right = [core.is_right(m, tokenizer, task, i) for i in range(n)]
+        different += [(task.label, i) for i in range(n) if right[i] != (fast["tasks"][task.label]["right"][i] == "1")]
     assert different == []
