@@ -12,15 +12,15 @@ import matplotlib.colors
 import matplotlib.text
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gpt2course import core
-from gpt2course.course import plots
+from gpt2course.core_tasks import GPT2_CENTRED as GPT2
+from gpt2course.course import lab, plots
+from gpt2course.course.figures import style
 from gpt2course.files import UserError
-from gpt2course.ops.leaderboard import Entry, read
 
 XZ = 2.11
 
@@ -41,12 +41,11 @@ def metrics(n=400, seconds=240.0, **extra):
 
 M = metrics()
 TRAIN, EVAL = [m for m in M if m["kind"] == "train"], [m for m in M if m["kind"] == "eval"]
-OURS = {label: 0.9 * score for label, score in core.GPT2_CENTRED["GPT-2 medium"].items()}
-GPT2 = core.GPT2_CENTRED
+OURS = {label: 0.9 * score for label, score in GPT2["GPT-2 medium"].items()}
 MINI = {"which word": 0.1, "next word": -0.05, "schema": 0.2}
-LAPTOP = Entry(id="ours-a", who="ours", name="laptop", date="2026-11-23", hours=0.0711, run="laptop", evidence="x")
-RECORD = Entry(id="ours-b", who="ours", name="record d24", date="2026-11-23", hours=1.2, core=0.2611, run="r", evidence="x")
-BOARD = [e for e in read() if e.who != "ours"]
+LAPTOP = dict(id="ours-a", who="ours", name="laptop", hours=0.0711, core=None)
+RECORD = dict(id="ours-b", who="ours", name="record d24", hours=1.2, core=0.2611)
+BOARD = [row for row in lab.published() if row["who"] != "ours"]
 STAGES = {"corpus": 4.2, "tokenizer": 12.1, "training": 242.0, "validation": 21.4, "mini-CORE": 9.9, "figures": 0.08}
 PIECES = ["Fellow", " citizens", " pay", " $", "5", ".", "\n", "\tna", "ïve", " \u5317", "\u4eac", " e", "\u0301t", "ude"]
 PIECES = (PIECES + ["\ufffd", "\n\n", "<b>", " &"]) * 3
@@ -199,8 +198,8 @@ def test_leaderboard_draws_its_data(figures):
     (ax,) = figures["leaderboard_record"].axes
     drawn = {x.get_label(): line(ax, i) for i, x in enumerate(ax.lines)}
     for who, label in (("published", "official record, by number"), ("unmerged", "unmerged claim")):
-        some = [e for e in BOARD if e.who == who and e.core is not None and e.id != "gpt2-2019"]
-        assert drawn[label] == [[e.hours for e in some], [e.core for e in some]]
+        some = [e for e in BOARD if e["who"] == who and e["core"] is not None and e["id"] != "gpt2-2019"]
+        assert drawn[label] == [[e["hours"] for e in some], [e["core"] for e in some]]
     assert drawn["record d24: 1.2 h, CORE 0.2611"] == [[1.2], [0.2611]]
     assert line(ax)[1] == [0.256525, 0.256525] and ax.get_xscale() == "log"
     assert [168.0] in [d[0] for d in drawn.values()] and ax.get_xlim()[1] > 168
@@ -214,7 +213,7 @@ def test_leaderboard_draws_its_data(figures):
 def test_each_number_stands_nearest_to_its_record(figures):
     for name in ("leaderboard", "leaderboard_laptop", "leaderboard_record"):
         (ax,) = figures[name].axes
-        records = {e.id[-1]: ax.transData.transform((e.hours, e.core)) for e in BOARD if e.id.startswith("nanochat-")}
+        records = {e["id"][-1]: ax.transData.transform((e["hours"], e["core"])) for e in BOARD if e["id"].startswith("nanochat-")}
         for t in ax.texts:
             if t.get_text() in records:
                 box = t.get_window_extent()
@@ -225,47 +224,14 @@ def test_each_number_stands_nearest_to_its_record(figures):
 
 def test_colours_are_told_apart_by_colour_blind_readers():
     """Okabe and Ito's palette; and every tint is light enough for black text (WCAG contrast above 7)."""
-    palette = {plots.BLACK, plots.ORANGE, plots.SKY, plots.GREEN, plots.BLUE, plots.VERMILION, plots.PURPLE}
+    palette = {style.BLACK, style.ORANGE, style.SKY, style.GREEN, style.BLUE, style.VERMILION, style.PURPLE}
     assert palette == {"#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"}
-    for tint in plots.TINTS:
+    for tint in style.TINTS:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(tint)]
         assert (np.dot(linear, (0.2126, 0.7152, 0.0722)) + 0.05) / 0.05 > 7
 
 
 # ---- coloured tokens
-
-
-class Spans(html.parser.HTMLParser):
-    """The text of every span, its title and its background."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.spans, self.open = [], 0
-        self.feed(text)
-        assert self.open == 0
-
-    def handle_starttag(self, tag, attributes):
-        if tag == "span":
-            self.spans.append([dict(attributes), ""])
-        self.open += tag != "br"
-        assert tag in ("div", "span", "br")
-
-    def handle_endtag(self, tag):
-        self.open -= 1
-
-    def handle_data(self, data):
-        self.spans[-1][1] += data
-
-
-@given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=12))
-@example(["<b>", "</div>", " a & b", "&lt;", '"', "\n\n"])
-def test_html_has_one_span_a_token_with_its_text(pieces):
-    spans = Spans(plots.coloured_tokens_html(pieces, list(range(100, 100 + len(pieces))))).spans
-    assert [a["title"] for a, _ in spans] == [f"token {100 + i}" for i in range(len(pieces))]
-    for (_, text), piece in zip(spans, pieces, strict=True):
-        assert all(c in text for c in piece if c.isprintable()) and "\n" not in text
-    styles = [a["style"] for a, _ in spans]
-    assert all(a != b for a, b in zip(styles, styles[1:]))  # neighbours never share a colour
 
 
 @settings(max_examples=25, deadline=None)
@@ -275,7 +241,7 @@ def test_the_figure_draws_any_text_without_warnings(pieces):
         warnings.simplefilter("error")
         fig = plots.coloured_tokens(pieces)
         plots.png(fig, 50)
-    assert len({p.get_facecolor() for p in fig.axes[0].patches}) == min(len(pieces), len(plots.TINTS))
+    assert len({p.get_facecolor() for p in fig.axes[0].patches}) == min(len(pieces), len(style.TINTS))
 
 
 def test_the_figure_keeps_the_text_in_order(figures):
@@ -286,9 +252,8 @@ def test_the_figure_keeps_the_text_in_order(figures):
     assert rows == ["one two ", "three⏎", "$x$4"] and not any(t.get_parse_math() for t in ax.texts)
     for p, t in zip(ax.patches, ax.texts, strict=True):
         assert (p.get_x(), p.get_width()) == (t.get_position()[0], len(t.get_text()))
-    for make in (plots.coloured_tokens, plots.coloured_tokens_html):
-        with pytest.raises(UserError, match="5 pieces and 1 ids"):
-            make(plain, [1])
+    with pytest.raises(UserError, match="5 pieces and 1 ids"):
+        plots.coloured_tokens(plain, [1])
 
 
 # ---- nothing to draw, amounts, output
