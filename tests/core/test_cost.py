@@ -2,8 +2,6 @@
 
 import inspect
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -77,20 +75,6 @@ def test_bad_numbers_are_refused():
         dollars(-1, 24)
     with pytest.raises(UserError, match="n_devices"):
         mfu(1e9, 1e6, 0, H100)
-
-
-def run(*args):
-    return subprocess.run([sys.executable, "-m", "gpt2course.cost", *args], capture_output=True, text=True)
-
-
-def test_command():
-    done = run(*"--flops 4.330784e19 --gpus 8 --gpu H100 --mfu 0.5 --price 3 --overhead-hours 0.5".split())
-    assert done.returncode == 0
-    assert "3.04 h" in done.stdout and "1.52 h" in done.stdout and "84.98 at 24 an hour" in done.stdout
-    assert run("--flops", "1e18", "--peak", "1e14", "--gpus", "1").stdout.count("give --price") == 1
-    wrong = run("--flops", "1e18", "--gpu", "Voodoo 2")
-    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
-    assert "--peak" in wrong.stderr
 
 
 # ---- memory

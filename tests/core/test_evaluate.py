@@ -1,18 +1,21 @@
 """Bits per byte: every byte is scored once, and the number equals one computed a document at a time."""
 
+import json
 import lzma
 import math
 
 import numpy as np
 import pytest
 import torch
+from helpers import SIZE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2course.evaluate import bits_per_byte, first_bytes, validation_rows, xz_bits_per_byte
+from gpt2course.evaluate import Evaluate, bits_per_byte, first_bytes, main, validation_rows, xz_bits_per_byte
 from gpt2course.files import UserError
 from gpt2course.model import GPT
 from gpt2course.recipes import resolve
+from gpt2course.train import Train, train
 
 
 class Bytes:
@@ -88,3 +91,69 @@ def test_xz_is_the_command_line_tools_level():
     text = ["The quick brown fox. " * 50, "Jumps over. " * 30]
     raw = "".join(text).encode()
     assert xz_bits_per_byte(text) == 8 * len(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)) / len(raw)
+
+
+# ---- the command
+
+
+def write(path, texts):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+@pytest.fixture
+def run(course_home, tmp_path, monkeypatch):
+    """A run trained from a folder whose corpus was given by a relative path."""
+    folder = tmp_path / "here" / "gen"
+    folder.mkdir(parents=True)
+    texts = [f"line {i} of a text about {i * 7 % 11} things" for i in range(300)]
+    write(folder / "a.jsonl", texts)
+    monkeypatch.chdir(folder.parent)
+    train(Train("jan29", name="a", corpus="gen/a.jsonl", set=SIZE, device="cpu", stop_after=3))
+    return folder / "a.jsonl", texts
+
+
+def measured(*changes, **flags):
+    main(Evaluate("a", device="cpu", out="e.json", **flags))
+    return json.loads(open("e.json").read())
+
+
+def test_the_result_is_printed_and_written(run, capsys):
+    found = measured()
+    out = capsys.readouterr().out
+    assert f"model {found['val_bpb']:.4f} bits per byte, xz -9e {found['xz_bpb']:.4f}" in out and f"bits than xz -9e on the same {found['val_bytes']:,} bytes" in out
+    assert found["whole"] and found.keys() == {"val_bpb", "xz_bpb", "val_bytes", "documents", "whole", "val_name", "val_sha256"}
+    few = measured(max_bytes=100)
+    assert not few["whole"] and few["val_bytes"] < 400 and "the first of more" in capsys.readouterr().out
+    for name in ("max_bytes", "batch"):
+        with pytest.raises(UserError, match=f"{name} = 0 is not allowed; it must be a whole number from 1"):
+            measured(**{name: 0})
+
+
+CHANGED = {
+    "shortened": lambda texts: texts[:250], "longer": lambda texts: [*texts, "one more"], "another order": lambda texts: texts[::-1],
+    "one letter": lambda texts: [*texts[:-1], texts[-1].replace("t", "T")], "line ends": lambda texts: [t + "\n" for t in texts], "other text": lambda texts: [f"{i} words" for i in range(300)],
+    "one document": lambda texts: [*texts[:-2], texts[-2] + texts[-1]], "first half twice": lambda texts: texts[:150] * 2, "upper case": lambda texts: [t.upper() for t in texts],
+    "spaces": lambda texts: [t.replace(" ", "  ") for t in texts],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", CHANGED)
+def test_other_text_than_the_recorded_is_not_measured(run, how):
+    """The corpus as somebody may have changed it since the training."""
+    path, texts = run
+    recorded = measured()["val_sha256"]
+    write(path, CHANGED[how](texts))
+    with pytest.raises(UserError, match=f"has sha256 [0-9a-f]{{64}}, the run recorded {recorded}; .* --any-text"):
+        measured()
+    assert measured(any_text=True)["val_sha256"] != recorded
+
+
+def test_the_text_does_not_depend_on_the_folder_one_stands_in(run, tmp_path, monkeypatch):
+    expected = measured()
+    other = tmp_path / "elsewhere"
+    (other / "gen").mkdir(parents=True)
+    write(other / "gen" / "a.jsonl", ["Another text.", "It has the same name."] * 40)
+    monkeypatch.chdir(other)
+    assert measured() == expected
+    with pytest.raises(UserError, match="--any-text"):
+        measured(corpus="gen/a.jsonl")

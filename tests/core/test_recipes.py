@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 
 from gpt2course.files import UserError
 from gpt2course.gpt2 import GPT2Config
-from gpt2course.recipes import LADDER, PROFILES, Plan, Recipe, make_model, make_optimizer, override, resolve
+from gpt2course.recipes import (
+    LADDER,
+    PROFILES,
+    Plan,
+    Recipe,
+    make_model,
+    make_optimizer,
+    override,
+    resolve,
+    resolve_run,
+)
 
 SMALL = dict(depth=4, width=64, head_dim=16, sequence_len=32, vocab_size=512, batch_tokens=320)
 
@@ -98,16 +109,40 @@ def test_any_depth_resolves_and_survives_json(recipe, depth, width, ratio):
     assert all(0 <= p.lr(s) <= 1 and 0 <= p.weight_decay(s) <= 1 and 0 < p.muon_momentum(s) < 1 for s in range(0, p.steps, max(1, p.steps // 7)))
 
 
+FIELDS = [f for f in dataclasses.fields(Recipe) if f.metadata]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(FIELDS), st.one_of(st.integers(), st.floats(), st.text(max_size=8), st.booleans(), st.none(), st.lists(st.floats(), max_size=3)))
+def test_any_value_is_taken_in_its_range_or_refused_in_one_line(field, value):
+    """Whatever comes as a setting, from papermill, YAML or the command line."""
+    low, high = field.metadata.get("low", -math.inf), field.metadata.get("high", math.inf)
+    try:
+        found = getattr(override(Recipe(), {field.name: value}), field.name)
+    except UserError as e:
+        assert "\n" not in str(e) and f"{field.name} = " in str(e) and "it must be" in str(e)
+        inside = type(value) in (int, float) and low <= value <= high and abs(value) < 1e30 and value == int(value)
+        assert field.metadata.get("choices") or not inside
+    else:
+        assert found is None or found in field.metadata.get("choices", ()) or low <= found <= high
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.sampled_from(["depth", "width", "head_dim", "n_kv_head", "sequence_len", "batch_tokens", "steps", "ratio", "window_pattern", "short_window_divisor", "ve_gate_channels", "vocab_size"]),
+                       st.one_of(st.integers(-2, 300), st.sampled_from(["LS", "SX", "", 2**20, 0.5])), max_size=5), st.sampled_from(sorted(LADDER)))  # fmt: skip
+def test_any_sizes_resolve_or_are_refused_in_one_line(changes, recipe):
+    try:
+        plan = resolve(recipe, **changes)
+    except UserError as e:
+        assert "\n" not in str(e)
+    else:
+        assert plan.steps >= 1 and plan.batch_tokens % plan.model.sequence_len == 0
+
+
 BAD = [
-    (dict(widht=3), "no setting 'widht'; did you mean width"), (dict(depth=0), "depth = 0 is not allowed"), (dict(depth=-2), "depth = -2"),
-    (dict(depth=1000), "at most 128 layers"), (dict(depth="four"), "it must be a whole number"), (dict(depth=4.5), "it must be a whole number"), (dict(depth=True), "it must be a whole number"),
-    (dict(matrix_lr="fast"), "it must be a number"), (dict(matrix_lr=float("nan")), "it must be a number"), (dict(matrix_lr=-1), "matrix_lr = -1.0 is not allowed"),
-    (dict(width=100), "not a multiple of head_dim 128"), (dict(head_dim=3, width=9), "must be even"), (dict(ratio=0), "ratio = 0.0"),
-    (dict(batch_tokens=1000), "not a multiple of sequence_len"), (dict(depth=1, ratio=0.001), "less than one batch"), (dict(steps=0), "steps = 0"),
-    (dict(vocab_size=100), "from 266 to"), (dict(qk_norm="perhaps"), "it must be true or false"), (dict(qk_norm=1), "it must be true or false"),
-    (dict(x0_lambda=[1, 2, 3]), "it must be two numbers"), (dict(name="mine"), "no setting 'name'"), (dict(window_pattern="LS?"), "only S and L"),
-    (dict(matrix_optimizer="sgd"), "adamw or muon"), (dict(warmdown_ratio=1.5), "it is a share"), (dict(grad_clip=-1.0), "grad_clip = -1.0 is not allowed; it must not be negative"), (dict(ns_steps=9), "1 to 5 iterations"),
-    (dict(momentum=1.0), "in [0, 1)"), (dict(n_kv_head=5), "n_kv_head")]  # fmt: skip
+    (dict(widht=3), "recipe 'jan29' has no setting 'widht'; did you mean width"), (dict(name="mine"), "no setting 'name'"), (dict(depth=0), "depth = 0 is not allowed; it must be a whole number from 1 to 128"),
+    (dict(width=100), "not a multiple of head_dim 128"), (dict(head_dim=3, width=9), "must be even"), (dict(batch_tokens=1000), "not a multiple of sequence_len"), (dict(depth=1, ratio=0.001), "less than one batch"),
+    (dict(x0_lambda=[1, 2, 3]), "it must be two numbers"), (dict(window_pattern="LS?"), "only S and L"), (dict(matrix_optimizer="sgd"), "it must be one of adamw, muon"), (dict(n_kv_head=5), "n_kv_head")]  # fmt: skip
 
 
 @pytest.mark.parametrize("changes,text", BAD, ids=[str(b[0]) for b in BAD])
@@ -117,18 +152,33 @@ def test_bad_settings_get_one_clear_error(changes, text):
     assert text in str(e.value) and "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("text,value", [("1e-3", 0.001), ("0.5", 0.5), ("2", 2.0)])
-def test_numbers_may_be_text_as_papermill_and_yaml_pass_them(text, value):
-    assert override(Recipe(), {"matrix_lr": text}).matrix_lr == value
+def test_values_may_be_text_as_papermill_and_yaml_pass_them():
+    r = override(Recipe(), {"matrix_lr": "1e-3", "qk_norm": "true", "x0_lambda": "[0.1, 0.2]", "width": "None", "depth": "8"})
+    assert (r.matrix_lr, r.qk_norm, r.x0_lambda, r.width, r.depth) == (0.001, True, (0.1, 0.2), None, 8)
 
 
-def test_other_texts():
-    r = override(Recipe(), {"qk_norm": "true", "x0_lambda": "[0.1, 0.2]", "width": "None", "depth": "8"})
-    assert (r.qk_norm, r.x0_lambda, r.width, r.depth) == (True, (0.1, 0.2), None, 8)
+def test_sizes_of_a_run():
+    sizes = resolve_run("jan29", "8xh100", {}, gpus=8)
+    assert (sizes.corpus, sizes.devices, sizes.device_batch, sizes.plan) == ("climbmix", 8, 16, resolve("jan29", depth=24))
+    assert resolve_run("jan29", "8xh100", {}, gpus=3).devices == 2 and resolve_run("jan29", "1gpu", {}, gpus=8).devices == 1
+    laptop = resolve_run("jan29", "laptop", {"depth": "2"}, devices=2)
+    assert laptop.plan.model.n_layer == 2 and laptop.plan.batch_tokens == 2048 and laptop.device_batch == 4
+    for changes, text in ((dict(devices=3), "can be shared by 1, 2, 4, 8 processes"), (dict(devices=8, gpus=2), "this machine has 2 GPUs"),
+                          (dict(device_batch=3), "must divide the 8 rows of a batch on each device: 1, 2, 4, 8"), (dict(devices=2, streams=5), "from 5 streams, can be shared by 1 ")):  # fmt: skip
+        with pytest.raises(UserError, match=text):
+            resolve_run("jan29", "laptop", {}, **changes)
+    with pytest.raises(UserError, match=r"profile '8xh10' does not exist; did you mean 8xh100"):
+        resolve_run("jan29", "8xh10", {})
+
+
+@given(st.integers(1, 64), st.integers(1, 8), st.integers(0, 16))
+def test_a_batch_is_always_shared_equally(rows, streams, gpus):
+    sizes = resolve_run("jan29", "8xh100", dict(depth=1, sequence_len=32, batch_tokens=32 * rows, steps=1), gpus=gpus, streams=streams)
+    assert rows % sizes.devices == 0 and streams % sizes.devices == 0 and rows // sizes.devices % sizes.device_batch == 0 and sizes.device_batch <= 16
 
 
 def test_unknown_recipe():
-    with pytest.raises(UserError, match="'gpt5' does not exist; the ladder is gpt2, modern, muon"):
+    with pytest.raises(UserError, match="'gpt5' does not exist; did you mean gpt2"):
         resolve("gpt5")
 
 
@@ -156,7 +206,7 @@ def test_settings_of_later_rungs_are_refused_for_gpt2(name):
 @pytest.mark.parametrize("recipe,value", [("modern", "gpt2"), ("jan29", "modern"), ("gpt2", "modern"), ("gpt2", 3)])
 def test_the_architecture_comes_with_the_recipe(recipe, value):
     """Else jan29's windows and Muon could be asked for with the model of 2019, and would do nothing."""
-    with pytest.raises(UserError, match=f"recipe '{recipe}': architecture = .* is not allowed; it comes with the recipe"):
+    with pytest.raises(UserError, match=f"recipe '{recipe}': architecture cannot be set; choose recipe gpt2"):
         resolve(recipe, architecture=value)
 
 
