@@ -28,7 +28,7 @@ from gpt2course.files import UserError, coerce, write_json
 from gpt2course.load import load_model
 from gpt2course.ops.leaderboard import CSV
 from gpt2course.ops.leaderboard import read as read_leaderboard
-from gpt2course.ops.runbook import Params
+from gpt2course.ops.runbook import Params, open_run
 from gpt2course.recipes import (
     LADDER,
     PROFILES,
@@ -253,7 +253,7 @@ def test_a_damaged_leaderboard(tmp_path_factory, seed):
 # ---- what real people type, each with the part of the line that helps
 
 EXAMPLES = [
-    (lambda: resolve("jan30"), "the ladder is gpt2, modern"),
+    (lambda: resolve("jan30"), "did you mean jan29?"),
     (lambda: resolve("jan29", dept=4), "did you mean depth"),
     (lambda: resolve("jan29", depth=0), "depth = 0 is not allowed"),
     (lambda: resolve("jan29", width=100, head_dim=64), "is not a multiple of head_dim"),
@@ -264,7 +264,7 @@ EXAMPLES = [
     (lambda: settings_from_text(["width 32"]), "name=value"),
     (lambda: Params.from_namespace({"max_cost_usd": 5}), "price_per_hour"),
     (lambda: Params.from_namespace({"dept": 5}), "did you mean depth"),
-    (lambda: Params.from_namespace({"name": "../evil"}), "letters, digits"),
+    (lambda: open_run(Params.from_namespace({"name": "../evil"})), "letters, digits"),
     (lambda: Params.from_namespace({"seed": -1}), "seed = -1 is not allowed"),
     (lambda: load_corpus("no/such/place"), "embedded"),
     (lambda: load_corpus("climbmix"), "gpt2course.ops.download"),
