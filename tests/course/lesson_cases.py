@@ -6,7 +6,9 @@
 from pathlib import Path
 
 import jupytext
+import matplotlib.text
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from gpt2course.course import plots
 from gpt2course.course.checks import LESSONS, exercises, run
@@ -37,6 +39,34 @@ def answers(lesson: str, **names) -> dict:
 
 def attempt(id: str, answer) -> str | None:
     return run(id, *answer) if isinstance(answer, tuple) else run(id, answer)
+
+
+def texts(fig):
+    """Every piece of text that is drawn, with its box in pixels. Ticks outside an axis are kept by matplotlib but not drawn."""
+    renderer, found, outside = FigureCanvasAgg(fig).get_renderer(), [], set()
+    for ax in fig.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if not low <= tick.get_loc() <= high:
+                    outside |= {tick.label1, tick.label2}
+    for t in fig.findobj(matplotlib.text.Text):
+        hidden = t.axes is not None and not t.axes.axison and t not in t.axes.texts
+        if t.get_text().strip() and t.get_visible() and t not in outside and not hidden:
+            found.append((t, t.get_window_extent(renderer)))
+    return found
+
+
+def layout_problems(fig, touching: bool = False) -> list[tuple]:
+    """Texts of a figure that are cut off, and pairs that overlap (not looked for where they touch by design)."""
+    width, height = fig.get_size_inches() * fig.dpi
+    boxes = [(t.get_text(), box) for t, box in texts(fig)]
+    found = [(text,) for text, box in boxes if min(box.x0, box.y0) < -1 or box.x1 > width + 1 or box.y1 > height + 1]
+    for i, (a, p) in enumerate(() if touching else boxes):
+        for b, q in boxes[:i]:
+            across, up = min(p.x1, q.x1) - max(p.x0, q.x0), min(p.y1, q.y1) - max(p.y0, q.y0)
+            found += [(a, b)] if across > 1 and up > 3 else []
+    return found
 
 
 def lesson_tests(lesson: str, names: dict, wrong: dict, right: dict, figures: dict, refused: dict) -> dict:
@@ -92,6 +122,7 @@ def lesson_tests(lesson: str, names: dict, wrong: dict, right: dict, figures: di
         fig = draw()
         assert len(plots.png(fig)) > 500
         assert [word for word in words if word not in fig.alt] == [], fig.alt
+        assert layout_problems(fig, touching="row" in name) == []
 
     @pytest.mark.parametrize("name", refused)
     def test_figures_refuse_what_cannot_be_drawn(name):

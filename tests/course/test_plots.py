@@ -9,12 +9,11 @@ import types
 import warnings
 
 import matplotlib.colors
-import matplotlib.text
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from lesson_cases import layout_problems, texts
 from matplotlib.figure import Figure
 
 from gpt2course.core_tasks import GPT2_CENTRED as GPT2
@@ -74,22 +73,6 @@ def figures():
     return made
 
 
-def texts(fig):
-    """Every piece of text that is drawn, with its box in pixels. Ticks outside an axis are kept by matplotlib but not drawn."""
-    renderer, found, outside = FigureCanvasAgg(fig).get_renderer(), [], set()
-    for ax in fig.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-                if not low <= tick.get_loc() <= high:
-                    outside |= {tick.label1, tick.label2}
-    for t in fig.findobj(matplotlib.text.Text):
-        hidden = t.axes is not None and not t.axes.axison and t not in t.axes.texts
-        if t.get_text().strip() and t.get_visible() and t not in outside and not hidden:
-            found.append((t, t.get_window_extent(renderer)))
-    return found
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_style(figures, name):
     fig = figures[name]
@@ -114,18 +97,8 @@ def test_axes_name_their_units(figures, name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_cut_off_or_overlaps(figures, name):
-    fig = figures[name]
-    width, height = fig.get_size_inches() * fig.dpi
-    boxes = [(t.get_text(), box) for t, box in texts(fig)]
-    assert name == "coloured_tokens" or len(boxes) > 5
-    for text, box in boxes:
-        assert -1 <= box.x0 and box.x1 <= width + 1 and -1 <= box.y0 and box.y1 <= height + 1, (text, box)
-    if name == "coloured_tokens":  # neighbours touch there by design
-        return
-    for i, (a, p) in enumerate(boxes):
-        for b, q in boxes[:i]:
-            across, up = min(p.x1, q.x1) - max(p.x0, q.x0), min(p.y1, q.y1) - max(p.y0, q.y0)
-            assert across <= 1 or up <= 3, (a, b)
+    assert name == "coloured_tokens" or len(texts(figures[name])) > 5
+    assert layout_problems(figures[name], touching=name == "coloured_tokens") == []
 
 
 def line(ax, i=0):
