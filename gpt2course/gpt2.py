@@ -215,7 +215,7 @@ def load_released(folder, compute_dtype=torch.float32) -> GPT2:
         tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as e:
         raise UserError(f"GPT-2 weights {path} cannot be read ({e}); download the file again") from None
-    tensors = {name: t for name, t in tensors.items() if not re.search(r"attn\.(masked_)?bias$", name)}
+    tensors = {name: t for name, t in tensors.items() if not re.search(r"\.attn\.(masked_)?bias$", name)}
     tensors.pop("lm_head.weight", None)  # some files store the head too; it is the embedding
     try:
         (V, C), T = tensors["wte.weight"].shape, len(tensors["wpe.weight"])
@@ -224,7 +224,7 @@ def load_released(folder, compute_dtype=torch.float32) -> GPT2:
             model = GPT2(GPT2Config(V, T, layers, settings.get("n_head", C // 64), C), compute_dtype)
         model.load_state_dict(dict(_renamed(name, t) for name, t in tensors.items()), assign=True)
     except (KeyError, ValueError, RuntimeError) as e:  # torch's message names every missing, extra and misshapen tensor
-        problem = f"tensor {e} is missing" if isinstance(e, KeyError) else " ".join(str(e).split())
+        problem = f"tensor {e} is missing" if isinstance(e, KeyError) else " ".join(str(e).split())[:500]
         raise UserError(f"GPT-2 weights {path}: {problem}") from None
     return model.eval()
 
