@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2course.files import UserError, atomic_file, duration, home, locked, read_json
-from gpt2course.ops.runbook import Params, within
+from gpt2course.ops.runbook import Params
 from gpt2course.ranks import end_with_parent
-from gpt2course.recipes import Plan, resolve, settings_from_text
+from gpt2course.recipes import Plan, one_of, resolve, settings_from_text, within
 from gpt2course.runlog import read_metrics
 
 EVERY = 15  # seconds between lines of progress
@@ -34,14 +34,14 @@ SIZES = {  # size of a grid -> (corpus, bytes of validation text at the end)
 class Sweep:
     """The parameters of a runbook of many runs."""
 
-    grid: str = within("isoflop", choices=("isoflop", "miniseries"))  # of scaling_laws
-    size: str = within("laptop", choices=tuple(SIZES))
+    grid: str = one_of("isoflop", "miniseries", default="isoflop")  # of scaling_laws
+    size: str = one_of(*SIZES, default="laptop")
     corpus: str | None = None
     minutes: float | None = within(None, 1e-3, 1e5)
     first: int | None = within(None, 1, 10**6)
     settings: str = ""
     out: str | None = None
-    device: str = within("auto", choices=("auto", "cpu", "cuda", "mps"))
+    device: str = one_of("auto", "cpu", "cuda", "mps", default="auto")
 
     check = classmethod(Params.check.__func__)  # the same checks as for the parameters of the speedrun
     from_namespace = classmethod(Params.from_namespace.__func__)
