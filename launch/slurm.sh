@@ -14,6 +14,6 @@
 #SBATCH --signal=B:USR1@600
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this file with sbatch, in the folder of the course}"
-# A job that is queued again may land on another node: the run must lie on a shared disk.
+# A job that is queued again may start on another node, so the run must be on a shared disk.
 export GPT2COURSE_HOME=${GPT2COURSE_HOME:-$PWD/work/home}
 exec bash launch/run.sh "$@" # in place of this shell, so that Slurm's signals reach it
