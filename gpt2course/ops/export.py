@@ -90,9 +90,11 @@ def export(run: str, folder="", dtype: str = "bfloat16") -> dict:
     Returns {"folder", "dtype", "bytes", "step", "sha256" of the weights, "max_difference" of a logit by rounding}.
     """
     source, checkpoint = good_checkpoint(run)
-    config, state, out = run_config(source), read_json(checkpoint / STATE), Path(folder or source / "export").expanduser()
-    if out.exists() and (not (out / SUMS).is_file() or config.get("format") == EXPORT):
-        raise UserError(f"{out} exists and is not an export of this run; choose a new folder with --folder")
+    config, state = run_config(source), read_json(checkpoint / STATE)
+    out = Path(folder or source / "export").expanduser()
+    older = read_json(out / "config.json") if (out / "config.json").is_file() else {}
+    if out.exists() and older.get("format") != EXPORT:
+        raise UserError(f"{out} exists and is not an exported model; choose a new folder with --folder")
     model, tokenizer, plan = load_model(checkpoint, "cpu")
     ids = tokenizer.encode(TEXT, bos=True)[: plan.model.sequence_len]
     trained = logits(model, ids)
@@ -115,7 +117,7 @@ def export(run: str, folder="", dtype: str = "bfloat16") -> dict:
         read_back = logits(load_model(tmp, "cpu")[0], ids)
         if not torch.allclose(read_back, rounded, rtol=1e-3, atol=1e-3):
             difference = (read_back - rounded).abs().max().item()
-            raise UserError(f"the exported model differs from the run's by {difference:.2g} in a logit; export it again")
+            raise UserError(f"the exported model differs from the run's, by {difference:.2g} in a logit; try again")
         size, digest = (tmp / MODEL).stat().st_size, sha256(tmp / MODEL)
     return {"folder": str(out), "dtype": dtype, "bytes": size, "step": state["step"], "sha256": digest,
             "max_difference": (trained - rounded).abs().max().item()}  # fmt: skip

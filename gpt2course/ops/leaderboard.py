@@ -76,7 +76,7 @@ def as_dicts(entries: list[Entry]) -> list[dict]:
 def read(path=CSV) -> list[Entry]:
     """The entries of a table, fastest first."""
     if not Path(path).is_file():
-        raise UserError(f"leaderboard {path} does not exist; run the command in a clone of the repository, or give --csv")
+        raise UserError(f"leaderboard {path} does not exist; run this in a clone of the repository, or give --csv")
     with open(path, encoding="utf-8", newline="") as f:
         rows = list(csv.reader(f))
     if not rows or rows[0] != FIELDS:
@@ -111,7 +111,7 @@ def real_core(result: dict) -> tuple[float | None, str]:
 
 
 def core_result(run: Path, path="") -> dict | None:
-    """The result of core_fast: the file that its --out wrote, or the one of the runbook's stage; None if there is none."""
+    """The result of core_fast: what its --out wrote to `path`, or the runbook's stage of the run. None without one."""
     path = Path(path or run / "stages" / "core.json")
     value = read_json(path, "CORE result") if path.is_file() else None
     while isinstance(value, dict) and "core" not in value:  # a stage of the runbook wraps it
@@ -127,7 +127,7 @@ def entry_from_run(run, core="") -> Entry:
     folder, config = find_run(run), run_config(run)
     last = {line["kind"]: line for line in read_metrics(folder)}
     if "done" not in last:
-        raise UserError(f"run {folder.name!r} is not finished; python -m gpt2course.train --name {folder.name} resumes it")
+        raise UserError(f"run {folder.name!r} is not finished; the command that started it resumes it")
     done, bpb, result, plan = last["done"], last.get("eval", {}), core_result(folder, core), config["plan"]
     score, note = real_core(result) if result else (None, "")
     seconds = done.get("leaderboard_seconds") or done["seconds"]
@@ -135,13 +135,14 @@ def entry_from_run(run, core="") -> Entry:
     slug = re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower())
     model, machine = plan["model"], config["machine"]
     return Entry(
-        id=f"ours-{day}-{slug}", who="ours", name=folder.name, date=day, hours=round(seconds / 3600, 6), seconds=seconds,
-        core=score, core_runs=None if score is None else 1, val_bpb=bpb.get("val_bpb"),
+        id=f"ours-{day}-{slug}", who="ours", name=folder.name, date=day, hours=round(seconds / 3600, 6),
+        seconds=seconds, core=score, core_runs=None if score is None else 1, val_bpb=bpb.get("val_bpb"),
         val_data=f"{config['val_name']}, sha256 {config['val_sha256'][:12]}", train_data=config["corpus"],
-        commit=config["commit"] or "", depth=model["n_layer"], ratio=round(done["tokens"] / plan["params"]["scaling"], 4),
+        commit=config["commit"] or "", depth=model["n_layer"],
+        ratio=round(done["tokens"] / plan["params"]["scaling"], 4),
         config=f"recipe {plan['recipe']['name']}, width {model['n_embd']}, T {model['sequence_len']}, "
                f"vocabulary {model['vocab_size']}, batch {plan['batch_tokens']}",
-        steps=done["step"], tokens=done["tokens"], flops=done["flops"],
+        steps=done["step"], tokens=float(done["tokens"]), flops=float(done["flops"]),
         hardware=f"{machine['devices']} x {machine['device']}", run=folder.name, evidence=f"{day}_{slug}", notes=note,
     )  # fmt: skip
 
@@ -158,8 +159,8 @@ def table(entries: list[Entry]) -> str:
         rows.append((f"{e.hours:.4f}", core, e.grade, bpb, letter, e.who, e.date, e.hardware[:16], e.name[:44]))
     width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     text = ["  ".join(cell.ljust(w) for cell, w in zip(row, width)).rstrip() for row in rows]
-    text += ["", f"GPT-2 grade: CORE on all 22 tasks above {GPT2_CORE}, the score of GPT-2 XL. (n): mean of n runs. A single"]
-    text += ["run has a standard deviation of 0.002 to 0.006. val_bpb is comparable on the same validation data only:"]
+    text += ["", f"GPT-2 grade: CORE on all 22 tasks above {GPT2_CORE}, the score of GPT-2 XL. (n): mean of n runs."]
+    text += ["A single run has a standard deviation of 0.002 to 0.006. val_bpb is comparable on the same data only:"]
     return "\n".join(text + [f"  {letter}  {name}" for name, letter in data.items()])
 
 

@@ -6,15 +6,15 @@ A finding is (level, what, text) with the level ok, warning or STOP. Without a G
 the machine that the profile is made for. --smoke also trains a small model by the command of the large run.
 """
 
-import multiprocessing
+import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,12 +77,12 @@ class Preflight:
 # ---- GPUs
 
 
-def measure(head_dim: int, seconds: float = 0.5, size: int = 8192) -> dict:
-    """What only a process that uses the GPUs can measure. It runs in a child process, so its memory is freed."""
-    gpus, device = [], torch.device("cuda", 0)
+def measure(head_dim: int, kind: str = "cuda", seconds: float = 0.5, size: int = 8192) -> dict:
+    """What only a process that uses the GPUs can measure."""
+    gpus, device = [], torch.device(kind, 0)
     for i in range(torch.cuda.device_count()):
         free = torch.cuda.mem_get_info(i)[0]
-        a, b = (torch.randn(size, size, device=f"cuda:{i}", dtype=torch.bfloat16) for _ in range(2))
+        a, b = (torch.randn(size, size, device=f"{kind}:{i}", dtype=torch.bfloat16) for _ in range(2))
         a @ b  # loads the library
         torch.cuda.synchronize(i)
         began, done = time.perf_counter(), 0
@@ -98,13 +98,13 @@ def measure(head_dim: int, seconds: float = 0.5, size: int = 8192) -> dict:
     return {"gpus": gpus, "attention": [name, reason, off]}
 
 
-def in_child(function, *args, timeout: float = 300.0):
-    """The result of a function that runs in a process of its own."""
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    try:
-        return pool.submit(function, *args).result(timeout)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def measure_in_child(head_dim: int) -> dict:
+    """`measure` in a process of its own: its memory on the GPUs is freed, and a crash or a hang there does no harm."""
+    code = f"import json; from gpt2course.ops import preflight; print(json.dumps(preflight.measure({head_dim})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def nvidia_smi(*arguments: str) -> list[str]:
@@ -129,7 +129,7 @@ def judge_gpus(gpus: list[dict], driver: str, wanted: int, used: int) -> list[Fi
     text, share = f"{min(rates) / 1e12:.0f} to {max(rates) / 1e12:.0f} TFLOP/s", min(rates) / statistics.median(rates)
     if share >= UNEVEN:
         return [*out, ("ok", "speed", f"matrix products run at {text}")]
-    slow = f"GPU {rates.index(min(rates))} is slower than the others ({text}), and they wait for it; take another machine"
+    slow = f"GPU {rates.index(min(rates))} is slower than the others ({text}), which wait for it; take another machine"
     return [*out, ("STOP" if share < TOO_UNEVEN else "warning", "speed", slow)]
 
 
@@ -151,7 +151,9 @@ def judge_absent(profile: str, listed: list[str]) -> list[Finding]:
         why = f"torch {torch.__version__} for CUDA {torch.version.cuda}, CUDA_VISIBLE_DEVICES {visible}"
         fix = "install torch for CUDA (make clean setup), install a newer driver, or take another machine"
         return [("STOP", "gpus", f"nvidia-smi lists {len(listed)} GPUs, but torch sees none ({why}); {fix}")]
-    return [("warning", "gpus", f"none; profile {profile} is made for {GPUS[profile]} x H100")] if profile in GPUS else []
+    if profile in GPUS:
+        return [("warning", "gpus", f"none here; profile {profile} is made for {GPUS[profile]} x H100")]
+    return []
 
 
 # ---- memory, disk, data
@@ -209,9 +211,12 @@ def look_data(corpus: str, plan: Plan, core: bool) -> tuple[list[Finding], float
     if core and default_bundle() == MINI:
         wanted["the CORE bundle"] = download.CORE_URL
     for what, url in wanted.items():
-        problem = download.reach(url)
-        text = f"{what} cannot be downloaded from {download.mirrored(url)} ({problem}); set {download.MIRROR}"
-        out.append(("STOP", "address", text) if problem else ("ok", "address", f"{what} can be downloaded"))
+        if problem := download.reach(url):
+            text = f"{what} cannot be downloaded from {download.mirrored(url)} ({problem}); set {download.MIRROR}"
+            busy = re.match("HTTP (429|5..)", problem)  # the download tries again
+            out.append(("warning" if busy else "STOP", "address", text))
+        else:
+            out.append(("ok", "address", f"{what} can be downloaded"))
     return out, to_come
 
 
@@ -272,7 +277,8 @@ def smoke(args: Preflight, sizes: RunSizes, corpus: str, gpu: str) -> dict:
         corpus = f"{which}:{min(8, count or 8)}"
     argv = ["-m", "gpt2course.train", args.recipe, "--profile", args.profile, "--name", name, "--corpus", corpus]
     argv += ["--seed", str(args.seed), "--no-keep-best", "--save-minutes", "1000", "--final-eval-bytes", "20000"]
-    argv += ["--max-hours", str(TRAIN_HOURS), *["--fp8"] * args.fp8, "--set", *(f"{k}={v}" for k, v in settings.items())]
+    argv += ["--max-hours", str(TRAIN_HOURS), *["--fp8"] * args.fp8]
+    argv += ["--set", *(f"{k}={v}" for k, v in settings.items())]
     if n > 1:
         argv = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}", *argv]
     run, log, began = home() / "runs" / name, home() / "runs" / f"{name}.log", time.monotonic()
@@ -305,10 +311,9 @@ def look_devices(sizes: RunSizes, profile: str) -> tuple[list[Finding], str]:
         return [*judge_absent(profile, nvidia_smi("-L")), memory], ""
     driver = (nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader") or ["unknown"])[0]
     try:
-        found = in_child(measure, sizes.plan.recipe.head_dim)
-    except Exception as e:  # whatever a broken GPU does to the child
-        problem = " ".join(f"{type(e).__name__}: {e}".split())[:200]
-        return [("STOP", "gpus", f"a test of the GPUs failed ({problem}); restart the machine, or take another")], ""
+        found = measure_in_child(sizes.plan.recipe.head_dim)
+    except (RuntimeError, ValueError, subprocess.TimeoutExpired) as e:
+        return [("STOP", "gpus", f"a test of the GPUs failed ({e}); restart the machine, or take another")], ""
     gpus = found["gpus"]
     memory = judge_memory(sizes, min(gpu["free"] for gpu in gpus[: sizes.devices]), True)
     findings = judge_gpus(gpus, driver, GPUS.get(profile, 1), sizes.devices)
@@ -336,8 +341,9 @@ def preflight(args: Preflight) -> dict:
         note(*projection(sizes.plan, sizes.devices, gpu, to_come, args))
     elif profile in GPUS and not gpus:  # before the machine is rented
         there = resolve_run(args.recipe, profile, settings, GPUS[profile], args.device_batch)
-        level, what, text = judge_memory(there, H100_FREE, True, "on an H100")
-        note(*projection(there.plan, there.devices, "H100", to_come, args), (level.replace("STOP", "warning"), what, text))
+        level, _, text = judge_memory(there, H100_FREE, True, "on an H100")
+        note(*projection(there.plan, there.devices, "H100", to_come, args))
+        note((level.replace("STOP", "warning"), "memory", text))
     result = {"findings": findings, "device": gpu or "cpu", "torch": torch.__version__}
     if args.smoke and not any(level == "STOP" for level, _, _ in findings):
         small = smoke(args, sizes, corpus, gpu)
