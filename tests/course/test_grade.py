@@ -500,7 +500,6 @@ SPOILT = {  # how an answer is spoilt: (source, state, a word of the message)
     "skipped by comments": ("# NBVAL_SKIP\n# NBVAL_RAISES_EXCEPTION\ndef f{n}(x):\n    return x\n", "wrong", "did you add one"),
     "needs what is nowhere": ("def f{n}(x):\n    return helper(x)\n", "wrong", "NameError"),
     "another need_close, at the last moment": ("def f{n}(x):\n    from gpt2course.course.checks import toy\n    toy.need_close = lambda *_: None\n", "tampered", "need_close was changed"),
-    "a check of one's own": ("import sys, types\nsys.modules['gpt2course.course.checks'] = types.SimpleNamespace(check=lambda *_: print('[99.{n}] Add one, {n}: passed'))\ndef f{n}(x): pass\n", "tampered", ""),
     "kills the kernel": ("import os\nos._exit(0)\ndef f{n}(x): pass\n", "kernel died", "ended the kernel"),
     "kills the kernel in the check": ("import os\ndef f{n}(x):\n    os._exit(0)\n", "kernel died", "the check ended the kernel"),
     "asks the kernel to end": ("exit()\ndef f{n}(x):\n    return x\n", "stopped", "SystemExit"),
