@@ -277,6 +277,7 @@ def test_a_corpus_keeps_its_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     corpus = data.load_corpus("gen/a.jsonl")
     assert corpus.name == str(tmp_path / "gen" / "a.jsonl") and corpus.val_name == "last 2 of 40 documents of a.jsonl"
+    assert corpus.train.bytes == len("".join(GOOD[:38]))  # known at once, for jsonl and txt files are read whole
 
 
 # ---- your own files: bad ones

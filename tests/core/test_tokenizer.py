@@ -1,26 +1,24 @@
 """The tokenizer against two slow, independent writings of byte-level BPE: one that encodes, one that learns."""
 
 import base64
-import hashlib
-import json
-import os
 import subprocess
 import sys
 import time
-import types
 import unicodedata
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2course import tokenizer as module
-from gpt2course.files import UserError
+from gpt2course.data import Corpus, from_list
+from gpt2course.files import UserError, read_json, write_json
 from gpt2course.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Show, Tokenizer, Train, default_folder, train_or_load
 
 TEXTS = [
@@ -150,9 +148,6 @@ def test_training_reads_no_more_than_its_caps():
     assert capped.ranks == slow_train(["abcabc", "defdef", "ghi"], 3)
     assert capped.provenance.pop("trained_by").startswith("rustbpe ")
     assert capped.provenance == {"documents": 3, "chars": 15, "max_chars": 15, "doc_cap": 6}
-    for caps in ({"doc_cap": 0}, {"max_chars": 0}, {"max_chars": -5}):
-        with pytest.raises(UserError, match="is too small: at least 1 character"):
-            Tokenizer.train(["abc"], 265, **caps)
     assert Tokenizer.train(["ab" * 5_000 + "cc" * 9_000], 265).provenance["chars"] == 10_000  # the recipe's doc_cap
 
 
@@ -231,26 +226,15 @@ def test_a_very_long_run_neither_hangs_nor_crashes(tok, unit):
     assert time.perf_counter() - start < 30
 
 
-def test_only_white_space_beyond_the_limit_is_cut(tok, monkeypatch):
-    monkeypatch.setattr(module, "MAX_SPACE_RUN", 10)
-    monkeypatch.setattr(module, "_LONG_SPACE", module.re.compile(r"(?<!\s)\s{11,}"))
-    for text in ("a" * 50, "the fox " * 9, " " * 10 + "x" + " " * 10, "x" + "\n " * 5 + "yyyyyyyyyyyy"):
-        assert module._parts(text) == [text] and tok.encode(text) == slow_encode(tok, text)
-    assert module._parts("ab" + " " * 25 + "cd" + "\t" * 11) == ["ab" + " " * 10, " " * 10, " " * 5 + "cd" + "\t" * 10, "\t"]
-    assert module._parts(" " * 20) == [" " * 10] * 2
+def test_only_texts_of_more_than_a_million_characters_are_cut(tok, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PART", 10)
+    assert tok.encode("the fox the fox") == tok.encode("the fox th") + tok.encode("e fox") != slow_encode(tok, "the fox the fox")
+    assert tok.encode("the fox th") == slow_encode(tok, "the fox th") and module.Tokenizer.encode(tok, "", bos=True) == [tok.bos]
 
 
-def test_training_survives_long_white_space():
-    text = "x" + " " * 1_100_000 + "y"
-    assert Tokenizer.train([text], 266, doc_cap=len(text)).ranks[256] == b"  "
-
-
-@pytest.mark.skipif("GPT2COURSE_DEV_DATA" not in os.environ, reason="GPT2COURSE_DEV_DATA is not set")
-def test_on_web_text():
-    import pyarrow.parquet
-
-    path = Path(os.environ["GPT2COURSE_DEV_DATA"]) / "corpus-small" / "shard_00000.parquet"
-    texts = pyarrow.parquet.ParquetFile(path).read_row_group(0).column("text").to_pylist()
+def test_on_web_text(dev_data):
+    path = dev_data / "corpus-small" / "shard_00000.parquet"
+    texts = pq.ParquetFile(path).read_row_group(0).column("text").to_pylist()
     tokenizer = Tokenizer.train(texts, 2000)
     assert tokenizer.ranks[: 256 + 40] == slow_train([text[:10_000] for text in texts], 40)
     for text in texts[:20]:
@@ -286,7 +270,7 @@ def test_save_refuses_to_replace_other_things(tok, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="holds something else .thesis.txt."):
         tok.save(tmp_path)
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match="holds something else .thesis.txt."):
         tok.save(tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -298,130 +282,83 @@ def test_the_fingerprint_sees_ranks_pattern_and_nothing_else(tok):
     assert same.sha256 == tok.sha256 and len({t.sha256 for t in [tok, *others]}) == 4
 
 
-def _json(key, value):
-    def edit(about, ranks):
-        about[key] = value
-        return ranks
-
-    return edit
-
-
-def _line(n, new):
-    def edit(about, ranks):
-        lines = ranks.split(b"\n")
-        lines[n : n + 1] = new
-        return b"\n".join(lines)
-
-    return edit
-
-
-REPEATED = base64.b64encode(b"a") + b" 300"
-# What is changed, and what the message says. In RESEALED the checksum is made to fit again, so that the check behind it acts.
-DAMAGE = {
-    "bit": (lambda about, ranks: ranks[:50] + b"?" + ranks[51:], "does not match its checksum"),
-    "truncated": (lambda about, ranks: ranks[:-5], "does not match its checksum"),
-    "empty": (lambda about, ranks: b"", "does not match its checksum"),
-    "pattern": (_json("pattern", SPLIT_PATTERN.replace("{1,2}", "{1,3}")), "pattern does not match the fingerprint"),
-    "broken pattern": (_json("pattern", "("), "pattern does not match the fingerprint"),
-    "future format": (_json("format", 2), "format 2 is not 1"),
-    "no format": (_json("format", None), "format None is not 1"),
-    "vocab_size": (_json("vocab_size", 421), "vocab_size 421 is not 420"),
-    "vocab_size kind": (_json("vocab_size", "420"), "lacks 'vocab_size' .a int"),
-    "provenance": (_json("provenance", None), "lacks 'provenance'"),
-    "special ids": (_json("special_tokens", {name: i for i, name in enumerate(SPECIAL_TOKENS)}), "special tokens must be"),
-}
-RESEALED = {
-    "gap": (_line(300, []), "line 301 of ranks.tiktoken has rank 301, not 300"),
-    "rank twice": (_line(300, [base64.b64encode(b"zzzzzzz") + b" 299"]), "line 301 of ranks.tiktoken has rank 299, not 300"),
-    "order": (_line(0, [b"AQ== 1"]), "line 1 of ranks.tiktoken has rank 1, not 0"),
-    "token twice": (_line(300, [REPEATED]), "holds a token twice"),
-    "byte missing": (_line(97, [base64.b64encode(b"zzzzzzz") + b" 97"]), "lacks some of the 256 single bytes"),
-    "not base64": (_line(300, [b"YW*Jj 300"]), "line 301 of ranks.tiktoken is not a base64 token"),
-    "no rank": (_line(300, [b"YQ=="]), "line 301 of ranks.tiktoken is not"),
-    "word rank": (_line(300, [b"YQ== three"]), "line 301 of ranks.tiktoken is not"),
-    "fewer": (_line(410, []), "special tokens must be .* from id 410"),
-}
-
-
-@pytest.mark.parametrize("name", [*DAMAGE, *RESEALED])
-def test_a_damaged_folder_gives_one_clear_error(tok, tmp_path, name):
+def test_any_damage_is_one_clear_error(tok, tmp_path):
+    """Every field of tokenizer.json changed or missing; every kind of damage to the ranks, and random bytes."""
     folder = tok.save(tmp_path / "t")
-    edit, message = (DAMAGE | RESEALED)[name]
-    about = json.loads((folder / "tokenizer.json").read_text())
-    ranks = edit(about, (folder / "ranks.tiktoken").read_bytes())
-    if name in RESEALED:
-        about["ranks_sha256"] = hashlib.sha256(ranks).hexdigest()
-    (folder / "ranks.tiktoken").write_bytes(ranks)
-    (folder / "tokenizer.json").write_text(json.dumps(about))
-    with pytest.raises(UserError, match=message) as error:
+    about, ranks = read_json(folder / "tokenizer.json"), (folder / "ranks.tiktoken").read_bytes()
+    lines = ranks.splitlines(keepends=True)
+    other = {"format": 2, "vocab_size": 421, "pattern": "(", "special_tokens": None, "provenance": {}, "sha256": "0" * 64}
+    jsons = [about | {key: value} for key, value in other.items() if key not in ("special_tokens", "provenance")]
+    jsons += [{k: v for k, v in about.items() if k != key} for key in ("format", "vocab_size", "pattern", "sha256")] + [[], {}, 3]
+    files = [b"", ranks[:-5], ranks[:50] + b"?" + ranks[51:], b"".join(lines[:300] + lines[301:]), b"".join(lines[::-1]), b"\xff" * 99]
+    files += [b"".join(lines[:300] + [base64.b64encode(b"a") + b" 300\n"] + lines[301:]), b"YQ== three\n", b"\n" * 411]
+    for json_, data in [*((j, ranks) for j in jsons), *((about, data) for data in files)]:
+        (folder / "ranks.tiktoken").write_bytes(data)
+        write_json(folder / "tokenizer.json", json_)
+        with pytest.raises(UserError) as error:
+            Tokenizer.load(folder)
+        assert str(folder) in str(error.value) and "make it again with: python -m gpt2course.tokenizer train" in str(error.value)
+        assert "\n" not in str(error.value)
+    (folder / "ranks.tiktoken").unlink()
+    with pytest.raises(UserError, match="is damaged: it does not match its checksum"):
         Tokenizer.load(folder)
-    told = str(error.value)
-    assert str(folder) in told and "python -m gpt2course.tokenizer train" in told and "\n" not in told
-
-
-def test_missing_files_give_clear_errors(tok, tmp_path):
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        Tokenizer.load(folder)
     with pytest.raises(UserError, match="there is no tokenizer in .*nowhere .*gpt2course.tokenizer train"):
         Tokenizer.load(tmp_path / "nowhere")
-    folder = tok.save(tmp_path / "t")
-    (folder / "ranks.tiktoken").unlink()
-    with pytest.raises(UserError, match="ranks.tiktoken is missing"):
-        Tokenizer.load(folder)
-    for text, message in [("{", "not valid JSON"), ("[]", "does not hold an object"), ("{}", "format None")]:
-        (folder / "tokenizer.json").write_text(text)
-        with pytest.raises(UserError, match=message):
-            Tokenizer.load(folder)
 
 
 # -- corpora and command line
 
 
-def corpus(name="small", texts=TEXTS, val_sha256="0" * 64):
-    return types.SimpleNamespace(
-        name=name, train=texts, val=TEXTS[:2], licences=("public domain",), val_name="two lines", val_sha256=val_sha256
-    )
+def corpus(name="small", texts=TEXTS, val=TEXTS[:2], missing=0):
+    return Corpus(name, from_list(texts), from_list(val), ("public domain",), "two lines", (), missing)
 
 
-def test_default_folders_are_plain_and_apart(tmp_path, monkeypatch):
-    monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path))
-    assert default_folder("embedded", 4096) == tmp_path / "tokenizers" / "embedded-4096"
+def test_default_folders_are_plain_and_apart(course_home):
+    assert default_folder("embedded", 4096) == course_home / "tokenizers" / "embedded-4096"
     paths = ["/data/a b", "/data/a-b", "data/a/b", "../../etc", "/", "é" * 300, "/long" * 60]
     folders = {default_folder(path, 300) for path in paths}
     assert len(folders) == len(paths)
     for folder in folders:
-        assert folder.parent == tmp_path / "tokenizers" and folder.name.isascii() and len(folder.name) < 80
+        assert folder.parent == course_home / "tokenizers" and folder.name.isascii() and len(folder.name) < 80
 
 
-def test_train_or_load_reuses_exactly_what_it_would_train(tmp_path, monkeypatch):
-    monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path))
-    trained = []
-    real = Tokenizer.train.__func__
+@pytest.fixture
+def trained(monkeypatch) -> list:
+    """Grows by one for each training."""
+    found, real = [], Tokenizer.train.__func__
+    monkeypatch.setattr(Tokenizer, "train", classmethod(lambda *args, **kw: (found.append(1), time.sleep(0.05), real(*args, **kw))[-1]))
+    return found
 
-    def spy(cls, *args, **kwargs):
-        trained.append(1)
-        return real(cls, *args, **kwargs)
 
-    monkeypatch.setattr(Tokenizer, "train", classmethod(spy))
+def test_train_or_load_reuses_exactly_what_it_would_train(tmp_path, course_home, trained):
     first = train_or_load(corpus(), 300)
-    assert (tmp_path / "tokenizers" / "small-300" / "tokenizer.json").is_file() and len(trained) == 1
     again = train_or_load(corpus(), 300)
-    assert again.sha256 == first.sha256 and again.provenance == first.provenance and len(trained) == 1
+    assert (course_home / "tokenizers" / "small-300" / "tokenizer.json").is_file() and len(trained) == 1
+    assert again.sha256 == first.sha256 and again.provenance == first.provenance
     folder = tmp_path / "mine"
     for which, size, options in [
-        (corpus("other"), 300, {}), (corpus(texts=TEXTS * 2), 300, {}), (corpus(val_sha256="1"), 300, {}), (corpus(), 301, {}),
+        (corpus("other"), 300, {}), (corpus(texts=TEXTS * 2), 300, {}), (corpus(val=TEXTS[:1]), 300, {}), (corpus(), 301, {}),
         (corpus(), 300, {"max_chars": 400}),
     ]:  # fmt: skip
         train_or_load(corpus(), 300, folder)
         trained.clear()
         made = train_or_load(which, size, folder, **options)
-        assert len(trained) == 1 and made.vocab_size == size
-        saved = Tokenizer.load(folder)
-        assert saved.sha256 == made.sha256 and saved.provenance == made.provenance != first.provenance or size == 301
+        assert len(trained) == 1 and made.vocab_size == size and Tokenizer.load(folder).provenance == made.provenance
         train_or_load(which, size, folder, **options)
         assert len(trained) == 1
-    for same in ({"pattern": SPLIT_PATTERN}, {"pattern": r"\p{L}+|\P{L}"}):
-        Tokenizer.train(TEXTS, 300, provenance=module._source(corpus()), **same).save(folder)
-        trained.clear()
-        assert train_or_load(corpus(), 300, folder).sha256 == first.sha256 and len(trained) == (same["pattern"] != SPLIT_PATTERN)
+    Tokenizer.train(TEXTS, 300, provenance=first.provenance, pattern=r"\p{L}+|\P{L}").save(folder)
+    assert train_or_load(corpus(), 300, folder).sha256 == first.sha256
+
+
+def test_a_tokenizer_that_stopped_at_its_characters_serves_a_longer_corpus(course_home, trained):
+    """It is trained while later shards are still downloaded, and training finds it."""
+    first = train_or_load(corpus(texts=TEXTS), 270, max_chars=300)
+    assert train_or_load(corpus(texts=TEXTS + TEXTS), 270, max_chars=300).sha256 == first.sha256 and len(trained) == 1
+    train_or_load(corpus(texts=TEXTS[:2]), 270, max_chars=300)  # fewer documents than the first one read
+    assert len(trained) == 2
 
 
 def test_train_or_load_makes_a_damaged_one_again(tmp_path, capsys):
@@ -432,25 +369,33 @@ def test_train_or_load_makes_a_damaged_one_again(tmp_path, capsys):
     assert Tokenizer.load(tmp_path / "t").sha256 == first.sha256
 
 
+def test_of_several_at_once_one_trains(tmp_path, trained):
+    """Issue 17, row 11: four processes that made one tokenizer at once failed in 12 of 240 cases."""
+    with ThreadPoolExecutor(4) as pool:
+        for n in range(6):
+            made = list(pool.map(lambda _, n=n: train_or_load(corpus(), 300, tmp_path / str(n)).sha256, range(4)))
+            assert len(set(made)) == 1 and len(trained) == n + 1
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")) == [str(n) for n in range(6)]
+
+
 def test_bytes_per_token(tok):
     text = TEXTS[0]
     assert module.bytes_per_token(tok, [text, "", text]) == pytest.approx(len(text.encode()) / len(tok.encode(text)))
     assert module.bytes_per_token(tok, [text, TEXTS[2]], max_bytes=1) == len(text.encode()) / len(tok.encode(text))
 
 
-def test_commands(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path))
-    data = types.ModuleType("gpt2course.data")
-    data.load_corpus = lambda name: corpus(name)
-    monkeypatch.setitem(sys.modules, "gpt2course.data", data)
-    monkeypatch.setattr("gpt2course.data", data, raising=False)
+def test_commands(tmp_path, course_home, monkeypatch, capsys):
+    monkeypatch.setattr(module, "load_corpus", lambda name, partial: corpus(name, missing=partial and 3))
+    module.main(Train(vocab_size=400, out=tmp_path / "out.json"))
+    folder, lines = course_home / "tokenizers" / "embedded-400", capsys.readouterr().out.splitlines()
+    tokenizer, result = Tokenizer.load(folder), read_json(tmp_path / "out.json")
+    assert lines[0] == "public domain" and lines[1].startswith("vocabulary of 400 tokens, trained in ") and str(folder) in lines[1]
+    assert f"from {sum(map(len, TEXTS))} characters of 4 documents" in lines[2] and "3 shards are missing" in lines[4]
+    assert result.keys() == {"vocab_size", "sha256", "folder", "how", "bytes_per_token", "ids", "pieces"}
+    assert (result["sha256"], result["folder"]) == (tokenizer.sha256, str(folder)) and tokenizer.provenance["corpus"] == "embedded"
+    assert result["ids"] == tokenizer.encode("".join(result["pieces"])) and f"{result['bytes_per_token']:.3f} bytes per token" in lines[3]
     module.main(Train(vocab_size=400))
-    out = capsys.readouterr().out
-    assert all(part in out for part in ("public domain", "135 merges", "two lines", "bytes per token", "embedded-400"))
-    folder = tmp_path / "tokenizers" / "embedded-400"
-    tokenizer = Tokenizer.load(folder)
-    assert tokenizer.provenance["corpus"] == "embedded" and tokenizer.provenance["max_chars"] == 2_000_000_000
-    capsys.readouterr()
+    assert "400 tokens, there already" in capsys.readouterr().out
     module.main(Show(text="the fox é 🦊 <|bos|>", tokenizer=folder))
     lines = capsys.readouterr().out.splitlines()
     ids = tokenizer.encode("the fox é 🦊 <|bos|>")
@@ -464,6 +409,3 @@ def test_command_line(tmp_path):
     run = [sys.executable, "-m", "gpt2course.tokenizer"]
     asked = subprocess.run([*run, "show", "--text", "x", "--tokenizer", str(tmp_path)], capture_output=True, text=True)
     assert asked.returncode == 2 and asked.stderr.startswith("error: there is no tokenizer in") and asked.stderr.count("\n") == 1
-    for words in (["--help"], ["train", "--help"]):
-        shown = subprocess.run([*run, *words], capture_output=True, text=True)
-        assert shown.returncode == 0 and "rain" in shown.stdout
