@@ -405,7 +405,7 @@ WRONG = {
     ("5.4", "spreads as of a difference"): (change(compared, join=lambda x, y: (x + y) ** 0.5), "by 2 before the root"),
     ("5.4", "no root"): (change(compared, join=lambda x, y: (x + y) / 2), "root of the variance"),
     ("5.4", "plain difference"): (change(compared, join=lambda x, y: 1), "divide by the common spread"),
-    ("5.4", "all runs together"): (all_together, "holds the gap itself"),
+    ("5.4", "all runs together"): (all_together, "includes the gap itself"),
     ("5.4", "wrong sign"): (change(compared, sign=-1), "the sign"),
     ("5.4", "no sign"): (lambda *a: abs(compared(*a)), "sign is lost"),
     ("5.4", "worst rate"): (change(compared, choose=worst_rate), "worst rates"),

@@ -36,12 +36,12 @@ def _fill(documents: list[list[int]], places: int) -> tuple[list[int], list[int]
 
 def shares(f) -> None:
     over = "the divisor is the tokens that the documents had, not those that are left, nor the places in the rows"
-    twice = "document 2 lies in two rows: add up its pieces before you look for what is missing"
+    twice = "document 2 is in two rows: add up its pieces before you count what is missing"
     table = [
         (([[(0, 5)], [(1, 3)], [(2, 8)]], [5, 3, 9], 8), "the tiny example", (1 / 17, {
             1 / 16: over, 1 / 24: over,
             1 / 3: "one document of three is cropped, but the share is of tokens, not documents",
-            16 / 17: "that is the share that is kept; cropped is the rest",
+            16 / 17: "that is the share that is kept; the cropped share is the rest",
         }), (8 / 24, {
             8 / 16: "divide by the places, not by the tokens",
             16 / 24: "that is the share that is filled, or of rows with a gap; padding is the empty places",
@@ -49,7 +49,7 @@ def shares(f) -> None:
         (([[(0, 4)], [(1, 2)]], [4, 2], 8), "two rows of 8, with 4 and 2 tokens", (0.0, {}), (10 / 16, {
             2 / 8: "a row has row_tokens places, even if no row is full",
         })),
-        (([[(0, 5), (1, 3)], [(2, 8)], [(2, 1)]], [5, 3, 9], 8), "a document of 9 that goes on in the next row",
+        (([[(0, 5), (1, 3)], [(2, 8)], [(2, 1)]], [5, 3, 9], 8), "a document of 9 that continues in the next row",
          (0.0, {n / d: twice for n in (1, 8, 9) for d in (17, 26)}), (7 / 24, {})),
         (([[(2, 8)], [(0, 5), (1, 3)]], [5, 3, 10, 100], 8), "a document that is in no row", (2 / 18, {
             102 / 118: "document 3 is in no row; it waits and is not lost",
@@ -70,12 +70,12 @@ def shares(f) -> None:
         got = several(call(f, *args, keep="the rows or lengths"), 2, "two numbers (cropped share, padding share)")
         got = [number(g, name) for g, name in zip(got, ("the cropped share", "the padding share"))]
         swapped = close(got, [padding, cropped]) and not close(cropped, padding)
-        need(not swapped, "the two came out swapped: the cropped share stands first, the padding second")
+        need(not swapped, "the two are swapped: return the cropped share first, then the padding share")
         percent = "return a share from 0 to 1, not per cent"
         known(got[0], cropped, f"{case}: the cropped share", {100 * cropped: percent} | of_cropped,
-              "cut off, of all tokens of the documents", 1e-6)  # fmt: skip
+              "divide the tokens cut off by all tokens of the documents", 1e-6)  # fmt: skip
         known(got[1], padding, f"{case}: the padding share", {100 * padding: percent} | of_padding,
-              "empty, of all places", 1e-6)  # fmt: skip
+              "divide the empty places by all places", 1e-6)  # fmt: skip
 
 
 def choose(f) -> None:
@@ -99,7 +99,7 @@ def choose(f) -> None:
     for n in [3, 8, 20, 50] * 20:
         lengths, space = [draw.randint(2, 15) for _ in range(n)], draw.randint(1, 16)
         wanted = _fill([[0] * k for k in lengths], space)[1][0]
-        table.append((lengths, space, wanted, {}, "the package takes another one"))
+        table.append((lengths, space, wanted, {}, "the package chooses another document"))
     for lengths, space, wanted, errors, otherwise in table:
         what = f"the place for lengths {lengths} and {space} places"
         got = number(call(f, lengths, space, keep="the lengths"), what)
@@ -210,7 +210,7 @@ def rank_rows(f) -> None:
 
 
 def data_bill(f) -> None:
-    less = "half is lost, so twice as much must be read, not half as much again"
+    less = "half is lost, so read twice as much, not 1.5 times as much"
     unread = "cropped tokens are read too: divide by 1 - cropped"
     table = [
         ((1e9, 0.5, 4.0, 1e6), "the tiny example", (33, {
@@ -218,17 +218,17 @@ def data_bill(f) -> None:
             9: "the cropped share is lost, not what is left: divide by 1 - cropped",
             34: "32 shards are just enough; round up only a part of one",
         }), (3.3, {
-            3.2: "the validation shard lies on the disk too",
+            3.2: "the validation shard is on the disk too",
             8.0: "that is the text unpacked; a shard takes 0.1 GB",
-            3300.0: "in gigabytes, please: a shard takes 0.1",
+            3300.0: "the answer must be in gigabytes: a shard takes 0.1",
         }), (8.0, {
-            4.0: unread, 6.0: less, 8e6: "in megabytes, please",
+            4.0: unread, 6.0: less, 8e6: "the answer must be in megabytes",
             2.0: "the model reads tokens, the disk characters: times chars_per_token",
         })),
         ((1.1e9, 0.0, 1.0, 1e6), "4.4 shards of text, nothing cropped", (6, {
             5: "4.4 shards are 5 whole ones, and one more for validation: round up",
             5.4: "shards are fetched whole: round up",
-        }), (0.6, {0.54: "whole shards lie on the disk"}), (1.0, {})),
+        }), (0.6, {0.54: "whole shards are on the disk"}), (1.0, {})),
     ]  # fmt: skip
     draw = random.Random(5)
     for _ in range(20):

@@ -218,7 +218,7 @@ def _one_rate(f) -> None:
     table = {("adamw", 0.1): {1: 2.0, 2: 2.2, 3: 2.4}, ("muon", 0.1): {1: 1.6, 2: 1.7, 3: 1.8}}
     wanted, together = 0.5 / math.sqrt(0.025), [x for runs in table.values() for x in runs.values()]
     of_one = "the spread is that of one recipe; take both"
-    of_all = "one spread over all runs holds the gap itself; take each recipe's by itself"
+    of_all = "one spread over all runs includes the gap itself; take each recipe's own spread"
     _compared(f, table, wanted, "2.0, 2.2, 2.4 against 1.6, 1.7, 1.8", [
         (-wanted, "the sign: mean of a minus mean of b, positive if b is better"), (0.5, "divide by the common spread"),
         (wanted * math.sqrt(3 / 2), "divide by n - 1 in the standard deviation, not by n"),
@@ -264,7 +264,7 @@ def gap_in_spreads(f) -> None:
     x, y = (list(runs.values()) for runs in uneven.values())
     pooled = _gap(x, y, lambda x, y: math.sqrt((3 * statistics.variance(x) + statistics.variance(y)) / 4))
     _compared(f, uneven, _gap(x, y), "four runs against two",
-              [(pooled, "the two variances count alike here, whatever the number of runs")],
+              [(pooled, "both variances count alike, whatever the number of runs")],
               "use all the seeds that are there, whatever their number")  # fmt: skip
 
 

@@ -10,16 +10,17 @@ from gpt2course.recipes import build, resolve
 def bill(f, g) -> None:
     ask(f, [
         ((2, 3, 5), 30, "2 hours of 3 devices at 5 dollars", {
-            10: "did you pay for one device only?", 6: "is the price in it?", 15: "are the hours in it?",
+            10: "did you pay for one device only?", 6: "does your answer use the price?",
+            15: "does your answer use the hours?",
         }, "hours times devices times the price of an hour of one device"),
         ((168, 32, 8), 43008, "GPT-2 in 2019", {}, "32 devices for 168 hours, each 8 dollars an hour"),
     ])  # fmt: skip
     ask(g, [
         ((3.6e15, 1, 1e12, 1.0, 2), 2, "3.6e15 FLOPs at 1e12 a second and 2 dollars", {
             7200: "3600 seconds were paid as 3600 hours; divide seconds by 3600",
-            200: "mfu is a share, 1.0 for all of the peak, and no percentage",
-            1: "is the price in it?",
-        }, "that takes 3600 seconds, one hour"),
+            200: "mfu is a fraction, 1.0 for the whole peak, and no percentage",
+            1: "does your answer use the price?",
+        }, "the run takes 3600 seconds, one hour"),
         ((3.6e15, 1, 1e12, 0.5, 2), 4, "the same at half the peak", {
             1: "a lower MFU made the run cheaper; divide by the MFU",
             2: "the MFU changes nothing in your answer: at half the pace the run takes twice as long",
@@ -35,7 +36,8 @@ def bill(f, g) -> None:
         mfu, price = draw.uniform(0.1, 0.9), draw.uniform(1, 9)
         wanted = cost.dollars(cost.hours(flops, devices, peak, mfu), devices * price)
         what = f"{flops:.3g} FLOPs on {devices} devices"
-        known(g(flops, devices, peak, mfu, price), wanted, what, {}, "is every one of the five numbers in it once?")
+        hint = "does your answer use each of the five numbers once?"
+        known(g(flops, devices, peak, mfu, price), wanted, what, {}, hint)
 
 
 def flops_per_token(f) -> None:
@@ -95,12 +97,12 @@ def utilisation(f) -> None:
             right * 2: "two devices could have worked, the peak is that of one",
             right * 4: "multiply the peak by the devices; did you divide?",
             right / 10: "are all 10 steps counted?",
-            right * 100: "a share is asked for, not a percentage",
-            1 / right: "this is the inverse: used FLOPs over possible ones",
+            right * 100: "return a fraction, not a percentage",
+            1 / right: "this is the inverse: divide used FLOPs by possible FLOPs",
             right * 2 / 3: "the backward pass costs twice the forward pass, together three times",
         }, "training FLOPs of all tokens / (devices * peak * seconds)"),
         ((record,), mfu(record), "the MFU of the 3.04-hour run", {8 * mfu(record): "one GPU is counted for eight"},
-         "are tokens, seconds and devices those of the log?"),
+         "do tokens, seconds and devices come from the log?"),
     ]  # fmt: skip
     draw = random.Random(3)
     for _ in range(5):
@@ -108,7 +110,7 @@ def utilisation(f) -> None:
                    steps=draw.randint(100, 9000), hours=draw.uniform(0.1, 90), devices=draw.randint(1, 64),
                    peak=draw.uniform(1e13, 2e15))  # fmt: skip
         what = f"the MFU of a log with {log['devices']} devices"
-        table.append(((log,), mfu(log), what, {}, "is every entry of the log in it once?"))
+        table.append(((log,), mfu(log), what, {}, "does your answer use each entry of the log once?"))
     ask(f, table, keep="the log")
 
 

@@ -51,7 +51,7 @@ def rate(f) -> None:
     for shape in shapes:
         settings = ", ".join(f"{name} {x}" for name, x in zip(("steps", "warmup", "warmdown", "final"), shape))
         for step in range(shape[0]):
-            what, otherwise = f"step {step} with {settings}", "is it one of the two ends of a part?"
+            what, otherwise = f"step {step} with {settings}", "look at the first and last step of each part"
             known(f(step, *shape), _plan(*shape).lr(step), what, {}, otherwise, rtol=1e-5)
 
 
@@ -65,11 +65,11 @@ class _Spy(torch.nn.Module):
         with torch.no_grad():
             for p in self.gpt.parameters():
                 p.copy_(torch.randn(p.shape, generator=g) / 4)
-        self.rows, self.open, self.heaped = [], 0, False
+        self.rows, self.open, self.overlapped = [], 0, False
 
     def forward(self, idx, *args, **kwargs):
         self.rows.append(len(idx))
-        self.heaped |= torch.is_grad_enabled() and self.open > 0  # a forward pass whose backward pass has not come yet
+        self.overlapped |= torch.is_grad_enabled() and self.open > 0  # the backward pass before this is missing
         out = self.gpt(idx, *args, **kwargs)
         if out.requires_grad:
             self.open += 1
@@ -142,8 +142,8 @@ def accumulate(f) -> None:
             need(ok, f"{at}: {hint}")
         wrong = _mean_gradient(_flat(p.grad for p in params), wanted, leftover, pieces, counts)
         need(not wrong, f"{at}: {wrong}")
-        together = "no backward pass ran between the pieces, so all of them are in memory together; call it for each"
-        need(not spy.heaped, f"{at}: {together}")
+        together = "no backward pass ran between the pieces, so all are in memory at once; call backward for each"
+        need(not spy.overlapped, f"{at}: {together}")
         mean = sum(a * b for a, b in zip(losses, counts)) / n
         known(value, mean, f"{at}: the gradient is right, but the loss", [
             (losses[-1], "this is the last piece's loss"),
@@ -172,14 +172,14 @@ def _small_model(seed: int, uniform: bool) -> GPT:
 
 
 def _uniform_bits(f) -> None:
-    """bits_per_byte with a model that finds all 272 tokens alike: what each mistake gives is known."""
+    """bits_per_byte with a model that gives all 272 tokens one probability: the result of each mistake is known."""
     tokenizer, documents = _small_tokenizer(), [TEXTS[1], TEXTS[0]]
     tokens, sizes = [len(tokenizer.encode(t)) for t in documents], [len(t.encode()) for t in documents]
     n, size, chars, bit = sum(tokens), sum(sizes), sum(map(len, documents)), math.log2(272)
     wanted, ln2 = n * bit / size, math.log(2)
     means = "this is the mean of the documents' means; divide all bits by all bytes"
     of_each = [t * bit / s for t, s in zip(tokens, sizes)]
-    what = f"bits per byte of a model that finds all 272 tokens alike, {n} tokens, {size} bytes,"
+    what = f"bits per byte of a uniform model of 272 tokens on {n} tokens and {size} bytes"
     known(f(_small_model(1, uniform=True), list(documents), tokenizer), wanted, what, [
         (wanted * ln2, "these are nats; divide by ln 2"),
         (wanted * ln2**2, "the nats were multiplied by ln 2; divide by it"),
@@ -224,7 +224,7 @@ def _adamw_step(f, p, g, m, v, *settings) -> list[torch.Tensor]:
 
 def _adamw_numbers(f) -> None:
     """One number under AdamW, by hand."""
-    decay = "the decay went into the gradient (L2); pull p itself"
+    decay = "the decay was added to the gradient (L2); apply it to p itself"
     kept = "is returned corrected; keep the plain running mean"
     inside = "eps is inside the square root"
     for name, changes, wanted, what, errors, otherwise in [
@@ -318,7 +318,7 @@ def checkpoints(f, g) -> None:
             1 + 60 / 60: "a whole interval was lost at each crash; on average it is half of one",
             1 + 25 / 60: "the restarts are missing", 1 + 10 / 60: "the training done again is missing",
         }, "2 crashes, each of 12.5 minutes done again and 5 minutes of restart"),
-        *((args, {}, "is every one of the six numbers in it once?") for args in random_runs),
+        *((args, {}, "does your answer use each of the six numbers once?") for args in random_runs),
     ]:  # fmt: skip
         wanted, what = _run_cost(*args)
         known(f(*args), wanted, what, errors, otherwise, rtol=1e-5)
@@ -331,7 +331,7 @@ def checkpoints(f, g) -> None:
             (wanted * math.sqrt(2), "half an interval is lost, so x / 2 once; is there a factor of 2 too many?"),
             (wanted**2, "the square root is missing"),
             (wanted * math.sqrt(crashes), "the number of crashes is not in it"),
-        ], "where are the costs of saving and of doing again equal?", rtol=0.02)  # fmt: skip
+        ], "at which interval are the costs of saving and of repeated training equal?", rtol=0.02)  # fmt: skip
 
 
 EXERCISES = (

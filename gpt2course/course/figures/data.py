@@ -9,7 +9,7 @@ from gpt2course.course.figures.style import (  # isort: skip
     amount, canvas, figure, legend, log_ticks, name_axes, name_rows, need, note, round_numbers,
 )
 
-HEADLESS = dict(facecolor="#7A7A7A", linewidth=0)  # a piece whose beginning lies in another row
+HEADLESS = dict(facecolor="#7A7A7A", linewidth=0)  # a piece of a document that begins in another row
 LOST = dict(facecolor="#EDEDED", edgecolor="#B0B0B0", linewidth=0.7)
 PADDING = dict(facecolor="white", edgecolor="#999999", linewidth=0.7, hatch="xxx")
 
@@ -17,7 +17,7 @@ PADDING = dict(facecolor="white", edgecolor="#999999", linewidth=0.7, hatch="xxx
 def lengths_histogram(lengths: list[int], marks: tuple[int, ...] = ()) -> Figure:
     """How many documents have which length, with the lengths in `marks` (rows of T + 1 tokens) as lines.
 
-    Lengths beyond the 99.5th percentile stand in the last bar.
+    The last bar counts all lengths beyond the 99.5th percentile.
     """
     need(lengths, "no document")
     ordered = sorted(lengths)
@@ -81,8 +81,8 @@ def rows_raster(
     """How rows are filled: a panel for each way of packing, a line for each row, a colour for each document.
 
     panels: title -> rows; a row is a list of (document, its tokens in this row, its tokens in earlier rows, tokens
-    lost). Lost tokens stand right of the row; a piece whose beginning lies in an earlier row is dark; padding is
-    crossed out. names: letters for the documents 0, 1, 2, ..., written into them.
+    lost). Lost tokens are drawn right of the row. A piece is dark if its document begins in an earlier row. Padding
+    is crossed out. names: letters for the documents 0, 1, 2, ..., written into them.
     """
     need(panels and all(rows and all(rows) for rows in panels.values()), "a panel without rows, or an empty row")
     every = [row for rows in panels.values() for row in rows]
@@ -123,7 +123,7 @@ def rows_raster(
 def cropping(lines: dict[str, list[float]], rows: int, least: float, waiting: list[float]) -> Figure:
     """The cropped share in the course of packing; below, how many waiting documents are longer than a row.
 
-    lines: way of packing -> cropped share of each stretch of `rows` rows. least: the share of all tokens that lie
+    lines: way of packing -> cropped share of each stretch of `rows` rows. least: the share of all tokens that are
     beyond the end of any row. waiting: the share at the end of each stretch.
     """
     need(lines and all(lines.values()) and waiting, "no measurement")

@@ -141,7 +141,7 @@ def rope_clocks(angles: list[list[float]]) -> Figure:
 
 
 def score_by_distance(lines: dict[str, list[float]], note: str = "") -> Figure:
-    """The score of one query and one key against their distance, a line for each place where the key stands."""
+    """The score of one query and one key against their distance, a line for each position of the key."""
     need(lines and all(lines.values()), "no scores")
     fig, (ax,) = figure(2.8)
     widths = [7.0, 3.6, 1.4, *[1.0] * len(lines)]  # the first one broad, so that lines on top of each other all show

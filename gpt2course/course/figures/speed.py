@@ -14,7 +14,7 @@ MARKS = [(marker, colour) for marker in "osD^v" for colour in (BLUE, VERMILION, 
 
 
 def giga(value: float) -> str:
-    """5e10 -> "50 G", 9.89e14 -> "989 T", to stand before FLOP/s or B/s."""
+    """5e10 -> "50 G", 9.89e14 -> "989 T", as a prefix of FLOP/s or B/s."""
     scale, unit = (1e15, "P") if value >= 1e15 else (1e12, "T") if value >= 1e12 else (1e9, "G")
     return f"{value / scale:.3g} {unit}"
 

@@ -17,7 +17,7 @@ def _dollars(value: float, _pos=None) -> str:
 
 
 def _year(text: str) -> float:
-    """2026-01-29 -> 2026.08; a year or a month alone stands for its middle."""
+    """2026-01-29 -> 2026.08; a year or a month alone gives its middle."""
     parts = text.split("-")
     if len(parts) == 3:
         return int(parts[0]) + (date(*map(int, parts)).timetuple().tm_yday - 1) / 365.25
