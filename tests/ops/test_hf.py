@@ -68,7 +68,7 @@ def test_the_command_scores_a_folder(folder, course_home, capsys, tmp_path):
 
 def test_a_folder_without_weights_is_refused(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="is not a causal language model that transformers can read|do not exist"):
+    with pytest.raises(UserError, match="is not a causal language model that transformers can read|cannot be read"):
         hf.load(folder, "cpu")
     with pytest.raises(UserError, match="model configuration .* does not exist"):
         hf.load(folder / "nothing", "cpu")
