@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -82,6 +83,8 @@ def join(device_type: str) -> Ranks:
     """Join the other processes of a torchrun, if there are any. device_type: cuda, cpu or mps."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()
+        if orphaned():
+            os._exit(1)
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         return Ranks()
@@ -113,6 +116,15 @@ def end_with_parent() -> None:
     """From here on Linux kills this process when torchrun ends, so that no rank stays behind on its GPU."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def orphaned() -> bool:
+    """Whether the runbook's torchrun ended before this rank called `end_with_parent`: the parent is another process."""
+    mark = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # the runbook sets it for torchrun, whose ranks inherit it
+    try:
+        return mark in os.environ and mark.encode() not in Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:  # another system than Linux, or the parent belongs to another user
+        return sys.platform == "linux"
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -60,6 +60,12 @@ for act in acts:
         from gpt2course.ranks import end_with_parent
         end_with_parent()
         (folder / "rank").write_text(str(os.getpid()))
+    elif what == "slow-rank":  # torchrun is killed while the rank is still importing torch
+        (folder / "rank").write_text(str(os.getpid()))
+        time.sleep(float(value))
+        from gpt2course import ranks
+        ranks.join("cpu")
+        time.sleep(600)
     elif what == "error":
         (folder / "error.json").write_text(json.dumps({"error": value}))
         print("error: " + value, flush=True)
@@ -357,16 +363,17 @@ def test_a_dead_rank_is_restarted_and_a_finished_training_skipped(run, trains, c
 
 
 @linux
-def test_when_torchrun_is_killed_no_rank_stays_and_the_cell_fails_with_one_error(run, trains):
+@pytest.mark.parametrize("acts", [("rank:", "say:ready", "sleep:600"), ("slow-rank:1",)])
+def test_when_torchrun_is_killed_no_rank_stays_and_the_cell_fails_with_one_error(run, trains, acts):
     def kill():
         wait_for(lambda: rb.living(run.folder) and (run.folder / "rank").exists() and (run.folder / "rank").read_text())
         os.kill(rb.living(run.folder)["pid"], signal.SIGKILL)
 
-    trains("rank:", "say:ready", "sleep:600")
+    trains(*acts)
     threading.Thread(target=kill, daemon=True).start()
     with pytest.raises(UserError, match="stage train ended without a result; run this notebook again to resume"):
         rb.train(run)
-    wait_for(lambda: not psutil.pid_exists(int((run.folder / "rank").read_text())), 10)
+    wait_for(lambda: not psutil.pid_exists(int((run.folder / "rank").read_text())), 20)
     assert rb.state(run.folder) == "stopped"
 
 
