@@ -243,7 +243,8 @@ def main(args: Sample) -> None:
         line = f"{prompt} | {text.strip()}".translate(VISIBLE)
         print("\n" + textwrap.fill(line, 110, subsequent_indent="  "))
     if args.out:
-        write_json(args.out, {"prompts": prompts, "texts": [text.translate(VISIBLE) for text in texts]})
+        visible = {"prompts": prompts, "texts": texts}
+        write_json(args.out, {name: [text.translate(VISIBLE) for text in found] for name, found in visible.items()})
 
 
 def talk(pieces, run: str) -> None:
