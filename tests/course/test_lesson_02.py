@@ -330,6 +330,7 @@ WRONG = {
     ("2.4", "rows shared"): (dealt(lambda k, rank, world, n: k + rank), "a block"),
     ("2.4", "world and rank mixed up"): (dealt(lambda k, rank, world, n: k + rank * world), "a block"),
     ("2.4", "too many"): (lambda streams, rank, world, n: SOLVED["rank_rows"](streams, rank, world, n + 1), "expected n"),
+    ("2.4", "four streams always"): (dealt(turn, of=lambda j, S: (j % S, j // 4 % 6)), "stream and row"),
     ("2.4", "used up"): (pops_the_streams, "changed the streams"),
     ("2.4", "no return"): (lambda *a: None, "return missing"),
     ("2.5", "1 + share"): (bill(read=lambda c: 1 + c), "half is lost"),

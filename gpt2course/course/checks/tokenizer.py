@@ -96,7 +96,7 @@ def merge(f) -> None:
         ], replaced),
         ([1, 1, 1], (1, 1), 9, [9, 1], [
             ([9, 9], f"the two merges overlap; the middle 1 was used twice: {by_two}"),
-            ([1, 9], "your answer goes from right to left"), ([9], "the last token is lost when no pair is left for it"),
+            ([1, 9], "your answer goes from right to left"), ([9], "the last token is lost: no pair is left for it"),
         ], "from left to right, and no token is used twice"),
         ([1, 1, 1, 1, 1], (1, 1), 9, [9, 9, 1], [([9, 9, 9, 9], "the merges overlap")], by_two),
         ([1, 2, 3], (1, 2), 9, [9, 3], [([9], "the last token is lost: it must stay")], replaced),
