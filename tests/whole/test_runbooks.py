@@ -1,35 +1,31 @@
-"""The runbooks ladder, scaling_laws and miniseries: what their sources make, and executed by papermill's own command line."""
+"""The runbooks ladder and scaling_laws: what their sources make, and executed by papermill's own command line."""
 
 import ast
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import jupytext
+import nbformat
 import pytest
 
-from gpt2course.ops import jobs, sweep as campaign
-from gpt2course.files import UserError, write_json
+from gpt2course.files import write_json
+from gpt2course.ops import sweep
 
-RUNBOOKS = Path(__file__).resolve().parent.parent / "runbooks"
-NAMES = {"ladder": "ladder", "scaling_laws": "isoflop", "miniseries": "miniseries"}
-TOY = "depth=1 width=16 head_dim=16 sequence_len=32 vocab_size=300 batch_tokens=128 steps=120 eval_bytes=400"
+ROOT = Path(__file__).resolve().parents[2]
+TOY = "depth=1 width=16 head_dim=16 sequence_len=32 vocab_size=300 batch_tokens=128 steps=30 eval_bytes=400"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["ladder", "scaling_laws"])
 def test_a_runbook_is_what_its_source_makes(name):
-    import jupytext
-    import nbformat
-
-    path = RUNBOOKS / f"{name}.ipynb"
+    path = ROOT / "runbooks" / f"{name}.ipynb"
     book, source = nbformat.read(path, 4), jupytext.read(path.with_suffix(".py"))
     nbformat.validate(book)
-    parts = lambda nb: [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in nb.cells]  # noqa: E731
+    parts = lambda nb: [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in nb.cells]
     assert parts(book) == parts(source), f"run: jupytext --to ipynb --update runbooks/{name}.py"
     assert book.metadata.kernelspec.name == "gpt2course" and set(book.metadata) == {"kernelspec"}
     assert not re.search(r"/(work|home|root|Users|tmp)/", path.read_text()) and '"image/' not in path.read_text()
@@ -40,77 +36,91 @@ def test_a_runbook_is_what_its_source_makes(name):
     (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
     given = {}
     exec(cell.source, given)
-    args = campaign.check(NAMES[name], given)
-    assert args == campaign.Campaign(NAMES[name])  # the defaults of the notebook are those of the command
+    assert sweep.Sweep.from_namespace(given) == sweep.Sweep()  # the defaults of the notebook are those of the class
 
 
-@pytest.mark.parametrize("given,message", [
-    (dict(sise="laptop"), "parameter sise does not exist"), (dict(size="big"), "size = 'big'"), (dict(minutes="-1"), "minutes"), (dict(first=1.5), "first"),
-    (dict(settings="stepz=3"), "stepz"), (dict(device="tpu"), "device"), (dict(settings="steps=3 steps=4"), "twice"), (dict(size=True), "size"),
-])  # fmt: skip
-def test_wrong_parameters_are_refused(given, message):
-    with pytest.raises(UserError, match=message):
-        campaign.check("ladder", given)
+def grid(name, **parameters):
+    """The runs that the cells of a runbook before the training make."""
+    cells = [c.source for c in jupytext.read(ROOT / "runbooks" / f"{name}.py").cells if c.cell_type == "code"]
+    found = {}
+    exec(cells[0], found)
+    found |= parameters
+    exec(cells[1], found)
+    return found["runs"]
 
 
-def test_parameters_as_papermill_passes_them():
-    args = campaign.check("ladder", dict(minutes="2.5", first="3", settings="steps=20 depth=1", corpus="None", out=""))
-    assert args == campaign.Campaign("ladder", minutes=2.5, first=3, set=("steps=20", "depth=1"))
+@pytest.mark.parametrize("size", ["laptop", "h100"])
+def test_the_ladder_asks_every_recipe_the_same_question(size, capsys):
+    runs = grid("ladder", size=size)
+    plans = {run.id: run.plan for run in runs}
+    assert [run.recipe for run in runs[:7]] == ["gpt2", "modern", "muon", "windows", "lambdas", "jan29", "record"]
+    assert len(plans) == len(runs) and len({plan.tokens for plan in plans.values()}) == 1
+    for recipe, rate, own in (("modern", "matrix_adamw_lr", 0.003), ("muon", "matrix_lr", 0.02)):
+        tried = {getattr(plan.recipe, rate) for id, plan in plans.items() if id.startswith(f"{recipe}-") and id.endswith("s1")}
+        assert min(tried) < own < max(tried) and own in tried
+    for recipe in ("modern", "muon", "jan29"):
+        assert sum(run.recipe == recipe and "_lr" not in run.id for run in runs) == 3  # seeds
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)  # first all answers once
+    assert f"{len(runs)} runs, " in capsys.readouterr().out
 
 
-def start(name, home, out, *parameters):
-    kernels = home / "jupyter" / "kernels" / "gpt2course"
-    kernels.mkdir(parents=True, exist_ok=True)
-    write_json(kernels / "kernel.json", {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "gpt2course", "language": "python"})
-    argv = [sys.executable, "-m", "papermill", str(RUNBOOKS / f"{name}.ipynb"), str(out), "-k", "gpt2course", "--log-output", "--no-progress-bar", *parameters]
-    env = jobs.environment() | {"JUPYTER_PATH": str(home / "jupyter"), "GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(argv, env=env, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+@pytest.mark.parametrize("size", ["laptop", "h100"])
+def test_the_isoflop_grid_has_budgets_with_both_arms(size):
+    runs = [run for run in grid("scaling_laws", size=size) if run.seed == 1]
+    assert len({run.budget for run in runs}) == 4
+    for budget in {run.budget for run in runs}:
+        plans = [run.plan for run in runs if run.budget == budget]
+        n = [plan.params["scaling"] for plan in plans]
+        assert len(set(n)) >= 5 and n == sorted(n) and max(n) / min(n) > 4 and min(n) < (budget / 60) ** 0.5 < max(n)  # D = 10 N lies inside
+        assert all(plan.flops == pytest.approx(budget, rel=0.03) and plan.steps >= 20 for plan in plans)
+        assert all(plan.tokens <= (160e6 if size == "h100" else 6e6) for plan in plans)
+    assert len({run.plan.model.n_embd / run.plan.model.n_layer for run in runs}) > 3  # width apart from depth
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "toy.jsonl"
-    path.write_text("".join(json.dumps({"text": f"Line {i}: {'rain and wind' if i % 3 else 'bread and salt'}, {i * 7 % 31} times."}) + "\n" for i in range(400)))
-    return str(path)
+@pytest.mark.parametrize("size", ["laptop", "h100"])
+def test_the_miniseries_has_one_ratio(size):
+    runs = grid("scaling_laws", size=size, grid="miniseries")
+    assert len(runs) >= 6 and len({run.plan.model.n_embd / run.plan.model.n_layer for run in runs}) == 1
+    assert all(7 < run.plan.tokens / run.plan.params["scaling"] <= 8 for run in runs)
 
 
-def toy(corpus):
-    return ["-p", "corpus", corpus, "-p", "first", "2", "-p", "settings", TOY, "-p", "device", "cpu"]
+def papermill(name, home, out, *parameters):
+    """(exit code, what was printed) of a runbook that papermill executes."""
+    kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "gpt2course", "language": "python"}
+    write_json(home / "jupyter" / "kernels" / "gpt2course" / "kernel.json", kernel)
+    argv = [sys.executable, "-m", "papermill", str(ROOT / "runbooks" / f"{name}.ipynb"), str(out), "-k", "gpt2course", "--log-output", "--no-progress-bar"]
+    env = os.environ | {"JUPYTER_PATH": str(home / "jupyter"), "GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*argv, *parameters], env=env, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
+    return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize("name", ["ladder", "miniseries"])
-def test_killed_with_its_kernel_and_run_again(name, corpus, tmp_path):
-    """The notebook and its kernel die; the runs go on; the notebook, run again, joins them and repeats nothing."""
-    out = tmp_path / "campaigns" / f"{NAMES[name]}-laptop"
-    first = start(name, tmp_path, tmp_path / "a.ipynb", *toy(corpus))
-    end = time.monotonic() + 120
-    while not any(jobs.read_metrics(p) for p in tmp_path.glob("runs/*")):
-        assert time.monotonic() < end and first.poll() is None, first.communicate()[0][-3000:]
-        time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
-    assert jobs.living(out, "campaign")  # it outlives the notebook
-    again = start(name, tmp_path, tmp_path / "b.ipynb", *toy(corpus))
-    said = again.communicate(timeout=240)[0]
-    assert again.returncode == 0 and "all 2 runs are done" in said, said[-3000:]
-    assert len(campaign.read(out / "runs.jsonl")) == 2 and (out / "train.log").read_text().count("--- ") == 2 and not jobs.family(out)
-    assert "image/png" in (tmp_path / "b.ipynb").read_text() or "base64" in (tmp_path / "b.ipynb").read_text()
+@pytest.mark.slow
+def test_a_runbook_trains_and_run_again_repeats_nothing(tmp_path):
+    corpus = tmp_path / "toy.jsonl"
+    corpus.write_text("".join(json.dumps({"text": f"Line {i}: {'rain and wind' if i % 3 else 'bread and salt'}, {i * 7 % 31} times."}) + "\n" for i in range(400)))
+    toy = ["-p", "corpus", str(corpus), "-p", "first", "2", "-p", "settings", TOY, "-p", "device", "cpu"]
+    code, printed = papermill("ladder", tmp_path, tmp_path / "a.ipynb", *toy)
+    out = tmp_path / "sweeps" / "ladder-laptop"
+    assert code == 0 and "all 2 runs are finished" in printed and "image/png" in (tmp_path / "a.ipynb").read_text(), printed[-3000:]
+    before = (out / "runs.jsonl").read_bytes()
+    code, printed = papermill("ladder", tmp_path, tmp_path / "b.ipynb", *toy)
+    assert code == 0 and "all 2 runs are finished" in printed and "[1/2]" not in printed, printed[-3000:]
+    assert (out / "runs.jsonl").read_bytes() == before and (out / "train.log").read_text().count("the run is in") == 2
 
 
+@pytest.mark.slow
 def test_the_fits_are_made_from_recorded_runs(tmp_path):
-    """scaling_laws over a campaign that is done: nothing is trained, and the fits and figures are shown."""
-    pytest.importorskip("gpt2course.scaling")
-    recorded, out = RUNBOOKS.parent / "results" / "2026-11-23_isoflop-laptop", tmp_path / "campaigns" / "isoflop-laptop"
+    """scaling_laws over a finished sweep: nothing is trained, and the fits and the figure are shown."""
+    out = tmp_path / "sweeps" / "isoflop-laptop"
     out.mkdir(parents=True)
-    for file in ("runs.jsonl", "campaign.json"):
-        shutil.copy(recorded / file, out)
-    done = start("scaling_laws", tmp_path, tmp_path / "out.ipynb")
-    said = done.communicate(timeout=240)[0]
-    assert done.returncode == 0 and "all 40 runs are done" in said and not (out / "train.log").exists(), said[-3000:]
+    shutil.copy(ROOT / "results" / "2026-11-23_isoflop-laptop" / "runs.jsonl", out)
+    code, printed = papermill("scaling_laws", tmp_path, tmp_path / "out.ipynb")
+    assert code == 0 and "all 40 runs are finished" in printed and not (out / "train.log").exists(), printed[-3000:]
+    assert "n ~ C^0.512, 95 % interval 0.46 to 0.58; published: nanochat 0.492, Hoffmann et al. 0.49" in printed
     assert "image/png" in (tmp_path / "out.ipynb").read_text()
 
 
+@pytest.mark.slow
 def test_a_mistyped_parameter_stops_the_notebook(tmp_path):
-    done = start("miniseries", tmp_path, tmp_path / "out.ipynb", "-p", "stepps", "4")
-    said = done.communicate(timeout=120)[0]
-    assert done.returncode and "parameter stepps does not exist" in said and not (tmp_path / "campaigns").exists()
+    code, printed = papermill("ladder", tmp_path, tmp_path / "out.ipynb", "-p", "stepps", "4")
+    assert code and "parameter stepps does not exist" in printed and not (tmp_path / "sweeps").exists()
