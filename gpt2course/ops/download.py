@@ -86,7 +86,7 @@ def reach(url: str) -> str | None:
         return f"HTTP {e.code} {e.reason}" if isinstance(e, urllib.error.HTTPError) else str(getattr(e, "reason", e))
 
 
-def receive(url: str, part: Path, size: int | None, quiet: bool) -> str | None:
+def receive(url: str, part: Path, quiet: bool) -> str | None:
     """One attempt: append to `part` the bytes that it lacks. Returns the sha256 that the server states, or None."""
     shown = time.monotonic()
     have = part.stat().st_size if part.exists() else 0
@@ -107,9 +107,7 @@ def receive(url: str, part: Path, size: int | None, quiet: bool) -> str | None:
                 raise ConnectionError("the server sent other bytes than the missing ones; starting again")
         else:  # the first attempt, or a server that ignores Range
             have = 0
-        total = have + int(length) if length else size
-        if size not in (None, total):
-            raise UserError(f"{mirrored(url)} has {total:,} bytes, expected {size:,}")
+        total = have + int(length) if length else None
         while chunk := answer.read1(1 << 20):
             f.write(chunk)
             have += len(chunk)
@@ -123,10 +121,8 @@ def receive(url: str, part: Path, size: int | None, quiet: bool) -> str | None:
     return stated
 
 
-def wrong(file: Path, sha256: str | None, size: int | None, check) -> str | None:
+def wrong(file: Path, sha256: str | None, check) -> str | None:
     """What is wrong with the bytes of a file, None if nothing is."""
-    if size is not None and file.stat().st_size != size:
-        return f"has {file.stat().st_size:,} bytes, expected {size:,}"
     if sha256 and (found := digest_of(file)) != sha256:
         return f"has sha256 {found}, expected {sha256}"
     try:
@@ -137,7 +133,7 @@ def wrong(file: Path, sha256: str | None, size: int | None, check) -> str | None
     return None
 
 
-def fetch(url: str, path, sha256: str | None = None, size: int | None = None, check=None, quiet: bool = False) -> Path:
+def fetch(url: str, path, sha256: str | None = None, check=None, quiet: bool = False) -> Path:
     """Download `url` to `path`, unless the right file is there. Afterwards the file is whole and checked, or absent.
 
     check(file) raises UserError for wrong content. HTTP 408, 425, 429, 5xx and broken connections are tried again after
@@ -146,7 +142,7 @@ def fetch(url: str, path, sha256: str | None = None, size: int | None = None, ch
     path, part = Path(path), Path(f"{path}.part")
     advice = f"set {MIRROR} to a mirror, or put the file at {path}"
     if path.exists():
-        if (problem := wrong(path, sha256, size, check)) is None:
+        if (problem := wrong(path, sha256, check)) is None:
             return path
         print(f"{path} {problem}; downloading it again", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,8 +150,8 @@ def fetch(url: str, path, sha256: str | None = None, size: int | None = None, ch
     while True:
         resumed, delay = part.exists() and part.stat().st_size > 0, None
         try:
-            stated = receive(url, part, size, quiet)
-            if (problem := wrong(part, sha256 or stated, size, check)) is None:
+            stated = receive(url, part, quiet)
+            if (problem := wrong(part, sha256 or stated, check)) is None:
                 os.replace(part, path)
                 fsync_dir(path.parent)
                 return path
@@ -252,7 +248,7 @@ def get_shards(name: str, shards: int) -> dict:
 def verify(name: str) -> None:
     """Read every shard of a corpus that is on disk; UserError names those that are damaged."""
     paths = [path for path in shard_paths(name, SHARD_CORPORA[name].last) if path.exists()]
-    damaged = [path for path in paths if wrong(path, None, None, check_shard)]
+    damaged = [path for path in paths if wrong(path, None, check_shard)]
     again = f"python -m gpt2course.ops.download {name} --shards {max(1, len(paths) - 1)}"
     if not paths:
         raise UserError(f"{home() / 'data' / name} holds no shards; fetch them with: {again}")

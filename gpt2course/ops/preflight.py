@@ -31,7 +31,7 @@ from gpt2course.losses import PIECE_BYTES
 from gpt2course.ops import download
 from gpt2course.ranks import compute_dtypes, end_with_parent
 from gpt2course.recipes import GPUS, Plan, RunSizes, resolve_run, settings_from_text
-from gpt2course.runlog import read_metrics
+from gpt2course.runlog import describe_machine, read_metrics
 
 H100_FREE = 84.9e9  # bytes free on an empty H100
 SLACK = 1.1  # memory that the estimate leaves out, mostly the allocator's
@@ -41,10 +41,7 @@ DOWNLOAD = 200e6  # bytes/s
 CORE_TOKENS = 68e6  # that the questions of CORE ask a model to read
 UNEVEN, TOO_UNEVEN = 0.93, 0.8  # rate of the slowest GPU as a share of the median: a warning, a STOP
 
-# The small run: all other settings are those of the large run
-LAPTOP = {"depth": 2, "width": 64, "head_dim": 32, "sequence_len": 128, "vocab_size": 512, "batch_tokens": 1024,
-          "steps": 120, "eval_bytes": 20_000}  # fmt: skip
-NODE = {"depth": 12, "steps": 300, "eval_bytes": 1_000_000}
+SMALL = {"steps": 120, "eval_bytes": 20_000}  # the small run, with a depth of at most 12; all else as in the large run
 TRAIN_HOURS, MINUTES = 0.08, 20.0  # it stops training after so long, and is killed after so long
 MFU_SMOKE, SLOW = 0.41, 0.6  # expected MFU at depth 12 on H100 (nanochat, dev/LOG.md, January 2026); the least share
 
@@ -95,7 +92,7 @@ def measure(head_dim: int, kind: str = "cuda", seconds: float = 0.5, size: int =
     dtype = compute_dtypes(device)[0]
     name, reason = kernels.choose("auto", device, dtype, head_dim)
     off = kernels.deviation(kernels.load(name, device, dtype, head_dim)[0], device, dtype, head_dim)
-    return {"gpus": gpus, "attention": [name, reason, off]}
+    return {"gpus": gpus, "driver": describe_machine(device)["driver"], "attention": [name, reason, off]}
 
 
 def measure_in_child(head_dim: int) -> dict:
@@ -105,15 +102,6 @@ def measure_in_child(head_dim: int) -> dict:
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def nvidia_smi(*arguments: str) -> list[str]:
-    """The lines that nvidia-smi prints; none where it fails."""
-    try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20)
-        return done.stdout.splitlines() if done.returncode == 0 else []
-    except (OSError, subprocess.TimeoutExpired):
-        return []
 
 
 def judge_gpus(gpus: list[dict], driver: str, wanted: int, used: int) -> list[Finding]:
@@ -144,13 +132,13 @@ def judge_attention(name: str, reason: str, off: float) -> Finding:
     return "ok", "attention", text
 
 
-def judge_absent(profile: str, listed: list[str]) -> list[Finding]:
-    """torch sees no GPU. listed: lines of `nvidia-smi -L`."""
-    if listed:
+def judge_absent(profile: str, files: list) -> list[Finding]:
+    """torch sees no GPU. files: the system's files of NVIDIA GPUs."""
+    if files:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         why = f"torch {torch.__version__} for CUDA {torch.version.cuda}, CUDA_VISIBLE_DEVICES {visible}"
         fix = "install torch for CUDA (make clean setup), install a newer driver, or take another machine"
-        return [("STOP", "gpus", f"nvidia-smi lists {len(listed)} GPUs, but torch sees none ({why}); {fix}")]
+        return [("STOP", "gpus", f"there are {len(files)} GPUs, but torch sees none ({why}); {fix}")]
     if profile in GPUS:
         return [("warning", "gpus", f"none here; profile {profile} is made for {GPUS[profile]} x H100")]
     return []
@@ -269,9 +257,8 @@ def judge_run(metrics: list[dict], flops_per_token: float, n: int, gpu: str) -> 
 def smoke(args: Preflight, sizes: RunSizes, corpus: str, gpu: str) -> dict:
     """Train a small model by the command of the large run; returns {"findings", "command", "took", "run"}."""
     n, name = sizes.devices, f"smoke-{args.profile}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    settings = settings_from_text(args.set)
-    settings.pop("ratio", None)
-    settings |= NODE | {"depth": min(12, sizes.plan.model.n_layer)} if args.profile in GPUS else LAPTOP
+    settings = {k: v for k, v in settings_from_text(args.set).items() if k != "ratio"}
+    settings |= SMALL | {"depth": min(12, sizes.plan.model.n_layer)}
     if corpus.partition(":")[0] in SHARD_CORPORA:  # the later shards may still be on their way
         which, count = parse_shards(corpus)
         corpus = f"{which}:{min(8, count or 8)}"
@@ -308,15 +295,14 @@ def look_devices(sizes: RunSizes, profile: str) -> tuple[list[Finding], str]:
     """(findings about the GPUs and the memory, the name of the GPUs or "")."""
     if not torch.cuda.is_available():
         memory = judge_memory(sizes, psutil.virtual_memory().available, False)
-        return [*judge_absent(profile, nvidia_smi("-L")), memory], ""
-    driver = (nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader") or ["unknown"])[0]
+        return [*judge_absent(profile, list(Path("/dev").glob("nvidia[0-9]*"))), memory], ""
     try:
         found = measure_in_child(sizes.plan.recipe.head_dim)
     except (RuntimeError, ValueError, subprocess.TimeoutExpired) as e:
         return [("STOP", "gpus", f"a test of the GPUs failed ({e}); restart the machine, or take another")], ""
     gpus = found["gpus"]
     memory = judge_memory(sizes, min(gpu["free"] for gpu in gpus[: sizes.devices]), True)
-    findings = judge_gpus(gpus, driver, GPUS.get(profile, 1), sizes.devices)
+    findings = judge_gpus(gpus, found["driver"], GPUS.get(profile, 1), sizes.devices)
     return [*findings, judge_attention(*found["attention"]), memory], gpus[0]["name"]
 
 
