@@ -64,7 +64,8 @@ def muon_update(
     """One Muon step, in place, on K matrices: p, grad, momentum_buffer (K, m, n); second as in variance_reduction.
 
     row_norm: give all rows the same norm before the iteration (MuonEq, arXiv 2603.28254); renorm: set the Frobenius
-    norm to sqrt(min(m, n)) after it (Muon+, arXiv 2602.21545). ns_dtype: dtype of the iteration.
+    norm to sqrt(min(m, n)) after it (Muon+, arXiv 2602.21545). ns_dtype: dtype of the iteration. The caller has
+    multiplied lr by sqrt(max(1, m / n)), so that tall matrices take larger steps.
     """
     momentum_buffer.lerp_(grad, 1 - momentum)
     G = grad.lerp(momentum_buffer, momentum).to(ns_dtype)  # Nesterov

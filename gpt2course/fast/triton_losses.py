@@ -1,21 +1,21 @@
-"""The cross-entropy between the matrix products as one Triton kernel for CUDA. Lesson 12.
+"""The cross-entropy between its two matrix products as one Triton kernel for CUDA. Lesson 12.
 
-What losses.losses_and_gradient_ does in a dozen operations with scratch: here a row of logits is read from memory
-once, a second time from the GPU's cache, and its gradient is written over it.
+losses.losses_and_gradient_ makes a dozen passes over the logits. This kernel reads a row of logits from memory once
+and from the GPU's cache a second time, and writes the gradient in its place.
 """
 
 import functools
 
 from torch import Tensor
 
-# Up to this cap exp(f - cap) of capped logits, f in (0, 2 cap), neither overflows nor vanishes, so that no running
-# maximum is needed
+# Capped logits f are in (0, 2 cap). Up to this cap exp(f - cap) neither overflows nor vanishes, so the kernel needs no
+# running maximum.
 BOUNDED = 40.0
 
 
 @functools.cache
 def _kernel():
-    global tl  # Triton looks names up in the module
+    global tl  # Triton looks names up in this module
     import triton
     import triton.language as tl
 
@@ -24,8 +24,8 @@ def _kernel():
         z_ptr, row_stride, target_ptr, loss_ptr, share_ptr, V, cap,
         CAPPED: tl.constexpr, RUNNING: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
-        """One program, one row. f are the logits, up to a constant; lane i of a block sums columns i, i + BLOCK, ..."""
-        row = tl.program_id(0).to(tl.int64)  # row * V passes 2^31
+        """One program per row. f is a logit plus a constant; lane i of a block sums the columns i, i + BLOCK, ..."""
+        row = tl.program_id(0).to(tl.int64)  # row * V can exceed 2^31
         z_ptr += row * row_stride
         target = tl.load(target_ptr + row)
         columns = tl.arange(0, BLOCK)
@@ -65,7 +65,7 @@ def _kernel():
 def losses_and_gradient_(
     z: Tensor, targets: Tensor, losses: Tensor, share: Tensor, cap: float, gradient: bool, block: int = 4096
 ) -> None:
-    """As losses.losses_and_gradient_; z (n, V) bfloat16 or float32 with any row stride, losses and share float32."""
+    """Like losses.losses_and_gradient_. z (n, V) bfloat16 or float32, any row stride; losses and share float32."""
     n, V = z.shape
     if n:
         settings = dict(CAPPED=cap > 0, RUNNING=not 0 < cap <= BOUNDED, GRADIENT=gradient, BLOCK=block, num_warps=8)
