@@ -88,25 +88,24 @@ def reach(url: str) -> str | None:
 
 def receive(url: str, part: Path, quiet: bool) -> str | None:
     """One attempt: append to `part` the bytes that it lacks. Returns the sha256 that the server states, or None."""
-    shown = time.monotonic()
-    have = part.stat().st_size if part.exists() else 0
+    # The last byte is asked for again: a request for nothing would be an error where `part` is whole.
+    start, shown = max(0, part.stat().st_size - 1) if part.exists() else 0, time.monotonic()
     try:
-        answer, stated = ask(url, have)
+        answer, stated = ask(url, start)
     except urllib.error.HTTPError as e:
-        if e.code != 416 or not have:
+        if e.code != 416 or not start:
             raise
-        if e.headers.get("Content-Range", "").endswith(f"/{have}"):
-            return None  # nothing is missing: the last process was killed before it renamed the file
         part.unlink()
         raise ConnectionError("the file at the server is shorter than the part here; starting again") from None
-    with answer, open(part, "ab" if answer.status == 206 else "wb") as f:
+    with answer, open(part, "r+b" if answer.status == 206 else "wb") as f:
+        if answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            have = f.seek(start)
+        elif answer.status == 206:
+            f.truncate(0)
+            raise ConnectionError("the server sent other bytes than the missing ones; starting again")
+        else:
+            have = 0  # the first attempt, or a server that ignores Range
         length = answer.headers.get("Content-Length")
-        if answer.status == 206:
-            if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-                f.truncate(0)
-                raise ConnectionError("the server sent other bytes than the missing ones; starting again")
-        else:  # the first attempt, or a server that ignores Range
-            have = 0
         total = have + int(length) if length else None
         while chunk := answer.read1(1 << 20):
             f.write(chunk)

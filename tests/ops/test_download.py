@@ -116,7 +116,8 @@ def listing(folder):
 
 
 def ranges(server):
-    return [headers.get("Range") and int(headers["Range"][6:-1]) for _, headers in server.seen]
+    """How many bytes were there at each request: the last one is asked for again."""
+    return [headers.get("Range") and int(headers["Range"][6:-1]) + 1 for _, headers in server.seen]
 
 
 def half(**more):
@@ -137,10 +138,10 @@ GOOD = {
     "429 with seconds": ([{"code": 429, "headers": {"Retry-After": "0"}}], [None, None]),
     "503 twice, half-way": ([half(), {"code": 503}, {"code": 503}], [None, 150_000, 150_000, 150_000]),
     "500, 502, 504, 408": ([{"code": c} for c in (500, 502, 504, 408)], [None] * 5),
-    "length too long, once": ([{"lie": 5}], [None, 300_000]),  # 416: nothing is missing
+    "length too long, once": ([{"lie": 5}], [None, 300_000]),  # nothing is missing
     "another file at first": ([half(data=OTHER)], [None, 150_000, None]),  # the parts do not fit together
     "a longer file at first": ([{"data": DATA + OTHER, "cut": 400_000}], [None, 400_000, None]),
-    "a range from another place": ([half(), {"content_range": "bytes 149999-299999/300000"}], [None, 150_000, None]),
+    "a range from another place": ([half(), {"content_range": "bytes 149998-299999/300000"}], [None, 150_000, None]),
     "ranges ignored": ([half(), {"ignore_range": True}], [None, 150_000]),
     "chunked": ([{"chunked": True}], [None]),
     "chunked, cut": ([half(chunked=True)], [None, 150_000]),
@@ -199,7 +200,16 @@ def test_waits_double_and_obey_the_server(server, folder, monkeypatch):
     assert waits == [1, 2, 4, 8, 16, 32, 7]
 
 
-@pytest.mark.parametrize("further,ends_well", [(10_000, True), (10_001, False)])
+def test_a_part_that_is_whole_is_checked_too(server, folder):
+    """The process was killed between the last byte and the check."""
+    for data in (DATA, OTHER):
+        (folder / "f.part").write_bytes(data)
+        assert fetch(server.url, folder / "f", sha256=digest(DATA)).read_bytes() == DATA
+        (folder / "f").unlink()
+    assert ranges(server) == [300_000, 300_000, None]
+
+
+@pytest.mark.parametrize("further,ends_well", [(9_999, True), (10_001, False)])
 def test_only_attempts_without_progress_count(server, folder, monkeypatch, further, ends_well):
     monkeypatch.setattr(download, "FURTHER", further)
     server.plan = [{"cut": 10_000}] * 25
