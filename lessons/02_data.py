@@ -255,7 +255,7 @@ def lay(pieces, documents, T):
 
 
 first = lay(Packer(lengths, 64).row(), documents, 64)
-plots.show(plots.coloured_tokens([tok.decode([i]) for i in first], first))
+plots.show(plots.coloured_tokens([tok.decode([i]) for i in first]))
 
 # %% [markdown]
 # ## The package's version

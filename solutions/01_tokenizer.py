@@ -248,7 +248,7 @@ tok = lab.tokenizer()
 ranks = {token: i for i, token in enumerate(tok.ranks)}
 pieces = ["The", " government", " of", " the", " people", " met", " in", " a", " café", " near", " the", " railway", "."]
 ids = [i for piece in pieces for i in f(piece, ranks)]
-plots.show(plots.coloured_tokens([tok.decode([i]) for i in ids], ids))
+plots.show(plots.coloured_tokens([tok.decode([i]) for i in ids]))
 
 # %% [markdown] tags=["ex-1.4"]
 # ## 1.4 Bits per byte

@@ -247,7 +247,7 @@ check("2.3", next_row)
 # %% tags=["picture", "ex-2.3"]
 f = best("2.3", next_row, package_row)
 inputs, _, _ = f([document for document in DOCUMENTS if len(document) < 60], 64)
-plots.show(plots.coloured_tokens([tok.decode([int(i)]) for i in inputs], [int(i) for i in inputs]))
+plots.show(plots.coloured_tokens([tok.decode([int(i)]) for i in inputs]))
 
 # %% [markdown] tags=["ex-2.4"]
 # ## 2.4 Deal the rows to ranks

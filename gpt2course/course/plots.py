@@ -215,11 +215,6 @@ def _width(text: str) -> int:
     return sum(not unicodedata.combining(c) for c in text)
 
 
-def _check_ids(pieces: list[str], ids: list[int] | None) -> None:
-    if ids is not None and len(ids) != len(pieces):
-        raise UserError(f"{len(pieces)} pieces and {len(ids)} ids: there must be one id for each piece")
-
-
 def _laid_out(pieces: list[str], columns: int) -> list[tuple[int, str, int, int]]:
     """Boxes (token, text, row, column) of text broken after `columns` characters and at line ends."""
     font = font_manager.get_font(font_manager.findfont(MONO))
@@ -241,12 +236,11 @@ def _laid_out(pieces: list[str], columns: int) -> list[tuple[int, str, int, int]
     return boxes
 
 
-def coloured_tokens(pieces: list[str], ids: list[int] | None = None, columns: int = 72) -> Figure:
-    """The same as a Figure, for places without HTML: monospaced text, a coloured box behind each token.
+def coloured_tokens(pieces: list[str], columns: int = 72) -> Figure:
+    """Text cut into tokens: monospaced, a coloured box behind each token, `columns` characters a line.
 
-    ids are checked but not drawn. A character that the font lacks is drawn as a small square.
+    A character that the font lacks is drawn as a small square.
     """
-    _check_ids(pieces, ids)
     need(pieces, "no tokens")
     boxes = _laid_out(pieces, columns)
     rows = max(b[2] for b in boxes) + 1

@@ -225,8 +225,6 @@ def test_the_figure_keeps_the_text_in_order(figures):
     assert rows == ["one two ", "three⏎", "$x$4"] and not any(t.get_parse_math() for t in ax.texts)
     for p, t in zip(ax.patches, ax.texts, strict=True):
         assert (p.get_x(), p.get_width()) == (t.get_position()[0], len(t.get_text()))
-    with pytest.raises(UserError, match="5 pieces and 1 ids"):
-        plots.coloured_tokens(plain, [1])
 
 
 # ---- nothing to draw, amounts, output
