@@ -309,7 +309,7 @@ def main(args: Download) -> None:
             count = shards_needed(name, tokens)
         _, shards = parse_shards(f"{name}:{args.shards if count is None else count}")  # checks the range
         print(f"{shards} training shards, about {shards * SHARD_DISK / 1e9:.1f} GB; {SHARD_CORPORA[name].licence}")
-        print(progress_text(get_shards(name, shards)))
+        get_shards(name, shards)
 
 
 if __name__ == "__main__":
