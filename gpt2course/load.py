@@ -1,9 +1,12 @@
-"""Find a run and load its model: for evaluation, sampling, CORE and export. Lesson 04.
+"""The folders of runs: make one, find one, load its model. Lesson 04.
 
 A model is named by its run, by the path of a run or checkpoint folder, or by the path of an exported folder (written by
 gpt2course.ops.export). Everything is checked on loading: sha256, names and shapes of tensors, and no NaN or infinity.
 """
 
+import json
+import os
+import sys
 from pathlib import Path
 
 import torch
@@ -12,13 +15,56 @@ from safetensors.torch import load_file
 
 from gpt2course.checkpoint import MODEL, STATE, load, newest, non_finite, verify
 from gpt2course.fast import kernels
-from gpt2course.files import UserError, closest, home, read_json, sha256
+from gpt2course.files import UserError, atomic_dir, closest, home, locked, read_json, sha256, write_json
 from gpt2course.ranks import compute_dtypes, pick_device
-from gpt2course.recipes import Plan, make_model
+from gpt2course.recipes import Plan, RunSizes, make_model
+from gpt2course.runlog import describe_machine, git_commit
 from gpt2course.tokenizer import Tokenizer
 
 EXPORT = "gpt2course export"  # "format" in the config.json of an exported folder
 SUMS = "SHA256SUMS"  # of an exported folder: one line "<sha256>  <file>" for each file
+
+
+def configuration(sizes: RunSizes, corpus, tokenizer: Tokenizer, device, dtype: torch.dtype, facts: dict) -> dict:
+    """config.json of a new run: `facts` and all else that fixes its numbers, and where it is made."""
+    return facts | {
+        "plan": json.loads(json.dumps(sizes.plan.to_json())),
+        "documents": len(corpus.train),
+        "val_name": corpus.val_name,
+        "val_sha256": corpus.val_sha256,
+        "tokenizer_sha256": tokenizer.sha256,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device_batch": sizes.device_batch,
+        "corpus_notes": list(corpus.notes),
+        "machine": describe_machine(device) | {"devices": sizes.devices},
+        "commit": git_commit(),
+        "command": ["python", "-m", "gpt2course.train", *sys.argv[1:]],
+    }
+
+
+def make_folder(folder: Path, tokenizer: Tokenizer, config: dict) -> None:
+    """A run's folder with tokenizer/ and config.json; UserError where it holds a run of other settings."""
+    if not (folder / "config.json").exists():
+        with atomic_dir(folder / "tokenizer") as tmp:
+            tokenizer.save(tmp)
+        write_json(folder / "config.json", config)
+        return
+    old = run_config(folder)
+    fixed = config.keys() - {"corpus_notes", "machine", "commit", "command"}  # the rest must not change
+    if old["machine"]["devices"] != config["machine"]["devices"]:
+        fixed -= {"device_batch"}  # another number of rows on each rank
+    if different := sorted(k for k in fixed if old.get(k) != config[k]):
+        why = f"run {folder.name!r} was started with other settings ({', '.join(different)})"
+        raise UserError(f"{why}; use another --name, or --fresh to start it anew")
+
+
+def move_aside(folder: Path) -> Path:
+    """Rename the folder of an earlier run, unless it is being trained; returns its new path."""
+    with locked(folder / "lock", f"run {folder.name!r} is being trained"):
+        pass
+    aside = next(p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.old{i}")).exists())
+    os.replace(folder, aside)
+    return aside
 
 
 def find_run(name_or_path) -> Path:

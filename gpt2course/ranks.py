@@ -5,6 +5,7 @@ torchrun there is one. This file owns what they exchange outside the optimizer, 
 rank makes the same calls in the same order. Only rank 0 prints and writes.
 """
 
+import contextlib
 import ctypes
 import datetime
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from gpt2course.files import UserError
+from gpt2course.files import UserError, read_json, write_json
 
 TIMEOUT = datetime.timedelta(minutes=10)  # of one exchange; torchrun notices a rank that dies at once
 
@@ -101,6 +102,38 @@ def join(device_type: str) -> Ranks:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
     return Ranks(dist.get_rank(), world)
+
+
+def started_again() -> bool:
+    """Whether torchrun has started the ranks again, because one of them ended with an error."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+@contextlib.contextmanager
+def lasting_errors(path: Path | None, team: Ranks):
+    """Under torchrun: keep a UserError in the file `path`, because starting the ranks again cannot help.
+
+    When the same torchrun does so, they end at once with the same message. A new torchrun deletes the file.
+    """
+    this_torchrun = os.environ.get("TORCHELASTIC_RUN_ID")
+    if path is None or this_torchrun is None:
+        yield
+        return
+
+    def look():
+        if not started_again():
+            path.unlink(missing_ok=True)
+        elif path.exists() and (old := read_json(path)).get("restart") == this_torchrun:
+            raise UserError(old["error"])
+
+    team.from_first(look)
+    try:
+        yield
+    except UserError as e:
+        if team.first:
+            with contextlib.suppress(OSError):  # a full disk must not hide the error
+                write_json(path, {"error": str(e), "restart": this_torchrun})
+        raise
 
 
 def part() -> None:

@@ -231,10 +231,8 @@ class Plan:
             config = GPT2Config if recipe.architecture == "gpt2" else GPTConfig
             return Plan(**(value | {"recipe": recipe, "model": make(config, value["model"])}))
         except (KeyError, TypeError) as e:
-            raise UserError(
-                f"this is not the plan of a run made by this version of gpt2course ({e}); "
-                "train again, or use the version that made it"
-            ) from None
+            what = f"this plan was not made by this version of gpt2course ({e})"
+            raise UserError(f"{what}; train again, or use the version that made it") from None
 
 
 @dataclass(frozen=True)
@@ -265,11 +263,8 @@ def resolve_run(
     can_share = [n for n in range(1, streams + 1) if rows % n == 0 and streams % n == 0]
     devices = devices or max(n for n in can_share if n <= max(1, min(gpus, GPUS.get(profile, 1))))
     if devices not in can_share:
-        by = ", ".join(map(str, can_share))
-        raise UserError(
-            f"devices = {devices} is not allowed; "
-            f"the {rows} rows of a batch, from {streams} streams, can be shared by {by} processes"
-        )
+        by = f"can be shared by {', '.join(map(str, can_share))} processes"
+        raise UserError(f"devices = {devices} is not allowed; the {rows} rows of a batch, from {streams} streams, {by}")
     if 0 < gpus < devices:
         raise UserError(f"devices = {devices} is not allowed; this machine has {gpus} GPUs")
     fitting = [n for n in range(1, rows // devices + 1) if rows // devices % n == 0]
@@ -281,13 +276,11 @@ def resolve_run(
 
 def override(recipe: Recipe, changes: dict) -> Recipe:
     """The recipe with fields changed by name; names, types and ranges are checked, and values may be given as text."""
-    known = {f.name: f for f in dataclasses.fields(Recipe) if f.name not in ("name", "lesson")}
+    known = {f.name: f for f in dataclasses.fields(Recipe) if f.name not in ("name", "lesson", "architecture")}
     clean = {}
     for name, value in changes.items():
         if name not in known:
             raise UserError(f"recipe {recipe.name!r} has no setting {name!r}; {closest(name, known)}")
-        if name == "architecture":  # the other architecture would ignore some of this recipe's settings
-            raise UserError(f"recipe {recipe.name!r}: architecture cannot be set; choose recipe gpt2 or another one")
         if recipe.architecture == "gpt2" and name not in GPT2_SETTINGS:
             has = ", ".join(sorted(GPT2_SETTINGS))
             raise UserError(f"recipe 'gpt2' has no setting {name!r}: the model of 2019 and its optimizer have {has}")
@@ -299,10 +292,7 @@ def model_config(r: Recipe) -> GPTConfig | GPT2Config:
     """The architecture of a recipe at its depth."""
     width = r.width or -(-r.depth * 64 // r.head_dim) * r.head_dim
     if width % r.head_dim:
-        raise UserError(
-            f"width {width} is not a multiple of head_dim {r.head_dim}; "
-            f"set head_dim to a divisor of {width}, or width to a multiple of {r.head_dim}"
-        )
+        raise UserError(f"width {width} is not a multiple of head_dim {r.head_dim}; change one of them")
     heads = width // r.head_dim
     if r.architecture == "gpt2":
         sizes = dict(n_layer=r.depth, n_head=heads, n_embd=width)
@@ -342,15 +332,11 @@ def resolve(name: str, /, **changes) -> Plan:
         batch = 2 ** round(math.log2(REFERENCE_BATCH * (horizon / d12) ** 0.383))
     if batch % r.sequence_len:
         above = -(-batch // r.sequence_len) * r.sequence_len
-        raise UserError(
-            f"batch_tokens {batch} is not a multiple of sequence_len {r.sequence_len}; the next one is {above}"
-        )
+        raise UserError(f"batch_tokens {batch} is not a multiple of sequence_len {r.sequence_len}, as {above} is")
     steps = r.steps if r.steps is not None else horizon // batch
     if steps < 1:
-        raise UserError(
-            f"recipe {name!r}: ratio {r.ratio:g} asks for {horizon:,} tokens, less than one batch of {batch:,}; "
-            "set steps, or a smaller batch_tokens"
-        )
+        what = f"ratio {r.ratio:g} asks for {horizon:,} tokens, less than one batch of {batch:,}"
+        raise UserError(f"recipe {name!r}: {what}; set steps, or a smaller batch_tokens")
     width_scale = (config.n_embd / REFERENCE_WIDTH) ** -0.5
     batch_scale = r.tiny_batch_lr if batch <= r.tiny_batch else (batch / REFERENCE_BATCH) ** r.lr_batch_power
     if r.weight_decay_rule == "fixed":

@@ -11,10 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import gpt2course
-from gpt2course.files import atomic_file
+from gpt2course.cost import mfu, peak_flops
+from gpt2course.data import describe
+from gpt2course.files import atomic_file, duration
 
 
 class Log:
@@ -66,8 +69,6 @@ class NoLog:
     def rewind(self, step: int) -> None: ...
 
 
-
-
 _warned = set()  # files whose unreadable lines were reported
 
 
@@ -88,6 +89,54 @@ def read_metrics(run) -> list[dict]:
         _warned.add(path)
         print(f"warning: {path}: {bad} of {len(lines)} lines cannot be read and are skipped", file=sys.stderr)
     return found
+
+
+# ---- lines about a run at work (train.Run)
+
+
+def introduce(run) -> None:
+    """Print what is trained, on what text, and on what machine."""
+    plan, model, n, say = run.plan, run.plan.model, run.plan.params, run.log.say
+    for line in describe(run.corpus):
+        say(line)
+    what = f"recipe {plan.recipe.name}, depth {model.n_layer}, width {model.n_embd}, T {model.sequence_len}"
+    size = f"{n['total']:,} parameters, {n['scaling']:,} of them scaling"
+    say(f"run {run.folder.name}: {what}, vocabulary {model.vocab_size}; {size}")
+    micro = plan.batch_tokens // model.sequence_len // run.team.world // run.config["device_batch"]
+    each = f" on each of {run.team.world} ranks" if run.team.world > 1 else ""
+    work = f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens, {plan.flops:.3g} FLOPs"
+    where = f"{run.config['machine']['device']}, {run.config['dtype']}{', fp8' if run.eight else ''}"
+    say(f"{work}; micro-batches in a step: {micro}{each}; {where}")
+
+
+def report(run) -> None:
+    """A line of the metrics about the steps since the last one, and every log_seconds a printed line."""
+    args, plan, step = run.args, run.plan, run.step
+    parts = {part: float(np.mean([t[part] for t in run.times])) for part in run.times[0]}  # seconds of a mean step
+    speed, left = plan.batch_tokens / sum(parts.values()), (plan.steps - step) * sum(parts.values())
+    peak = peak_flops(run.config["machine"]["device"]) if run.device.type == "cuda" else None
+    usd = run.clock / 3600 * args.price_per_hour if args.price_per_hour is not None else None
+    line = run.progress | {
+        "loss": float(np.mean(run.losses)),
+        "lr": plan.lr(step - 1),
+        "muon_momentum": plan.muon_momentum(step - 1),
+        "weight_decay": plan.weight_decay(step - 1),
+        "tok_per_sec": round(speed, 1),
+        "mfu": mfu(plan.flops_per_token, speed, run.team.world, peak),
+        "eta_seconds": round(left, 1),
+        "usd": usd,
+        "time": {part: round(seconds, 5) for part, seconds in parts.items()},
+    }
+    run.log.write(kind="train", **line)
+    if run.forward is not run.model and not run.reported:
+        run.log.say(f"the first step took {duration(sum(run.times[0].values()))}, torch.compile included")
+    run.losses, run.times, run.reported = [], [], True
+    if time.perf_counter() - run.last_print >= args.log_seconds or step in (1, plan.steps):
+        extra = f"  mfu {line['mfu']:.1%}" if line["mfu"] else ""
+        extra += f"  ${usd:.2f} so far" if usd is not None else ""
+        what = f"step {step}/{plan.steps}  loss {line['loss']:.4f}  lr x{line['lr']:.2f}  {speed:,.0f} tokens/s"
+        run.log.say(f"{what}{extra}  left {duration(left)}")
+        run.last_print = time.perf_counter()
 
 
 # ---- where a result was made

@@ -4,7 +4,7 @@ One run is one folder, `home()/runs/<name>/`: config.json, metrics.jsonl (one JS
 and checkpoints/. After a crash, a kill or Ctrl-C the same command continues from the newest good checkpoint, and ends
 with the same weights, to the bit, as a run that nothing interrupted.
 
-`train` shows the whole of training; the functions after it stand in the order in which it calls them.
+`train` shows the whole of training. The functions after it come in the order in which it calls them.
 
 On several GPUs: torchrun --standalone --nproc_per_node=8 -m gpt2course.train jan29 --profile 8xh100. Neither the
 batches nor the checkpoints depend on the number of ranks: what 8 ranks saved, 4 or 1 can continue.
@@ -14,9 +14,7 @@ import contextlib
 import dataclasses
 import faulthandler
 import gc
-import json
 import math
-import os
 import signal
 import sys
 import threading
@@ -24,35 +22,23 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
 from safetensors import SafetensorError
 
 from gpt2course import checkpoint, data, ranks
 from gpt2course.batches import Batches, Prefetch, merge_states, statistics
-from gpt2course.cost import mfu, peak_flops
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.fast import fp8, kernels
-from gpt2course.files import (
-    UserError,
-    atomic_dir,
-    coerce,
-    command,
-    duration,
-    locked,
-    read_json,
-    run_folder,
-    write_json,
-)  # fmt: skip
+from gpt2course.files import UserError, coerce, command, duration, locked, run_folder
+from gpt2course.load import configuration, make_folder, move_aside
 from gpt2course.ranks import Ranks, compute_dtypes, pick_device
 from gpt2course.recipes import Plan, RunSizes, make_model, make_optimizer, resolve_run, settings_from_text, within
-from gpt2course.runlog import Log, NoLog, describe_machine, git_commit, read_metrics
+from gpt2course.runlog import Log, NoLog, introduce, read_metrics, report
 from gpt2course.tokenizer import Tokenizer, train_or_load
 
-COLLECT_EVERY = 1000  # steps between two garbage collections of Python, which would interrupt a step
+COLLECT_EVERY = 1000  # steps between two garbage collections of Python
 SPEED_FROM = 11  # the leaderboard's clock leaves out the first steps, which warm up caches (nanochat 348fbb3)
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # set by torchrun: how often it has started the ranks again
 
 
 @dataclass
@@ -95,7 +81,7 @@ def train(args: Train) -> Path:
     device = pick_device(args.device)
     team = ranks.join(device.type)
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(lasting_errors(args, team))
+        cleanup.enter_context(ranks.lasting_errors(args.name and run_folder(args.name) / "error.json", team))
         sizes = team.from_first(lambda: check(args, team))
         plan, T = sizes.plan, sizes.plan.model.sequence_len
         folder = run_folder(args.name if args.name is not None else f"{args.recipe}-d{plan.model.n_layer}")
@@ -131,7 +117,6 @@ def train(args: Train) -> Path:
                         save(run)
                     evaluate(run, few)
                 take_step(run)
-                collect_garbage(run)
                 if run.step % log_every == 0 or run.step == plan.steps:
                     report(run)
                 reason, due = asked(run)
@@ -139,8 +124,8 @@ def train(args: Train) -> Path:
                     save(run, must=reason is not None)
             if reason is None:
                 finish(run, few)
-        except Stopped:
-            reason = signal_name(run.signals[0])
+        except Stopped as e:
+            reason = str(e)
             save(run, must=True)
         if reason:
             log.say(f"stopped at step {run.step} by {reason}; a checkpoint is saved, the same command continues")
@@ -150,35 +135,6 @@ def train(args: Train) -> Path:
 # ---- before training
 
 
-@contextlib.contextmanager
-def lasting_errors(args: Train, team: Ranks):
-    """Under torchrun, which starts the ranks again after an error: keep an error that would come again.
-
-    A UserError is written to error.json in the run's folder, with the name of this torchrun. When the same torchrun
-    starts the ranks again, they end at once with the same message.
-    """
-    id = os.environ.get("TORCHELASTIC_RUN_ID")
-    if id is None or args.name is None:
-        yield
-        return
-    path = run_folder(args.name) / "error.json"
-
-    def look():
-        if os.environ.get(RESTARTS, "0") == "0":
-            path.unlink(missing_ok=True)
-        elif path.exists() and (old := read_json(path)).get("restart") == id:
-            raise UserError(old["error"])
-
-    team.from_first(look)
-    try:
-        yield
-    except UserError as e:
-        if team.first:
-            with contextlib.suppress(OSError):  # a full disk must not hide the error
-                write_json(path, {"error": str(e), "restart": id})
-        raise
-
-
 def check(args: Train, team: Ranks) -> RunSizes:
     """The sizes of the run; UserError for a flag that makes no sense."""
     for f in dataclasses.fields(Train):
@@ -186,43 +142,29 @@ def check(args: Train, team: Ranks) -> RunSizes:
             coerce(f.name, getattr(args, f.name), f.type, **f.metadata)
     if args.max_cost_usd is not None and args.price_per_hour is None:
         raise UserError(f"max_cost_usd {args.max_cost_usd} needs --price-per-hour, the price of the machine in dollars")
-    settings = settings_from_text(args.set)
-    return resolve_run(args.recipe, args.profile, settings, team.world, args.device_batch, streams=args.streams)
+    settings, streams = settings_from_text(args.set), args.streams
+    return resolve_run(args.recipe, args.profile, settings, team.world, args.device_batch, streams=streams)
 
 
 def open_run(args: Train, folder: Path, sizes: RunSizes, device: torch.device, team: Ranks):
-    """(corpus, tokenizer, config); rank 0 first, which may train the tokenizer and makes the run's folder."""
-    opened = []
-    team.from_first(lambda: opened.append(make_folder(args, folder, sizes, device)))
-    return opened[0] if opened else open_parts(args, sizes, device)
+    """(corpus, tokenizer, config) of the run; rank 0 first, which may train the tokenizer and makes the folder.
 
+    UserError where the folder holds a run of other settings.
+    """
+    parts = []
 
-def make_folder(args: Train, folder: Path, sizes: RunSizes, device: torch.device):
-    """The run's folder with config.json and tokenizer/, or a check that the run there is the same one."""
-    if args.fresh and folder.exists() and os.environ.get(RESTARTS, "0") == "0":
-        with locked(folder / "lock", f"run {folder.name!r} is being trained"):
-            pass
-        aside = next(p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.old{i}")).exists())
-        os.replace(folder, aside)
-        print(f"the earlier run was moved to {aside}")
-    corpus, tokenizer, config = open_parts(args, sizes, device)
-    if not (folder / "config.json").exists():
-        with atomic_dir(folder / "tokenizer") as tmp:
-            tokenizer.save(tmp)
-        write_json(folder / "config.json", config)
-        return corpus, tokenizer, config
-    old = read_json(folder / "config.json", "run configuration")
-    fixed = config.keys() - {"corpus_notes", "machine", "commit", "command"}  # the rest must not change
-    if old["machine"]["devices"] != sizes.devices:
-        fixed -= {"device_batch"}  # another number of rows on each rank
-    if different := sorted(k for k in fixed if old.get(k) != config[k]):
-        why = f"run {folder.name!r} was started with other settings ({', '.join(different)})"
-        raise UserError(f"{why}; use another --name, or --fresh to start it anew")
-    return corpus, tokenizer, config
+    def make():
+        if args.fresh and folder.exists() and not ranks.started_again():
+            print(f"the earlier run was moved to {move_aside(folder)}")
+        parts.append(open_parts(args, sizes, device))
+        make_folder(folder, *parts[0][1:])
+
+    team.from_first(make)
+    return parts[0] if parts else open_parts(args, sizes, device)
 
 
 def open_parts(args: Train, sizes: RunSizes, device: torch.device):
-    """(corpus, tokenizer, config) of a run."""
+    """(corpus, tokenizer, config), the same on every rank."""
     name = args.corpus or sizes.corpus
     corpus = data.load_corpus(name)
     if name in data.SHARD_CORPORA:  # a number of shards given by name, "climbmix:30", is a decision
@@ -230,23 +172,8 @@ def open_parts(args: Train, sizes: RunSizes, device: torch.device):
     elif name != "embedded" and name.partition(":")[0] not in data.SHARD_CORPORA:
         name = str(Path(name).expanduser().absolute())
     tokenizer = train_or_load(corpus, sizes.plan.model.vocab_size)
-    config = {
-        "plan": json.loads(json.dumps(sizes.plan.to_json())),
-        "corpus": name,
-        "documents": len(corpus.train),
-        "val_name": corpus.val_name,
-        "val_sha256": corpus.val_sha256,
-        "tokenizer_sha256": tokenizer.sha256,
-        "seed": args.seed,
-        "streams": args.streams,
-        "dtype": str(compute_dtypes(device, args.dtype)[0]).removeprefix("torch."),
-        "device_batch": sizes.device_batch,
-        "fp8": args.fp8,
-        "corpus_notes": list(corpus.notes),
-        "machine": describe_machine(device) | {"devices": sizes.devices},
-        "commit": git_commit(),
-        "command": ["python", "-m", "gpt2course.train", *sys.argv[1:]],
-    }
+    facts = {"seed": args.seed, "streams": args.streams, "fp8": args.fp8, "corpus": name}
+    config = configuration(sizes, corpus, tokenizer, device, compute_dtypes(device, args.dtype)[0], facts)
     return corpus, tokenizer, config
 
 
@@ -269,16 +196,27 @@ class Run:
     eight: fp8.Float8 | None = None
     feed: Prefetch | None = None
     step: int = 0
-    here: int = 0  # steps of this process
     clock: float = 0.0  # seconds of training
     late_clock: float = 0.0  # the same without the first SPEED_FROM steps
     loader_state: dict = field(default_factory=dict)  # after the rows of the last step: the feed reads ahead
     losses: list[float] = field(default_factory=list)  # of the steps since the last line of the metrics
     times: list[dict[str, float]] = field(default_factory=list)  # seconds by part, of the same steps of this process
+    reported: bool = False  # whether this process has logged a step
     saved: int | None = None  # step of the newest checkpoint
     last_save: float = field(default_factory=time.perf_counter)
     last_print: float = field(default_factory=time.perf_counter)
     signals: list[int] = field(default_factory=list)  # that came
+
+    @property
+    def last_checkpoint(self) -> str:
+        return "none" if self.saved is None else f"step_{self.saved:08d}"
+
+    @property
+    def progress(self) -> dict:
+        """The values in every line of the metrics."""
+        tokens = self.step * self.plan.batch_tokens
+        flops = tokens * self.plan.flops_per_token
+        return {"step": self.step, "tokens": tokens, "flops": flops, "seconds": round(self.clock, 3)}
 
 
 class Stopped(Exception):
@@ -302,8 +240,8 @@ def prepare_process(run: Run, cleanup: contextlib.ExitStack) -> None:
     cleanup.callback(torch.set_rng_state, torch.get_rng_state())
     torch.manual_seed(run.args.seed)  # no recipe draws random numbers in a step; a layer that you add may (dropout)
     cleanup.callback(faulthandler.cancel_dump_traceback_later)
-    cleanup.callback(gc.unfreeze)
-    if gc.isenabled():
+    if gc.isenabled():  # Python's garbage collection would interrupt a step: `take_step` starts it between steps
+        gc.disable()
         cleanup.callback(gc.enable)
 
 
@@ -345,23 +283,6 @@ def prepare_kernels(run: Run, compute: torch.dtype, compiled: bool) -> None:
     run.forward = torch.compile(model, dynamic=False) if compiled else model
 
 
-def introduce(run: Run) -> None:
-    """Print what is trained, on what text, and on what machine."""
-    plan, model, n, say = run.plan, run.plan.model, run.plan.params, run.log.say
-    for line in data.describe(run.corpus):
-        say(line)
-    what = f"recipe {plan.recipe.name}, depth {model.n_layer}, width {model.n_embd}, T {model.sequence_len}"
-    size = f"{n['total']:,} parameters, {n['scaling']:,} of them scaling"
-    say(f"run {run.folder.name}: {what}, vocabulary {model.vocab_size}; {size}")
-    work = f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens, {plan.flops:.3g} FLOPs"
-    micro = plan.batch_tokens // model.sequence_len // run.team.world // run.config["device_batch"]
-    each = f" on each of {run.team.world} ranks" if run.team.world > 1 else ""
-    eight = f", fp8 in {len(run.eight.linears)} layers" if run.eight else ""
-    mps = "; results on MPS may differ from the CPU's" if run.device.type == "mps" else ""
-    where = f"{run.config['machine']['device']}, {run.config['dtype']}{eight}{mps}"
-    say(f"{work}; {micro} micro-batches a step{each}; {where}")
-
-
 # ---- a step
 
 
@@ -369,6 +290,8 @@ def take_step(run: Run) -> None:
     """One optimizer step: a batch, its loss and gradients, then new weights."""
     plan, step = run.plan, run.step
     alive(run)
+    if step % COLLECT_EVERY == 0:
+        gc.collect()
     t0 = time.perf_counter()
     batch, run.loader_state, *_ = run.feed.next()  # (rows, T + 1)
     t1 = time.perf_counter()
@@ -412,59 +335,9 @@ def diverged(run: Run, what: str) -> UserError:
     if weight := checkpoint.non_finite(dict(run.model.named_parameters())):
         what = f"parameter {weight} is not finite after step {run.step}"
     return UserError(
-        f"{what}; the last good checkpoint is {last_checkpoint(run)}. "
+        f"{what}; the last good checkpoint is {run.last_checkpoint}. "
         "Start a new run with lower rates, for example --name calmer --set matrix_lr=0.01"
     )
-
-
-def last_checkpoint(run: Run) -> str:
-    return "none" if run.saved is None else f"step_{run.saved:08d}"
-
-
-def collect_garbage(run: Run) -> None:
-    """Python's garbage collection runs here, after the first step and every COLLECT_EVERY, and never inside a step."""
-    run.here += 1
-    if run.here == 1 and run.forward is not run.model:
-        run.log.say(f"the first step took {duration(sum(run.times[-1].values()))}, torch.compile included")
-    if run.here == 1 or run.here % COLLECT_EVERY == 0:
-        gc.collect()
-        gc.freeze()  # objects that are alive now stay, so later collections skip them
-        gc.disable()
-
-
-def progress(run: Run) -> dict:
-    """The values in every line of the metrics."""
-    tokens = run.step * run.plan.batch_tokens
-    flops = tokens * run.plan.flops_per_token
-    return {"step": run.step, "tokens": tokens, "flops": flops, "seconds": round(run.clock, 3)}
-
-
-def report(run: Run) -> None:
-    """A line of the metrics about the steps since the last one, and every log_seconds a printed line."""
-    args, plan, step = run.args, run.plan, run.step
-    parts = {part: float(np.mean([t[part] for t in run.times])) for part in run.times[0]}  # seconds of a mean step
-    speed, left = plan.batch_tokens / sum(parts.values()), (plan.steps - step) * sum(parts.values())
-    peak = peak_flops(run.config["machine"]["device"]) if run.device.type == "cuda" else None
-    usd = run.clock / 3600 * args.price_per_hour if args.price_per_hour is not None else None
-    line = progress(run) | {
-        "loss": float(np.mean(run.losses)),
-        "lr": plan.lr(step - 1),
-        "muon_momentum": plan.muon_momentum(step - 1),
-        "weight_decay": plan.weight_decay(step - 1),
-        "tok_per_sec": round(speed, 1),
-        "mfu": mfu(plan.flops_per_token, speed, run.team.world, peak),
-        "eta_seconds": round(left, 1),
-        "usd": usd,
-        "time": {part: round(seconds, 5) for part, seconds in parts.items()},
-    }
-    run.log.write(kind="train", **line)
-    run.losses, run.times = [], []
-    if time.perf_counter() - run.last_print >= args.log_seconds or step in (1, plan.steps):
-        extra = f"  mfu {line['mfu']:.1%}" if line["mfu"] else ""
-        extra += f"  ${usd:.2f} so far" if usd is not None else ""
-        what = f"step {step}/{plan.steps}  loss {line['loss']:.4f}  lr x{line['lr']:.2f}  {speed:,.0f} tokens/s"
-        run.log.say(f"{what}{extra}  left {duration(left)}")
-        run.last_print = time.perf_counter()
 
 
 def asked(run: Run) -> tuple[str | None, bool]:
@@ -476,17 +349,13 @@ def asked(run: Run) -> tuple[str | None, bool]:
     dear = args.max_cost_usd is not None and hours * args.price_per_hour >= args.max_cost_usd
     number, late, dear, due = run.team.reduce(run.signals[0] if run.signals else 0, late, dear, due, how="max")
     reasons = [
-        (number, signal_name(int(number))),
+        (number, number and f"signal {signal.Signals(int(number)).name}"),
         (args.stop_after is not None and run.step >= args.stop_after, f"stop_after {args.stop_after}"),
         (late, f"max_hours {args.max_hours}"),
         (dear, f"max_cost_usd {args.max_cost_usd}"),
     ]
     reason = next((text for holds, text in reasons if holds), None)
     return (reason if run.step < run.plan.steps else None), bool(due)
-
-
-def signal_name(number: int) -> str:
-    return f"signal {signal.Signals(number).name}" if number else ""
 
 
 # ---- checkpoints and evaluation
@@ -505,16 +374,16 @@ def save(run: Run, must: bool = False) -> None:
 
     def write() -> bool:
         try:
-            folder = checkpoint.save(run.folder, run.step, run.model, optimizer_state, state | progress(run))
+            folder = checkpoint.save(run.folder, run.step, run.model, optimizer_state, state | run.progress)
         except (OSError, SafetensorError) as e:
             what = f"the checkpoint of step {run.step} could not be saved ({e})"
-            what += f"; the last good one is {last_checkpoint(run)}. Make room in {run.folder}"
+            what += f"; the last good one is {run.last_checkpoint}. Make room in {run.folder}"
             if must:
                 raise UserError(f"{what}, then give the same command again: it continues from there") from None
             run.log.say(f"warning: {what}; training continues and tries again in a minute")
             return False
         took = round(time.perf_counter() - began, 3)
-        run.log.write(kind="checkpoint", **progress(run), path=str(folder.relative_to(run.folder)), took=took)
+        run.log.write(kind="checkpoint", **run.progress, path=str(folder.relative_to(run.folder)), took=took)
         checkpoint.prune(run.folder, run.args.keep, run.args.keep_best)
         return True
 
@@ -532,7 +401,7 @@ def evaluate(run: Run, documents: list[str], final: bool = False) -> None:
     def each_batch(_done, _total):
         alive(run)
         if run.signals and run.team.world == 1:  # several ranks stop after a step, when all know of the signal
-            raise Stopped
+            raise Stopped(f"signal {signal.Signals(run.signals[0]).name}")
 
     alive(run)
     began = time.perf_counter()
@@ -540,7 +409,7 @@ def evaluate(run: Run, documents: list[str], final: bool = False) -> None:
     with run.eight.off() if run.eight else contextlib.nullcontext():
         bpb, size = bits_per_byte(run.model, documents, run.tokenizer, T, rows, each_batch, run.team)
     took = round(time.perf_counter() - began, 3)
-    run.log.write(kind="eval", **progress(run), val_bpb=bpb, val_bytes=size, final=final, took=took)
+    run.log.write(kind="eval", **run.progress, val_bpb=bpb, val_bytes=size, final=final, took=took)
     whole = " (all of it)" if len(documents) == len(run.corpus.val) else ""
     run.log.say(f"step {run.step}/{run.plan.steps}  val bpb {bpb:.4f} on {size:,} bytes{whole}")
     if run.team.first:
@@ -559,11 +428,8 @@ def finish(run: Run, few: list[str]) -> None:
     on_gpu = run.device.type == "cuda"
     memory = {"peak_memory_bytes": torch.cuda.max_memory_allocated(run.device)} if on_gpu else {}
     clock = {"leaderboard_seconds": round(run.late_clock, 3), "epochs": round(seen["epoch"], 4)}
-    run.log.write(kind="done", **progress(run), **clock, **memory)
-    cropped = f"{seen['cropped_share']:.1%} of their tokens were cropped"
-    run.log.say(f"read {seen['documents']:,} documents; {cropped}, {seen['skipped']:,} were empty")
-    for line in run.corpus.train.notes():
-        run.log.say(f"note: training text: {line}")
+    run.log.write(kind="done", **run.progress, **clock, **memory)
+    run.log.say(f"read {seen['documents']:,} documents; {seen['cropped_share']:.1%} of their tokens were cropped")
     speed = f"{run.plan.tokens / run.clock:,.0f} tokens/s"
     run.log.say(f"trained in {duration(run.clock)} at {speed}; the run is in {run.folder}")
 

@@ -140,7 +140,7 @@ def test_any_sizes_resolve_or_are_refused_in_one_line(changes, recipe):
 
 
 BAD = [
-    (dict(widht=3), "recipe 'jan29' has no setting 'widht'; did you mean width"), (dict(name="mine"), "no setting 'name'"), (dict(depth=0), "depth = 0 is not allowed; it must be a whole number from 1 to 128"),
+    (dict(widht=3), "recipe 'jan29' has no setting 'widht'; did you mean width"), (dict(name="mine"), "no setting 'name'"), (dict(architecture="gpt2"), "no setting 'architecture'"), (dict(depth=0), "depth = 0 is not allowed; it must be a whole number from 1 to 128"),
     (dict(width=100), "not a multiple of head_dim 128"), (dict(head_dim=3, width=9), "must be even"), (dict(batch_tokens=1000), "not a multiple of sequence_len"), (dict(depth=1, ratio=0.001), "less than one batch"),
     (dict(x0_lambda=[1, 2, 3]), "it must be two numbers"), (dict(window_pattern="LS?"), "only S and L"), (dict(matrix_optimizer="sgd"), "it must be one of adamw, muon"), (dict(n_kv_head=5), "n_kv_head")]  # fmt: skip
 
@@ -201,13 +201,6 @@ def test_gpt2_has_a_cosine_after_its_warm_up_and_decays_what_gpt3_decayed():
 def test_settings_of_later_rungs_are_refused_for_gpt2(name):
     with pytest.raises(UserError, match=f"recipe 'gpt2' has no setting '{name}': the model of 2019"):
         resolve("gpt2", **{name: getattr(LADDER["jan29"], name)})
-
-
-@pytest.mark.parametrize("recipe,value", [("modern", "gpt2"), ("jan29", "modern"), ("gpt2", "modern"), ("gpt2", 3)])
-def test_the_architecture_comes_with_the_recipe(recipe, value):
-    """Else jan29's windows and Muon could be asked for with the model of 2019, and would do nothing."""
-    with pytest.raises(UserError, match=f"recipe '{recipe}': architecture cannot be set; choose recipe gpt2"):
-        resolve(recipe, architecture=value)
 
 
 def test_a_plan_written_before_there_was_a_gpt2_rung_still_loads():
