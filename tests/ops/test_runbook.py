@@ -60,6 +60,8 @@ for act in acts:
         from gpt2course.ranks import end_with_parent
         end_with_parent()
         (folder / "rank").write_text(str(os.getpid()))
+    elif what == "pid":
+        (folder / "rank").write_text(str(os.getpid()))
     elif what == "slow-rank":  # torchrun is killed while the rank is still importing torch
         (folder / "rank").write_text(str(os.getpid()))
         time.sleep(float(value))
@@ -276,7 +278,7 @@ def test_a_second_notebook_waits_and_a_killed_one_leaves_no_command(run):
     start = lambda *argv: subprocess.Popen([sys.executable, "-c", STAGE.format(folder=str(run.folder), argv=["act", *argv])])  # noqa: E731
     first, second = start("sleep:1", "result:1"), start("sleep:1", "result:1")
     assert first.wait(60) == second.wait(60) == 0 and starts(run) == 1
-    killed = start("rank:", "sleep:600")
+    killed = start("pid:", "sleep:600")
     wait_for(lambda: (run.folder / "rank").exists() and (run.folder / "rank").read_text())
     killed.kill()
     killed.wait()
