@@ -372,7 +372,8 @@ def stop(name: str, wait: float = 300.0) -> bool:
     folder, deadline = run_folder(name), time.monotonic() + wait
     if record := living(folder):
         print(f"process {record['pid']} is asked to save a checkpoint and end", flush=True)
-        psutil.Process(record["pid"]).terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(record["pid"]).terminate()
     while living(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     if record := living(folder):
@@ -385,7 +386,8 @@ def wait_for_shards(run: Run, what: str, enough) -> None:
     log, spoke = run.folder / "download.log", -math.inf
     while not enough(progress := download.progress(run.corpus)):
         if not living(run.folder, "download"):
-            raise failure("download", read_lines(log)[0], log)
+            record = read_json(run.folder / "download.pid", "the data cell has not run:")
+            raise failure("download", read_lines(log, record["log_from"])[0], log)
         if time.monotonic() - spoke >= EVERY:
             print(f"{what} waits for {download.progress_text(progress)}", flush=True)
             spoke = time.monotonic()
@@ -414,8 +416,8 @@ def preflight(run: Run, *smoke: str) -> dict:
 def data(run: Run) -> dict:
     """The corpus. What a GPU profile lacks is downloaded: CORE's questions now, shards in the background."""
     p = run.params
-    if p.core_bundle is None and p.profile != "laptop" and bundle(p) == str(MINI):
-        stage(run, "bundle", ["gpt2course.ops.download", "core"], [])
+    if p.core_bundle is None and p.profile != "laptop":
+        download.get_core()
     if run.corpus.partition(":")[0] in SHARD_CORPORA:
         with locked(run.folder / "start.lock", wait=True):
             progress = download.progress(run.corpus)

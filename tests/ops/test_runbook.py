@@ -169,8 +169,8 @@ def test_a_run_is_derived_or_refused_in_one_line(course_home, profile, recipe, c
 def test_what_papermill_makes_of_an_argument(name, text, value):
     from papermill.cli import _resolve_type  # what papermill makes of `-p name text`
 
-    for given in (text, _resolve_type(text)):
-        got = getattr(Params.check(**{name: given}), name)
+    for arrives in (text, _resolve_type(text)):
+        got = getattr(Params.check(**{name: arrives}), name)
         assert got == value and type(got) is type(value)
 
 
@@ -441,6 +441,12 @@ def test_which_bundle_is_taken(run, course_home, monkeypatch):
     (course_home / "eval").mkdir()
     (course_home / "eval" / "eval_bundle.zip").write_bytes(b"")
     assert at() == mini and at(profile="1gpu") == str(course_home / "eval" / "eval_bundle.zip")
+    fetched = []
+    monkeypatch.setattr(download, "get_core", lambda: fetched.append(1))
+    monkeypatch.setattr(rb, "stage", lambda run, name, argv, inputs: {})
+    for params, times in ((Params(), 0), (Params(profile="8xh100", core_bundle="mini"), 0), (Params(profile="8xh100"), 1)):
+        rb.data(dataclasses.replace(run, params=params))
+        assert len(fetched) == times
 
 
 # ---- the whole notebook, through papermill's own command line
