@@ -432,7 +432,7 @@ def tokenizer(run: Run) -> dict:
     vocab_size = run.sizes.plan.model.vocab_size
     argv = ["gpt2course.tokenizer", "train", "--corpus", run.corpus, "--vocab-size", str(vocab_size)]
     r = stage(run, "tokenizer", argv, fingerprint(run.corpus))
-    plots.show(plots.coloured_tokens(r["pieces"], r["ids"]))
+    plots.show(plots.coloured_tokens(r["pieces"]))
     return r
 
 
