@@ -211,39 +211,36 @@ class GPT(nn.Module):
 
         wte N(0, wte_std); lm_head N(0, lm_head_std); q, k, v, c_fc and value embeddings uniform with standard deviation
         1 / sqrt(C) (c_fc times c_fc_scale), which keeps the size of their outputs independent of the width.
-        Output projections are 0: every block starts as the identity, so depth cannot make the first steps unstable.
+        Output projections are 0: every block starts as the identity, whatever the depth.
         The small head makes all logits nearly 0, so the loss starts at log V.
         """
         cfg = self.config
         bound = math.sqrt(3 / cfg.n_embd)  # uniform in [-bound, bound] has standard deviation 1 / sqrt(n_embd)
         generator = torch.Generator().manual_seed(seed)
 
-        def fill(p, draw):
-            p.copy_(draw(torch.empty(p.shape, dtype=torch.float32)))  # drawn on the CPU in float32, then cast
+        def normal(p, std):  # drawn on the CPU in float32, so that the device and the dtype do not matter
+            p.copy_(torch.empty(p.shape, dtype=torch.float32).normal_(0, std, generator=generator))
 
-        def uniform(low, high):
-            return lambda t: t.uniform_(low, high, generator=generator)
+        def uniform(p, low, high):
+            p.copy_(torch.empty(p.shape, dtype=torch.float32).uniform_(low, high, generator=generator))
 
-        def normal(std):
-            return lambda t: t.normal_(0, std, generator=generator)
-
-        fill(self.wte.weight, normal(cfg.wte_std))
-        fill(self.lm_head.weight, normal(cfg.lm_head_std))
+        normal(self.wte.weight, cfg.wte_std)
+        normal(self.lm_head.weight, cfg.lm_head_std)
         for block in self.blocks:
             for linear in (block.attn.c_q, block.attn.c_k, block.attn.c_v):
-                fill(linear.weight, uniform(-bound, bound))
-            fill(block.mlp.c_fc.weight, uniform(-bound * cfg.c_fc_scale, bound * cfg.c_fc_scale))
+                uniform(linear.weight, -bound, bound)
+            uniform(block.mlp.c_fc.weight, -bound * cfg.c_fc_scale, bound * cfg.c_fc_scale)
             block.attn.c_proj.weight.zero_()
             block.mlp.c_proj.weight.zero_()
             if block.attn.ve_gate is not None:
-                fill(block.attn.ve_gate.weight, uniform(0, cfg.ve_gate_init))
+                uniform(block.attn.ve_gate.weight, 0, cfg.ve_gate_init)
         for ve in self.value_embeds.values():
-            fill(ve.weight, uniform(-bound, bound))
+            uniform(ve.weight, -bound, bound)
         for parameter, ends in ((self.resid_lambdas, cfg.resid_lambda), (self.x0_lambdas, cfg.x0_lambda)):
             if parameter is not None:
                 parameter.copy_(torch.linspace(*ends, cfg.n_layer) if cfg.n_layer > 1 else torch.tensor(ends[:1]))
         if cfg.smear:
-            fill(self.smear_gate.weight, uniform(0, 0.02))
+            uniform(self.smear_gate.weight, 0, 0.02)
             self.smear_lambda.zero_()
         if cfg.backout is not None:
             self.backout_lambda.fill_(cfg.backout)
@@ -269,7 +266,7 @@ class GPT(nn.Module):
         x = self.wte(idx).to(self.compute_dtype)  # (B, T, C)
         if cfg.embed_norm:
             x = norm(x)
-        if cfg.smear:  # each token sees the one before it already in layer 0; the first token has none
+        if cfg.smear:  # before the first layer each token takes in the embedding before it; the first has none
             if cache is not None:
                 x = cache.shift(x)  # (B, 1 + T, C)
             gate = torch.sigmoid(self.smear_gate(x[:, 1:, : cfg.smear_channels]))  # (B, T-1, 1)
@@ -289,7 +286,7 @@ class GPT(nn.Module):
             x = block(x, ve, cos, sin, cache)
             if i == cfg.n_layer // 2:
                 middle = x
-        if cfg.backout is not None:  # the idea: remove what only the second half of the layers needed
+        if cfg.backout is not None:  # the idea: remove from the state what only the second half of the layers needed
             x = x - self.backout_lambda.to(x.dtype) * middle
         return norm(x)
 

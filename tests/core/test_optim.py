@@ -74,7 +74,7 @@ def test_stacks_on_a_gpu_and_single_matrices_on_a_cpu_make_the_same_step(monkeyp
 @pytest.mark.parametrize("recipe", ["gpt2", "muon"])
 @pytest.mark.parametrize("size", [0.01, 100.0])
 def test_long_gradients_are_scaled_down_together(recipe, size):
-    """With grad_clip the step is that of gradients whose common norm is cut to it; shorter ones, and all of them with 0, stay as they are."""
+    """With grad_clip the step equals that of gradients scaled to this common norm. Shorter gradients, or grad_clip 0, change nothing."""
     changes = {} if recipe == "gpt2" else {"grad_clip": 0.0}
     plan = resolve(recipe, depth=1, width=32, head_dim=16, sequence_len=16, vocab_size=300, batch_tokens=64, steps=5, **changes)
     assert resolve(recipe, depth=1, steps=5).recipe.grad_clip == (1.0 if recipe == "gpt2" else 0.0)
@@ -149,7 +149,7 @@ BAND = 0.14113  # arXiv 2505.16932, theorem 4.1: singular values from [l, 1] end
 
 
 def test_polar_express_is_the_papers_minimax_polynomial():
-    """Each iteration maps the interval of the singular values, at first [0.001, 1], onto one whose ends lie as far below 1 as
+    """Each iteration maps the interval of the singular values, at first [0.001, 1], onto one that reaches as far below 1 as
     above: that is what optimality means there (equioscillation). The last interval is the band."""
     x = np.linspace(1e-3, 1, 200_001)
     for i, (a, b, c) in enumerate(POLAR_EXPRESS):
