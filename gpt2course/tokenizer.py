@@ -76,15 +76,9 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls,
-        texts: Iterable[str],
-        vocab_size: int,
-        *,
-        max_chars: int = MAX_CHARS,
-        doc_cap: int = DOC_CAP,
-        pattern: str = SPLIT_PATTERN,
-        provenance: dict | None = None,
-    ) -> "Tokenizer":
+        cls, texts: Iterable[str], vocab_size: int, *, max_chars: int = MAX_CHARS, doc_cap: int = DOC_CAP,
+        pattern: str = SPLIT_PATTERN, provenance: dict | None = None,
+    ) -> "Tokenizer":  # fmt: skip
         """Learn `vocab_size - 256 - 9` merges from the first `doc_cap` characters of each text, `max_chars` in all.
 
         The most frequent pair of neighbours is merged first; among equally frequent pairs the one with the smallest
