@@ -1,7 +1,7 @@
 """Text from a model: draw the next token from its probabilities, again and again. Lesson 13 builds it.
 
-Three independent parts: `next_logits` runs the model, `probabilities` and `pick` choose a token, `Text` turns the bytes
-of tokens into whole characters. A base model continues a text; it does not answer questions.
+`next_logits` runs the model, `probabilities` and `pick` choose a token, `generate` and `stream` repeat both. A base
+model continues a text; it does not answer questions.
 """
 
 import codecs
@@ -10,14 +10,14 @@ import hashlib
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import tyro
 
 from gpt2course.attention import Cache
-from gpt2course.files import UserError, coerce, command, shown, write_json
+from gpt2course.files import UserError, coerce, command, write_json
 from gpt2course.load import load_model
 
 
@@ -85,52 +85,21 @@ def prompt_generator(seed: int, ids: list[int], number: int = 0) -> torch.Genera
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-class Text:
-    """Bytes of tokens in, text out: whole characters only, up to the first of `stops`.
-
-    Bytes of an unfinished character wait, and so does text that may be the beginning of a stop text. `stopped` is set
-    when a stop text has come.
-    """
-
-    def __init__(self, stops: Sequence[str] = ()):
-        self.stops, self.stopped, self.waiting = stops, False, ""
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def push(self, data: bytes, final: bool = False) -> str:
-        """The text that is certain after `data`. final: nothing more comes; a cut character becomes U+FFFD."""
-        text = self.waiting + self.decoder.decode(data, final)
-        found = [at for stop in self.stops if (at := text.find(stop)) >= 0]
-        if found:
-            self.stopped, self.waiting = True, ""
-            return text[: min(found)]
-        beginnings = [n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
-        keep = 0 if final else max(beginnings, default=0)
-        self.waiting = text[len(text) - keep :]
-        return text[: len(text) - keep]
+def checked(max_tokens, temperature, top_k, seed) -> tuple:
+    """The settings of sampling; UserError for a value that makes no sense."""
+    return (
+        coerce("max_tokens", max_tokens, int, 0),
+        coerce("temperature", temperature, float, 0),
+        coerce("top_k", top_k, int | None, 0),
+        coerce("seed", seed, int),
+    )
 
 
-@dataclass
-class Settings:
-    """How to sample. UserError for a value that makes no sense."""
-
-    max_tokens: int = 64
-    temperature: float = 0.8
-    top_k: int | None = 50
-    seed: int = 0
-    stop: Sequence[str | int] | None = None  # texts or token ids that end a continuation and are not part of it
-
-    def __post_init__(self):
-        self.max_tokens = coerce("max_tokens", self.max_tokens, int, 0)
-        self.temperature = coerce("temperature", self.temperature, float, 0)
-        self.top_k = coerce("top_k", self.top_k, int | None, 0)
-        self.seed = coerce("seed", self.seed, int)
-        stop = self.stop or ()
-        if not isinstance(stop, (list, tuple)) or not all(type(s) is int or isinstance(s, str) and s for s in stop):
-            raise UserError(f"stop = {shown(stop)} is not allowed; it must be a list of texts and token ids")
-
-
-def generate(model, tokenizer, prompts: list[str], *settings, cached: bool = True, **named) -> list[str]:
-    """Continue every prompt; returns the continuations without their prompts. settings, named: fields of `Settings`.
+def generate(
+    model, tokenizer, prompts: list[str], max_tokens: int = 64, temperature: float = 0.8, top_k: int | None = 50,
+    seed: int = 0, cached: bool = True,
+) -> list[str]:  # fmt: skip
+    """Continue every prompt; returns the continuations without their prompts.
 
     model(idx (B, T), cache=attention.Cache()) -> float32 logits (B, T, V), with model.config.sequence_len, the T of
     training. A token costs the forward pass of one position, until a text of the batch is longer than T (see
@@ -138,36 +107,37 @@ def generate(model, tokenizer, prompts: list[str], *settings, cached: bool = Tru
     ends. A continuation depends on the seed and its prompt, not on the rest of the batch, apart from rounding. The same
     prompt given twice gets two continuations.
     """
-    if not isinstance(prompts, (list, tuple)) or not all(isinstance(p, str) for p in prompts):
-        raise UserError(f"prompts = {shown(prompts)} is not allowed; it must be a list of texts")
+    settings, pieces = checked(max_tokens, temperature, top_k, seed), [[] for _ in prompts]
     numbers = [prompts[:i].count(prompt) for i, prompt in enumerate(prompts)]
-    pieces = [[] for _ in prompts]
-    for i, piece in _run(model, tokenizer, prompts, numbers, Settings(*settings, **named), cached):
+    for i, piece in _run(model, tokenizer, prompts, numbers, *settings, cached):
         pieces[i].append(piece)
     return ["".join(p) for p in pieces]
 
 
-def stream(model, tokenizer, prompt: str, *settings, number: int = 0, **named) -> Iterator[str]:
+def stream(
+    model, tokenizer, prompt: str, max_tokens: int = 64, temperature: float = 0.8, top_k: int | None = 50,
+    seed: int = 0, number: int = 0,
+) -> Iterator[str]:  # fmt: skip
     """Yield the continuation of one prompt in pieces, never half a character; arguments as in `generate`.
 
     number: 0 for the first continuation of this prompt, 1 for the second.
     """
-    found = _run(model, tokenizer, [prompt], [number], Settings(*settings, **named))
-    return (piece for _, piece in found)
+    settings = checked(max_tokens, temperature, top_k, seed)
+    return (piece for _, piece in _run(model, tokenizer, [prompt], [number], *settings))
 
 
-def _run(model, tokenizer, prompts, numbers, s: Settings, cached=True) -> Iterator[tuple[int, str]]:
+def _run(
+    model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, seed, cached=True
+) -> Iterator[tuple[int, str]]:
     """(index of the prompt, piece of its continuation), all prompts together; a row that ends leaves the batch."""
     T, bos = model.config.sequence_len, tokenizer.bos
-    ends = {bos, *(token for token in s.stop or () if not isinstance(token, str))}
-    if wrong := [token for token in ends if not 0 <= token < tokenizer.vocab_size]:
-        raise UserError(f"stop token {wrong[0]} is not in the vocabulary; it must be 0 to {tokenizer.vocab_size - 1}")
     ids = [tokenizer.encode(prompt) for prompt in prompts]
-    generators = [prompt_generator(s.seed, i, n) for i, n in zip(ids, numbers)]
-    texts = [Text([t for t in s.stop or () if isinstance(t, str)]) for _ in prompts]
+    generators = [prompt_generator(seed, i, n) for i, n in zip(ids, numbers)]
+    # Bytes of tokens in, whole characters out; a character that is cut at the end becomes U+FFFD.
+    decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in prompts]
     special = torch.from_numpy(tokenizer.token_bytes() == 0)
     active, cache = list(range(len(prompts))), None
-    for _ in range(s.max_tokens):
+    for _ in range(max_tokens):
         if not active:
             return
         if not cached or max(len(ids[i]) for i in active) >= T:  # the context slides, see `context`
@@ -176,21 +146,21 @@ def _run(model, tokenizer, prompts, numbers, s: Settings, cached=True) -> Iterat
             cache = Cache()
         logits = next_logits(model, [context(ids[i], T, bos) for i in active], bos, cache)  # (N, V)
         forbidden = torch.ones(logits.size(-1), dtype=torch.bool)  # ids past the vocabulary of a V rounded up ...
-        forbidden[: len(special)] = special  # ... and special tokens
-        forbidden[list(ends)] = False
+        forbidden[: len(special)] = special  # ... and special tokens but BOS
+        forbidden[bos] = False
         rows = list(active)
         for i, row in zip(rows, logits.masked_fill(forbidden, -torch.inf)):
-            token = pick(row, s.temperature, s.top_k, generators[i])
+            token = pick(row, temperature, top_k, generators[i])
             ids[i].append(token)
-            piece = texts[i].push(b"" if token in ends else tokenizer.decode_bytes([token]), final=token in ends)
-            if token in ends or texts[i].stopped:
+            if token == bos:
                 active.remove(i)
+            piece = decoders[i].decode(b"" if token == bos else tokenizer.decode_bytes([token]), token == bos)
             if piece:
                 yield i, piece
         if cache and len(active) < len(rows):
             cache.keep([n for n, i in enumerate(rows) if i in active])
     for i in active:
-        if piece := texts[i].push(b"", final=True):
+        if piece := decoders[i].decode(b"", True):
             yield i, piece
 
 
@@ -223,8 +193,7 @@ class Sample:
 
 
 def main(args: Sample) -> None:
-    settings = {name: getattr(args, name) for name in ("max_tokens", "temperature", "top_k", "seed")}
-    Settings(**settings)
+    settings = checked(args.max_tokens, args.temperature, args.top_k, args.seed)
     coerce("number", args.number, int, 1)
     for file in (sys.stdin, sys.stdout):  # bytes that are no text in the terminal's encoding must not end the program
         with contextlib.suppress(AttributeError):  # in a notebook it is no text file
@@ -232,9 +201,9 @@ def main(args: Sample) -> None:
     model, tokenizer, _ = load_model(args.run, args.device)
     try:
         if not args.prompt:
-            return talk(lambda prompt, n: stream(model, tokenizer, prompt, number=n, **settings), args.run)
+            return talk(lambda prompt, n: stream(model, tokenizer, prompt, *settings, number=n), args.run)
         prompts = [prompt for prompt in args.prompt for _ in range(args.number)]
-        texts = generate(model, tokenizer, prompts, **settings)
+        texts = generate(model, tokenizer, prompts, *settings)
     except KeyboardInterrupt:
         print()
         sys.exit(130)  # the shell's code for a program that Ctrl-C ended
