@@ -337,6 +337,7 @@ def test_scores_equal_an_independent_implementation(seed, knows, limit):
                 ours = [is_right(model, Chars(), cut, i) for i in range(n)]
                 assert ours == [reference(model, Chars(), task, data, i) for i in range(len(data))], task.label
                 assert result["tasks"][task.label]["accuracy"] == sum(ours) / len(data)
+    assert result["core"] == pytest.approx(statistics.mean(row["centred"] for row in result["tasks"].values()), abs=1e-12)
     if knows and limit:
         assert 0 < result["tasks"]["collocations"]["accuracy"] + result["tasks"]["repetition"]["accuracy"] < 2
 
