@@ -117,7 +117,7 @@ class Memory:
 def memory_estimate(
     params: dict[str, int], *, B: int, T: int, n_layer: int, n_embd: int, vocab_size: int,
     matrix_optimizer: str = "muon", weight_bytes: int = 4, embed_bytes: int = 2, compute_bytes: int = 2,
-    loss_piece: int | None = 512 << 20, compiled: bool = False,
+    loss_piece: int | None = 512 << 20, compiled: bool = False, world: int = 1, pieces: int = 2, fp8: bool = False,
 ) -> Memory:  # fmt: skip
     """An estimate of the memory of one training step on one device, without sharding.
 
