@@ -86,7 +86,7 @@ class Task:
     label: str
     kind: str  # multiple_choice, schema or language_modeling
     num_fewshot: int  # solved examples shown before the question
-    delimiter: str  # stands between a question and its answer
+    delimiter: str  # the text between a question and its answer
     random_baseline: float  # accuracy of a guesser, as a fraction
     examples: list[dict]  # the fields of FIELDS[kind]
 

@@ -35,7 +35,6 @@ from gpt2course.ranks import join, part, pick_device
 
 CHECKED = 16  # examples of a task whose prompts are also encoded whole, to see that blocks give the same tokens
 HEAD = 1 << 24  # most logits at a time: 64 MB in float32
-PROMPTS = 20_000_000  # most tokens of prompts in memory: 80 MB
 EVERY = 15  # seconds between lines of progress
 
 
@@ -213,7 +212,8 @@ class Reader:
         self.model, self.bos, self.budget = model, bos, budget
 
     def __call__(self, found: list[Reading], progress=None) -> dict:
-        answers, done, waiting = {}, 0, sorted(found, key=lambda r: (r.continues, len(r.row)))  # the longest first
+        answers, waiting = {}, sorted(found, key=lambda r: (r.continues, len(r.row)))  # the longest are read first
+        done, total = 0, sum(len(r.row) for r in found)
         while waiting:
             batch = [waiting.pop()]
             cost = batch[0].cost
@@ -232,7 +232,7 @@ class Reader:
                 continue
             done += sum(len(r.row) for r in batch)
             if progress:
-                progress(done)
+                progress(done / max(1, total))
         return answers
 
 
@@ -255,27 +255,14 @@ def decide(task: Task, answers: dict) -> dict[int, bool]:
 
 
 def score_task(task: Task, indices, n: int, tokenizer, reader: Reader, max_len=None, progress=None) -> dict[int, bool]:
-    """{example: whether the model is right} for some of a task's n examples. progress(share of them)."""
+    """{example: whether the model is right} for some of a task's n examples. progress(share of the work)."""
+    shares = getattr(reader.model, "shares", True)
     try:
-        prompts, answers, rows, size, first = Prompts(task, n, tokenizer), {}, [], 0, 0
-        for k, i in enumerate(indices):
-            rows += readings(task.kind, i, *prompts.rows(i), max_len, getattr(reader.model, "shares", True))
-            size += len(rows[-1].row)
-            if size > PROMPTS or k == len(indices) - 1:
-                rows = merge(rows)
-                before, tokens = first / len(indices), max(1, sum(len(r.row) for r in rows))
-                each = (k + 1 - first) / len(indices) / tokens  # share of the task, a token
-                answers |= reader(rows, progress and (lambda read, a=before, s=each: progress(a + s * read)))
-                rows, size, first = [], 0, k + 1
+        prompts = Prompts(task, n, tokenizer)
+        found = [r for i in indices for r in readings(task.kind, i, *prompts.rows(i), max_len, shares)]
+        return decide(task, reader(merge(found), progress))
     except UserError as e:
         raise UserError(f"task {task.label}: {e}") from None
-    return decide(task, answers)
-
-
-def characters(task: Task, n: int) -> int:
-    """About how many characters n examples of a task have, shots included: the unit of progress."""
-    text = sum(len(str(value)) for e in task.examples for value in e.values())
-    return max(1, round(n * (task.num_fewshot + 1) * text / len(task.examples)))
 
 
 def fingerprint(model) -> str:
@@ -298,16 +285,16 @@ def evaluate(
     """What `core.evaluate` returns, with the same decisions, and each task's "right": its decisions, a text of 0 and 1.
 
     Args as there, but for: model (our GPT or GPT2, or anything with parameters(), hidden(ids, cache) and head(x));
-    progress(done, total, label) counts about characters, so that it grows evenly with time; budget is the most tokens
-    of a forward pass (default 1,024 on a CPU, 65,536 on a GPU); keep is (a file, the model's fingerprint): the
-    decisions on finished tasks are written to the file, and an evaluation of the same model and questions uses them.
+    progress(done, total, label) estimates the work in characters; budget is the most tokens of a forward pass (default
+    1,024 on a CPU, 65,536 on a GPU); keep is (a file, the model's fingerprint): the decisions on finished tasks are
+    written to the file, and an evaluation of the same model and questions uses them.
     Under torchrun every rank scores its share, and all ranks return the whole.
     """
     bundle, chosen, prepared = core.prepare(bundle, tasks, max_examples, max_len)
     device, training = next(model.parameters()).device, model.training
     reader = Reader(model.eval(), tokenizer.bos, budget or (1024 if device.type == "cpu" else 65_536))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-    sizes = [characters(task, n) for task, n in prepared]
+    sizes = [n * (task.num_fewshot + 1) * len(str(task.examples[0])) for task, n in prepared]  # characters, about
     total = sum(sizes)
     kept = read_json(keep[0], "kept decisions") if keep and Path(keep[0]).exists() else {}
     done, right = 0, {}

@@ -163,17 +163,14 @@ def line(run: Run, folder: Path) -> dict:
     """The line of a finished run, from its files."""
     config, metrics = read_json(folder / "config.json", "run configuration"), read_metrics(folder)
     train, evals = ([m for m in metrics if m["kind"] == kind] for kind in ("train", "eval"))
-    done, plan, curve = metrics[-1], config["plan"], {}
+    done, curve = metrics[-1], {}
     for m in evals:
         curve.setdefault(m["step"], [m["step"], m["tokens"], m["flops"], m["seconds"], m["val_bpb"]])
-    last = train[-max(1, len(train) // 10) :]
     made = ("val_sha256", "tokenizer_sha256", "dtype", "commit", "machine")
     return dataclasses.asdict(run) | {
-        "n": plan["params"]["scaling"], "n_total": plan["params"]["total"],
-        "width": plan["model"]["n_embd"], "depth": plan["model"]["n_layer"],
-        "tokens": done["tokens"], "flops": done["flops"], "steps": done["step"], "epochs": done["epochs"],
+        "n": config["plan"]["params"]["scaling"], "tokens": done["tokens"], "flops": done["flops"],
+        "steps": done["step"], "epochs": done["epochs"], "seconds": done["seconds"],
         "val_bpb": evals[-1]["val_bpb"], "val_bytes": evals[-1]["val_bytes"],
-        "train_loss": statistics.mean(m["loss"] for m in last), "seconds": done["seconds"],
         "tok_per_sec": statistics.median(m["tok_per_sec"] for m in train),
         "peak_memory_bytes": done.get("peak_memory_bytes"), "curve": list(curve.values()),
         "corpus": Path(config["corpus"]).name, **{key: config[key] for key in made},
