@@ -10,6 +10,7 @@ GPT2COURSE_MIRROR=https://mirror.example/prefix replaces the scheme and host of 
 huggingface.co only, never to a mirror or to the target of a redirect.
 """
 
+import contextlib
 import http.client
 import os
 import random
@@ -203,6 +204,14 @@ def check_shard(path: Path) -> None:
         raise UserError(f"it is not a whole parquet file with a column text ({' '.join(str(e).split())})") from None
 
 
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file or of its part; the download may rename the one to the other at any moment."""
+    for p in (path, Path(f"{path}.part"), path):
+        with contextlib.suppress(FileNotFoundError):
+            return p.stat().st_size
+    return 0
+
+
 def progress(corpus: str) -> dict:
     """How far the download of a corpus is, for example of "climbmix:30", its first 30 training shards.
 
@@ -213,7 +222,7 @@ def progress(corpus: str) -> dict:
     paths = shard_paths(name, count or SHARD_CORPORA[name].last)
     there = [path.exists() for path in paths]
     done, first = sum(there), all(there[:9])
-    size = sum(p.stat().st_size for path in paths for p in (path, Path(f"{path}.part")) if p.exists())
+    size = sum(map(size_on_disk, paths))
     state = "complete" if all(there) else "partial" if size else "none"
     return {"corpus": corpus, "state": state, "done": done, "total": len(there), "first": first, "bytes": size}
 

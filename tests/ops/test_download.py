@@ -220,6 +220,14 @@ def test_only_attempts_without_progress_count(server, folder, monkeypatch, furth
             fetch(server.url, folder / "f")
 
 
+def test_starting_again_is_no_progress(server, folder, monkeypatch):
+    monkeypatch.setattr(download, "FURTHER", 10_000)
+    server.plan = [{"cut": n, "ignore_range": True} for n in [150_000, 1_000] * 20]
+    with pytest.raises(UserError, match="gave up after 8"):
+        fetch(server.url, folder / "f")
+    assert len(server.seen) == 8
+
+
 def test_a_wrong_file_on_disk_is_replaced_when_the_right_one_is_there(server, folder, capsys):
     (folder / "f").write_bytes(OTHER)
     server.plan = [{"code": 404}]
@@ -388,6 +396,16 @@ def test_killed_at_random_moments_and_run_again(hub):
     out = first.communicate(timeout=120)[0], second.communicate(timeout=120)[0]
     assert first.returncode == second.returncode == 0 and whole(hub, *hub.paths), out
     assert cut and not [*folder.glob("*.part")] and any(ranges(hub))
+
+
+def test_ctrl_c_does_not_wait_for_the_threads(hub):
+    hub.steps = {path: {"pieces": 100, "slow": 60} for path in hub.paths.values()}
+    process = child(["-m", "gpt2course.ops.download", "climbmix", "--shards", "6"])
+    while not hub.seen and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130 and progress("climbmix:6")["state"] in ("none", "partial")
+    process.stdout.close()
 
 
 def test_verify_reads_every_byte(hub, capsys):
