@@ -390,7 +390,7 @@ def enough(corpus: Corpus, tokens: int) -> None:
     have, need = corpus.train.about / BYTES_PER_TOKEN, tokens / (1 - CROPPED)
     if have < need:
         what = f"corpus {corpus.name} has about {have:.3g} training tokens, and the run reads {need:.3g}"
-        more = f"python -m gpt2course.ops.download {corpus.name} --shards {shards_needed(corpus.name, tokens)}"
+        more = f"python -m gpt2course.ops.download {corpus.name}:{shards_needed(corpus.name, tokens)}"
         raise UserError(f"{what} (packing crops {CROPPED:.0%}); get more: {more}")
 
 
@@ -402,7 +402,7 @@ def sharded(corpus: str, partial: bool) -> Corpus:
     there = list(itertools.takewhile(Path.is_file, wanted))
     few = len(there) < (1 if partial or not count else count)
     if few or not val.is_file():
-        get = f"python -m gpt2course.ops.download {name} --shards {count or 8}"
+        get = f"python -m gpt2course.ops.download {name}:{count or 8}"
         raise UserError(f"corpus {corpus} needs {wanted[len(there)] if few else val}; get it with: {get}")
     missing = count - len(there) if count else 0
     notes = f"{len(there):,} of {last:,} shards" + (f"; {missing:,} more are not there yet" if missing else "")

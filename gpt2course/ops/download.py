@@ -1,6 +1,6 @@
 """Files from the web: the shards of a corpus, and the CORE bundle. Lesson 14.
 
-    python -m gpt2course.ops.download climbmix --shards 30
+    python -m gpt2course.ops.download climbmix:30
 
 `fetch` collects the bytes in `<path>.part`, checks them, then renames the file. After a broken connection or a killed
 process, the next attempt asks the server for the missing bytes only (HTTP Range). If a file that was put together from
@@ -15,30 +15,34 @@ import http.client
 import os
 import random
 import re
+import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tyro
+from tyro.conf import Positional
 
 from gpt2course import core_tasks
-from gpt2course.data import SHARD_CORPORA, SHARD_DISK, parse_shards, shard_path, shards_needed
+from gpt2course.data import SHARD_CORPORA, SHARD_DISK, parse_shards, shard_path
 from gpt2course.files import SYSTEM, UserError, command, duration, fsync_dir, home, locked
 from gpt2course.files import sha256 as digest_of
-from gpt2course.recipes import resolve
 
 HUB, MIRROR, TOKEN = "https://huggingface.co", "GPT2COURSE_MIRROR", "HF_TOKEN"
 CORE_URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"  # where nanochat has it from
-TRIES, FURTHER = 8, 1 << 20  # attempts in a row that do not add so many bytes; about two minutes with the waits
+PROXY = "your proxy wants a name and a password: export https_proxy=http://NAME:PASSWORD@HOST:PORT"
+HINTS = {401: f"it may need a token in {TOKEN}", 403: f"it may need a token in {TOKEN}", 407: PROXY}
+TRIES = 8  # attempts in a row that bring nothing new; about two minutes with the waits
 TIMEOUT = 30.0  # seconds without a byte
 WORKERS = 8  # shards downloaded at a time
 EVERY = 15.0  # seconds between two progress lines
+# Training shards that a tokenizer needs: it reads 2 billion characters and at most 10,000 of a document, which leaves
+# about 95 % of a shard's 250 million.
+FIRST = 10
 
 
 # ---- one file
@@ -78,19 +82,28 @@ def ask(url: str, first: int = 0):
     return urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT), redirects.sha256
 
 
+def explain(error: Exception) -> tuple[int, str]:
+    """(HTTP status or 0, what happened) for an error of urllib."""
+    reason = str(getattr(error, "reason", error))
+    status = 407 if "Tunnel connection failed: 407" in reason else getattr(error, "code", 0)
+    if not status:
+        return 0, f"no connection, or a broken one ({reason})"
+    return status, f"HTTP {status} {reason}" + (f"; {HINTS[status]}" if status in HINTS else "")
+
+
 def reach(url: str) -> str | None:
     """What is wrong with an address, None if its file can be had."""
     try:
         with ask(url)[0] as answer:
             return None if answer.read(1) else "the file is empty"
     except (OSError, http.client.HTTPException) as e:
-        return f"HTTP {e.code} {e.reason}" if isinstance(e, urllib.error.HTTPError) else str(getattr(e, "reason", e))
+        return explain(e)[1]
 
 
-def receive(url: str, part: Path, quiet: bool) -> str | None:
+def receive(url: str, part: Path) -> str | None:
     """One attempt: append to `part` the bytes that it lacks. Returns the sha256 that the server states, or None."""
     # The last byte is asked for again: a request for nothing would be an error where `part` is whole.
-    start, shown = max(0, part.stat().st_size - 1) if part.exists() else 0, time.monotonic()
+    start = max(0, part.stat().st_size - 1) if part.exists() else 0
     try:
         answer, stated = ask(url, start)
     except urllib.error.HTTPError as e:
@@ -99,21 +112,15 @@ def receive(url: str, part: Path, quiet: bool) -> str | None:
         part.unlink()
         raise ConnectionError("the file at the server is shorter than the part here; starting again") from None
     with answer, open(part, "r+b" if answer.status == 206 else "wb") as f:
-        if answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            have = f.seek(start)
-        elif answer.status == 206:
+        if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             f.truncate(0)
             raise ConnectionError("the server sent other bytes than the missing ones; starting again")
-        else:
-            have = 0  # the first attempt, or a server that ignores Range
+        have = f.seek(start) if answer.status == 206 else 0  # 0: the first attempt, or a server that ignores Range
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
         while chunk := answer.read1(1 << 20):
             f.write(chunk)
             have += len(chunk)
-            if not quiet and time.monotonic() - shown >= EVERY:
-                shown = time.monotonic()
-                print(f"{part.stem}: {have / 1e6:,.0f} of {(total or 0) / 1e6:,.0f} MB", flush=True)
         f.flush()
         os.fsync(f.fileno())
     if total is not None and have < total:
@@ -133,7 +140,7 @@ def wrong(file: Path, sha256: str | None, check) -> str | None:
     return None
 
 
-def fetch(url: str, path, sha256: str | None = None, check=None, quiet: bool = False) -> Path:
+def fetch(url: str, path, sha256: str | None = None, check=None) -> Path:
     """Download `url` to `path`, unless the right file is there. Afterwards the file is whole and checked, or absent.
 
     check(file) raises UserError for wrong content. HTTP 408, 425, 429, 5xx and broken connections are tried again after
@@ -150,7 +157,7 @@ def fetch(url: str, path, sha256: str | None = None, check=None, quiet: bool = F
     while True:
         resumed, delay = part.exists() and part.stat().st_size > 0, None
         try:
-            stated = receive(url, part, quiet)
+            stated = receive(url, part)
             if (problem := wrong(part, sha256 or stated, check)) is None:
                 os.replace(part, path)
                 fsync_dir(path.parent)
@@ -158,18 +165,16 @@ def fetch(url: str, path, sha256: str | None = None, check=None, quiet: bool = F
             part.unlink()
             if not resumed:
                 raise UserError(f"the file that {mirrored(url)} sent {problem}; {advice}")
-        except urllib.error.HTTPError as e:
-            problem, seconds = f"HTTP {e.code} {e.reason}", e.headers.get("Retry-After", "")
-            if e.code not in (408, 425, 429) and e.code < 500:
-                token = f"; it may need a token in {TOKEN}" if e.code in (401, 403) else ""
-                raise UserError(f"{mirrored(url)} answers {problem}{token}; {advice}") from None
-            delay = min(600.0, float(seconds)) if seconds.isdigit() else None
         except (OSError, http.client.HTTPException) as e:
-            if getattr(e, "errno", None) in SYSTEM:
+            if getattr(e, "errno", None) in SYSTEM and not isinstance(e, ssl.SSLError):  # which has its own numbers
                 raise  # the disk, not the connection
-            problem = f"no connection, or a broken one ({getattr(e, 'reason', e)})"
+            status, problem = explain(e)
+            if status and status < 500 and status not in (408, 425, 429):
+                raise UserError(f"{mirrored(url)} answers {problem}; {advice}") from None
+            seconds = e.headers.get("Retry-After", "") if isinstance(e, urllib.error.HTTPError) else ""
+            delay = min(600.0, float(seconds)) if seconds.isdigit() else None
         have = part.stat().st_size if part.exists() else 0
-        failed = 1 if have >= furthest + FURTHER else failed + 1
+        failed = 1 if have > furthest else failed + 1
         furthest = max(furthest, have)
         if failed == TRIES:
             again = "run the same command later, which keeps what has arrived"
@@ -215,32 +220,30 @@ def size_on_disk(path: Path) -> int:
 def progress(corpus: str) -> dict:
     """How far the download of a corpus is, for example of "climbmix:30", its first 30 training shards.
 
-    {"corpus"; "state": none, partial or complete; "done" and "total": shards; "first": whether the validation shard and
-    the first 8 are there, enough for a tokenizer; "bytes": on disk}.
+    {"corpus"; "done" and "total": shards; "first": whether the validation shard and the FIRST training shards are
+    there; "bytes": on disk}.
     """
     name, count = parse_shards(corpus)
     paths = shard_paths(name, count or SHARD_CORPORA[name].last)
-    there = [path.exists() for path in paths]
-    done, first = sum(there), all(there[:9])
-    size = sum(map(size_on_disk, paths))
-    state = "complete" if all(there) else "partial" if size else "none"
-    return {"corpus": corpus, "state": state, "done": done, "total": len(there), "first": first, "bytes": size}
+    there, size = [path.exists() for path in paths], sum(map(size_on_disk, paths))
+    first = all(there[: 1 + FIRST])
+    return {"corpus": corpus, "done": sum(there), "total": len(there), "first": first, "bytes": size}
 
 
 def progress_text(p: dict, speed: float = 0.0) -> str:
     """`progress` as a line for people. speed: bytes/s."""
-    left = 0 if p["state"] == "complete" else max(0, p["total"] * SHARD_DISK - p["bytes"])
+    left = max(0, p["total"] * SHARD_DISK - p["bytes"]) if p["done"] < p["total"] else 0
     text = f"{p['corpus']}: {p['done']} of {p['total']} shards, {p['bytes'] / 1e9:.2f} GB"
     return text + (f", {speed / 1e6:.0f} MB/s, about {duration(left / speed)} left" if speed > 0 and left else "")
 
 
-def get_shards(name: str, shards: int) -> dict:
-    """Download what is missing of the validation shard and the first `shards` training shards; returns `progress`."""
+def get_shards(name: str, shards: int) -> None:
+    """Download what is missing of the validation shard and the first `shards` training shards."""
     corpus, folder = f"{name}:{shards}", home() / "data" / name
     print(progress_text(progress(corpus)), flush=True)
     with locked(folder / ".lock", wait=True):  # a second downloader waits here, then finds the files
         pool, missing = ThreadPoolExecutor(WORKERS), [path for path in shard_paths(name, shards) if not path.exists()]
-        jobs = [pool.submit(fetch, shard_url(name, path), path, check=check_shard, quiet=True) for path in missing]
+        jobs = [pool.submit(fetch, shard_url(name, path), path, check=check_shard) for path in missing]
         began, at_first, pending, error = time.monotonic(), progress(corpus)["bytes"], jobs, None
         while pending and not error:
             done, pending = wait(jobs, EVERY, FIRST_EXCEPTION)
@@ -250,20 +253,6 @@ def get_shards(name: str, shards: int) -> dict:
         pool.shutdown(cancel_futures=True)  # after an error: shards that are on their way arrive, no other is started
     if error:
         raise error
-    return progress(corpus)
-
-
-def verify(name: str) -> None:
-    """Read every shard of a corpus that is on disk; UserError names those that are damaged."""
-    paths = [path for path in shard_paths(name, SHARD_CORPORA[name].last) if path.exists()]
-    damaged = [path for path in paths if wrong(path, None, check_shard)]
-    again = f"python -m gpt2course.ops.download {name} --shards {max(1, len(paths) - 1)}"
-    if not paths:
-        raise UserError(f"{home() / 'data' / name} holds no shards; fetch them with: {again}")
-    if damaged:
-        files = " ".join(map(str, damaged))
-        raise UserError(f"{len(damaged)} of {len(paths)} shards of {name} are damaged; rm {files}; then: {again}")
-    print(f"{name}: {len(paths)} shards, each one whole")
 
 
 # ---- the CORE bundle
@@ -285,40 +274,22 @@ def get_core() -> Path:
         return fetch(CORE_URL, path, check=check_core)
 
 
-@dataclass
-class Download:
-    """Download the shards of a corpus, or the CORE bundle, into $GPT2COURSE_HOME. Run again, it continues.
+def main(what: Positional[str]) -> None:
+    """Download shards of a corpus, or the questions of CORE, into $GPT2COURSE_HOME. Run again, it continues.
 
-    python -m gpt2course.ops.download climbmix --shards 30
+    python -m gpt2course.ops.download climbmix:30
 
-    python -m gpt2course.ops.download climbmix --recipe record --depth 24
-
-    python -m gpt2course.ops.download core
+    Args:
+        what: climbmix:30 or fineweb-edu:30 for so many training shards (preflight shows how many a run needs); or core.
     """
-
-    what: tyro.conf.Positional[str]  # climbmix, fineweb-edu, core; or verify, to read all shards of a corpus again
-    corpus: tyro.conf.Positional[str] = ""  # for verify
-    shards: int | None = None  # number of training shards
-    tokens: float | None = None  # or: the number of tokens of the run that needs them, for example 5.8e9
-    recipe: str | None = None  # or: the recipe of that run, with --depth
-    depth: int = 24  # for --recipe
-
-
-def main(args: Download) -> None:
-    if args.what == "core":
+    if what == "core":
         print(f"the CORE bundle is at {get_core()}; every file in it is the published one")
-    elif args.what == "verify":
-        verify(parse_shards(args.corpus)[0])
-    else:
-        name, count = parse_shards(args.what)
-        tokens = resolve(args.recipe, depth=args.depth).tokens if args.recipe else args.tokens
-        if sum(x is not None for x in (count, args.shards, tokens)) != 1:
-            raise UserError(f"give one of: {name}:8, --shards 8, --tokens 5.8e9, --recipe record --depth 24")
-        if tokens is not None:
-            count = shards_needed(name, tokens)
-        _, shards = parse_shards(f"{name}:{args.shards if count is None else count}")  # checks the range
-        print(f"{shards} training shards, about {shards * SHARD_DISK / 1e9:.1f} GB; {SHARD_CORPORA[name].licence}")
-        get_shards(name, shards)
+        return
+    name, shards = parse_shards(what)
+    if shards is None:
+        raise UserError(f"how many training shards of {name}? Give for example {name}:30")
+    print(f"{shards} training shards, about {shards * SHARD_DISK / 1e9:.1f} GB; {SHARD_CORPORA[name].licence}")
+    get_shards(name, shards)
 
 
 if __name__ == "__main__":

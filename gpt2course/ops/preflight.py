@@ -261,7 +261,7 @@ def smoke(args: Preflight, sizes: RunSizes, corpus: str, gpu: str) -> dict:
     settings |= SMALL | {"depth": min(12, sizes.plan.model.n_layer)}
     if corpus.partition(":")[0] in SHARD_CORPORA:  # the later shards may still be on their way
         which, count = parse_shards(corpus)
-        corpus = f"{which}:{min(8, count or 8)}"
+        corpus = f"{which}:{min(download.FIRST, count or download.FIRST)}"
     argv = ["-m", "gpt2course.train", args.recipe, "--profile", args.profile, "--name", name, "--corpus", corpus]
     argv += ["--seed", str(args.seed), "--no-keep-best", "--save-minutes", "1000", "--final-eval-bytes", "20000"]
     argv += ["--max-hours", str(TRAIN_HOURS), *["--fp8"] * args.fp8]

@@ -383,7 +383,7 @@ def test_the_validation_shard_is_the_last_of_the_data_set_and_no_other(tmp_path)
 def test_a_missing_shard_is_an_error_that_names_the_download(tmp_path, there, name, absent):
     shards(tmp_path, *there)
     base, _, count = name.partition(":")
-    command = f"shard_{absent:05d}.parquet; get it with: python -m gpt2course.ops.download {base} --shards {count or 8}$"
+    command = f"shard_{absent:05d}.parquet; get it with: python -m gpt2course.ops.download {base}:{count or 8}$"
     with pytest.raises(UserError, match=command):
         data.load_corpus(name)
 
@@ -427,7 +427,7 @@ def test_shards_for_a_run():
 def test_a_run_that_would_read_shards_twice_is_refused(tmp_path):
     corpus = data.load_corpus(shards(tmp_path, 0, 6542))
     data.enough(corpus, int(corpus.train.about / 4.8 * 0.6))
-    with pytest.raises(UserError, match=r"climbmix has about .* training tokens, and the run reads 8.92e\+09 .*download climbmix --shards 180"):
+    with pytest.raises(UserError, match=r"climbmix has about .* training tokens, and the run reads 8.92e\+09 .*download climbmix:180"):
         data.enough(corpus, 5_800_000_000)
 
 

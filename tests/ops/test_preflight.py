@@ -211,4 +211,4 @@ def test_the_small_run_needs_only_the_first_shards(course_home, monkeypatch):
     monkeypatch.setattr(p.subprocess, "run", lambda argv, **_: found.append(argv) or types.SimpleNamespace(returncode=1))
     for corpus in ("climbmix:182", "climbmix:3", "climbmix"):
         p.smoke(p.Preflight(profile="8xh100"), JAN29, corpus, "")
-    assert [argv[argv.index("--corpus") + 1] for argv in found] == ["climbmix:8", "climbmix:3", "climbmix:8"]
+    assert [argv[argv.index("--corpus") + 1] for argv in found] == ["climbmix:10", "climbmix:3", "climbmix:10"]

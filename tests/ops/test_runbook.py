@@ -419,7 +419,7 @@ def test_commands_name_the_runs_that_exist(run, capsys):
 
 def test_training_waits_for_the_download_and_its_failure_is_one_error(run, monkeypatch, capsys):
     run = dataclasses.replace(run, corpus="climbmix:9")
-    progress = {"corpus": "climbmix:9", "state": "downloading", "done": 0, "total": 10, "first": False, "bytes": 0, "error": None}
+    progress = {"corpus": "climbmix:9", "done": 0, "total": 10, "first": False, "bytes": 0}
     monkeypatch.setattr(download, "progress", lambda corpus: progress | {"done": 9 if starts(run) > 1 else 0, "first": starts(run) > 0})
     real = rb.launch
     monkeypatch.setattr(rb, "launch", lambda argv, *a, **k: real(["act", *acts], *a, **k))
