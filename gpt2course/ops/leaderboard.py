@@ -1,6 +1,6 @@
 """Time to GPT-2 grade: the published records, the unmerged claims and our own runs, in one table. Lesson 14.
 
-    python -m gpt2course.ops.leaderboard show
+    python -m gpt2course.ops.leaderboard --run jan29-d24
 
 The table is results/leaderboard.csv. A run is GPT-2 grade when its CORE, on all 22 tasks with all examples, is above
 0.256525, the score of GPT-2 XL. Hours are training time without evaluation and set-up. Bits per byte are comparable
@@ -15,8 +15,6 @@ import string
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-
-import tyro
 
 from gpt2course.core_tasks import GPT2_CORE, TASKS
 from gpt2course.files import UserError, atomic_dir, atomic_file, coerce, command, read_json, sha256
@@ -68,17 +66,16 @@ class Entry:
 FIELDS = [f.name for f in dataclasses.fields(Entry)]
 
 
-def as_dicts(entries: list[Entry]) -> list[dict]:
-    """The entries as plain dicts, as plots.leaderboard_figure takes them."""
-    return [dataclasses.asdict(entry) for entry in entries]
-
-
-def read(path=CSV) -> list[Entry]:
-    """The entries of a table, fastest first."""
+def read(path=None) -> list[Entry]:
+    """The entries of the table, fastest first."""
+    path = path or CSV
     if not Path(path).is_file():
-        raise UserError(f"leaderboard {path} does not exist; run this in a clone of the repository, or give --csv")
-    with open(path, encoding="utf-8", newline="") as f:
-        rows = list(csv.reader(f))
+        raise UserError(f"leaderboard {path} does not exist; it is part of a clone of the course: pip install -e .")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as f:  # -sig: a spreadsheet writes a byte order mark
+            rows = list(csv.reader(f))
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"leaderboard {path} is not a table in UTF-8 ({e}); restore it: git checkout {path}") from None
     if not rows or rows[0] != FIELDS:
         raise UserError(f"leaderboard {path}: the first line must be {','.join(FIELDS)}")
     entries = []
@@ -91,7 +88,7 @@ def read(path=CSV) -> list[Entry]:
     return sorted(entries, key=lambda e: (e.hours, e.id))
 
 
-def write(entries: list[Entry], path=CSV) -> None:
+def write(entries: list[Entry], path) -> None:
     """Write a table, fastest first."""
     with atomic_file(path) as f:
         out = csv.writer(f, lineterminator="\n")
@@ -110,17 +107,17 @@ def real_core(result: dict) -> tuple[float | None, str]:
     return None, f"{result['name']} {result['core']:.4f} on {sum(counts.values()):,} examples: not CORE in full"
 
 
-def core_result(run: Path, path="") -> dict | None:
-    """The result of core_fast: what its --out wrote to `path`, or the runbook's stage of the run. None without one."""
-    path = Path(path or run / "stages" / "core.json")
+def core_result(run: Path) -> dict | None:
+    """A run's result of core_fast: what the runbook keeps, or what `core_fast --out RUN/stages/core.json` wrote."""
+    path = run / "stages" / "core.json"
     value = read_json(path, "CORE result") if path.is_file() else None
     while isinstance(value, dict) and "core" not in value:  # a stage of the runbook wraps it
         value = value.get("result")
     return value
 
 
-def entry_from_run(run, core="") -> Entry:
-    """The row of a finished run, from its config.json and metrics.jsonl, and from a result of CORE (see core_result).
+def entry_from_run(run) -> Entry:
+    """The row of a finished run, from its config.json, metrics.jsonl and, if there is one, its result of CORE.
 
     run: its name or folder. Hours are the training clock without the first steps, by the rule of the published table.
     """
@@ -128,7 +125,7 @@ def entry_from_run(run, core="") -> Entry:
     last = {line["kind"]: line for line in read_metrics(folder)}
     if "done" not in last:
         raise UserError(f"run {folder.name!r} is not finished; the command that started it resumes it")
-    done, bpb, result, plan = last["done"], last.get("eval", {}), core_result(folder, core), config["plan"]
+    done, bpb, result, plan = last["done"], last.get("eval", {}), core_result(folder), config["plan"]
     score, note = real_core(result) if result else (None, "")
     seconds = done.get("leaderboard_seconds") or done["seconds"]
     day = str(date.fromtimestamp((folder / "metrics.jsonl").stat().st_mtime))
@@ -164,45 +161,32 @@ def table(entries: list[Entry]) -> str:
     return "\n".join(text + [f"  {letter}  {name}" for name, letter in data.items()])
 
 
-@dataclass
-class Show:
-    """Print the table, and beside it a finished run of yours if you name one."""
-
-    run: str = ""  # name or folder of a run
-    core: str = ""  # file that `gpt2course.fast.core_fast --out` wrote; default: the result of the runbook
-    csv: Path = CSV  # the table
-
-
-@dataclass
-class Add:
-    """Add a finished run to the table, and copy its raw lines to a folder beside the table."""
-
-    run: tyro.conf.Positional[str]  # name or folder of the run
-    core: str = ""  # file that `gpt2course.fast.core_fast --out` wrote; default: the result of the runbook
-    csv: Path = CSV  # the table
-
-
-def add(args: Add) -> None:
-    entries, entry, run = read(args.csv), entry_from_run(args.run, args.core), find_run(args.run)
-    folder = args.csv.parent / entry.evidence
+def add(entry: Entry) -> None:
+    """Add a run to the table, and copy its raw lines to a folder beside the table."""
+    entries, run, folder = read(), find_run(entry.run), CSV.parent / entry.evidence
     if entry.id in {e.id for e in entries} or folder.exists():
         raise UserError(f"leaderboard entry {entry.id!r} or its folder {folder} exists; a run is added once")
     with atomic_dir(folder) as tmp:
-        for path in (run / "config.json", run / "metrics.jsonl", Path(args.core or run / "stages" / "core.json")):
+        for path in (run / "config.json", run / "metrics.jsonl", run / "stages" / "core.json"):
             if path.is_file():
                 shutil.copyfile(path, tmp / path.name)
         sums = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(tmp.iterdir()))
         (tmp / "SHA256SUMS").write_text(sums, encoding="utf-8")
-    write([*entries, entry], args.csv)
-    print(f"added {entry.id} to {args.csv}; its raw lines are in {folder}")
+    write([*entries, entry], CSV)
+    print(f"added {entry.id} to {CSV}; its raw lines are in {folder}")
 
 
-def main(args: Show | Add) -> None:
-    """The leaderboard of time to GPT-2 grade: published records, unmerged claims and our own runs."""
-    if isinstance(args, Add):
-        add(args)
-    else:
-        print(table(read(args.csv) + ([entry_from_run(args.run, args.core)] if args.run else [])))
+def main(run: str = "", record: bool = False) -> None:
+    """Print the leaderboard of time to GPT-2 grade: published records, unmerged claims and our own runs.
+
+    Args:
+        run: A finished run of yours to show beside them.
+        record: Also add that run to the table in the clone.
+    """
+    mine = [entry_from_run(run)] if run else []
+    print(table(read() + mine))
+    if record and mine:
+        add(mine[0])
 
 
 if __name__ == "__main__":

@@ -528,7 +528,7 @@ def summary(run: Run) -> dict:
     plots.show(plots.where_time_went(parts))
     row, entries = leaderboard.entry_from_run(run.folder), leaderboard.read()
     print(leaderboard.table([*entries, row]))
-    plots.show(plots.leaderboard_figure(leaderboard.as_dicts(entries), dataclasses.asdict(row)))
+    plots.show(plots.leaderboard_figure([dataclasses.asdict(e) for e in entries], dataclasses.asdict(row)))
     seconds = sum(parts.values())
     out = {name: value["result"] for name, value in found.items()} | {"seconds": seconds}
     out["usd"] = None if price is None else seconds / 3600 * price

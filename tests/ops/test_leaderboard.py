@@ -18,11 +18,8 @@ from gpt2course.ops import leaderboard
 from gpt2course.ops.leaderboard import (
     CSV,
     FIELDS,
-    Add,
     Entry,
-    Show,
     add,
-    as_dicts,
     entry_from_run,
     main,
     read,
@@ -58,7 +55,7 @@ def test_every_row_is_consistent_and_names_its_source():
 def test_written_back_byte_for_byte(tmp_path):
     write(read(), tmp_path / "copy.csv")
     assert (tmp_path / "copy.csv").read_bytes() == CSV.read_bytes()
-    assert [e["id"] for e in as_dicts(read())] == [row["id"] for row in lab.published()]  # lessons read the same rows
+    assert [e.id for e in read()] == [row["id"] for row in lab.published()]  # lessons read the same rows
 
 
 @pytest.mark.parametrize("e", [e for e in PUBLIC if e.command], ids=lambda e: e.id)
@@ -93,6 +90,9 @@ def test_damaged_tables_are_refused(tmp_path):
     path.write_text(",".join(FIELDS) + "\nx,y\n")
     with pytest.raises(UserError, match="line 2: 2 columns, expected"):
         read(path)
+    path.write_bytes(CSV.read_bytes()[:3000] + b"\xff\xfe")
+    with pytest.raises(UserError, match="is not a table in UTF-8"):
+        read(path)
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=20)
@@ -112,7 +112,7 @@ def test_write_then_read_is_the_identity(tmp_path_factory, entries):
 
 
 def test_the_table_is_readable(capsys):
-    main(Show())
+    main()
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 130 for line in lines) and lines[0].split()[:2] == ["hours", "CORE"]
     assert "1.3639    0.2618 (6)  yes" in lines[1] and "the bar" in lines[18] and any(line.startswith("  a  ClimbMix") for line in lines)
@@ -158,11 +158,11 @@ def test_entry_from_run(run):
     assert (e.core, e.core_runs, e.grade, e.notes) == (None, None, "not measured", "")
 
 
-@pytest.mark.parametrize("where", ["stage", "file"])
-def test_core_in_full_goes_into_the_column(run, tmp_path, where):
-    path = run / "stages" / "core.json" if where == "stage" else tmp_path / "core.json"
-    path.write_text(json.dumps({"inputs": "", "result": {"result": core_result(core=0.2570)}} if where == "stage" else core_result(core=0.2570)))
-    e = entry_from_run("My-Run", "" if where == "stage" else path)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_core_in_full_goes_into_the_column(run, wrapped):
+    found = {"result": core_result(core=0.2570)}  # as core_fast writes it
+    (run / "stages" / "core.json").write_text(json.dumps({"inputs": "", "result": found} if wrapped else found))
+    e = entry_from_run("My-Run")
     assert (e.core, e.core_runs, e.grade, e.notes) == (0.2570, 1, "yes", "")
 
 
@@ -186,18 +186,19 @@ def test_the_grade_is_strictly_above_the_bar():
     assert len(core_tasks.CORE) == 22 and sum(TASKS.values()) == 91_037
 
 
-def test_a_run_is_added_once_with_its_raw_lines(run, tmp_path, capsys):
+def test_a_run_is_added_once_with_its_raw_lines(run, tmp_path, monkeypatch, capsys):
     path = tmp_path / "results" / "leaderboard.csv"
     write(PUBLIC, path)
     (run / "stages" / "core.json").write_text(json.dumps(core_result()))
-    add(Add("My-Run", csv=path))
+    monkeypatch.setattr(leaderboard, "CSV", path)
+    main("My-Run", record=True)
     entry = next(e for e in read(path) if e.who == "ours")
     folder = path.parent / entry.evidence
     assert sorted(p.name for p in folder.iterdir()) == ["SHA256SUMS", "config.json", "core.json", "metrics.jsonl"]
     assert (folder / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes() and entry.core == 0.2525
     before = path.read_bytes()
     with pytest.raises(UserError, match="a run is added once"):
-        add(Add("My-Run", csv=path))
+        add(entry)
     assert path.read_bytes() == before and "0.2525" in leaderboard.table(read(path)) and "added ours-" in capsys.readouterr().out
 
 
