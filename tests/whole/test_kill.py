@@ -44,7 +44,7 @@ def moment(run, kind, draw):
         if kind == "evaluation" and last["kind"] == "checkpoint" and last["step"] % EVERY == 0:
             return time.sleep(draw.random() * 0.02)
         if kind == "between" and last["kind"] == "train":
-            return time.sleep(draw.random() * 0.2)
+            return time.sleep(draw.random() * 0.01)
         if last["kind"] == "done":
             return None
         time.sleep(0.0005)
