@@ -409,7 +409,7 @@ def preflight(run: Run, *smoke: str) -> dict:
         print(f"skipped, since training is {now}")
         return {}
     argv = ["gpt2course.ops.preflight", *recipe_arguments(run), "--devices", str(run.sizes.devices)]
-    argv += [*run.params.arguments(*LIMITS), *smoke, *["--no-core"] * (run.params.core_bundle is not None)]
+    argv += [*run.params.arguments("price_per_hour"), *smoke, *["--no-core"] * (run.params.core_bundle is not None)]
     return stage(run, "smoke" if smoke else "preflight", argv, platform.node(), always=not smoke)
 
 

@@ -32,9 +32,8 @@ def gpus(n=8, **changes):
     return [{"name": H100, "free": 84.9e9, "rate": 700e12} | (changes if i == 3 else {}) for i in range(n)]
 
 
-def project(profile="8xh100", gpu=H100, to_come=0.0, **limits):
-    sizes = JAN29 if profile == "8xh100" else SMALL
-    return p.projection(sizes.plan, sizes.devices, gpu, to_come, p.Preflight(profile=profile, **limits))
+def project(gpu=H100, price=None):
+    return p.projection(JAN29.plan, JAN29.devices, gpu, 0.0, p.Preflight(profile="8xh100", price_per_hour=price))
 
 
 def metrics(losses, rate=1e6):
@@ -53,9 +52,8 @@ CASES = [
     ("four of eight", lambda: p.judge_gpus(gpus(4), "1", 8, 4), "warning ok", "2 times as long as on 8"),
     ("a slow GPU", lambda: p.judge_gpus(gpus(rate=640e12), "1", 8, 8), "ok warning", r"GPU 3 is slower than the others \(640 to 700 TFLOP/s\)"),
     ("a very slow GPU", lambda: p.judge_gpus(gpus(rate=500e12), "1", 8, 8), "ok STOP", "GPU 3"),
-    ("attention", lambda: p.judge_attention("fa3", "the fastest that works", 0.004), "ok", "fa3"),
-    ("attention is wrong", lambda: p.judge_attention("fa3", "asked for", 0.3), "STOP", "by 30.0%; 3% is allowed.*--attention varlen"),
-    ("no fast attention", lambda: p.judge_attention("sdpa", "nothing else", 0.004), "warning", "flash-attn-4"),
+    ("attention", lambda: p.judge_attention("fa3", "the fastest that works"), "ok", "fa3"),
+    ("no fast attention", lambda: p.judge_attention("sdpa", "nothing else"), "warning", "windows cost more than they save"),
     ("no GPU on a laptop", lambda: p.judge_absent("laptop", []), "", ""),
     ("no GPU for a large profile", lambda: p.judge_absent("8xh100", []), "warning", "made for 8 x H100"),
     ("GPUs that torch cannot see", lambda: p.judge_absent("8xh100", ["/dev/nvidia0", "/dev/nvidia1"]), "STOP", "there are 2 GPUs, but torch sees none.*make clean setup"),
@@ -64,12 +62,8 @@ CASES = [
     ("no memory", lambda: p.judge_memory(JAN29, 4e9, True), "STOP", "choose a smaller depth"),
     ("a disk", lambda: p.judge_disk(JAN29.plan, 27e9, Path("/x"), 200e9), "ok", "200.0 GB free in /x"),
     ("a small disk", lambda: p.judge_disk(JAN29.plan, 27e9, Path("/x"), 70e9), "STOP", "GPT2COURSE_HOME"),
-    ("time and cost", lambda: project(price_per_hour=24.0), "ok ok", r"about 3.04 h of training on 8 x .* at 50% of the peak, 3.\d\d h"),
-    ("cost", lambda: project(price_per_hour=24.0), "ok ok", r"about \$7\d.\d\d at \$24 an hour, of which training is \$72.98"),
-    ("enough", lambda: project(price_per_hour=24.0, max_hours=4.0, max_cost_usd=100.0), "ok ok", ""),
-    ("hardly enough hours", lambda: project(max_hours=3.3), "ok warning", "max_hours = 3.3"),
-    ("too few hours", lambda: project(max_hours=1.5), "ok warning", r"max_hours = 1.5, and training needs about 3.1\d?; raise it to 3.[89]"),
-    ("too few dollars", lambda: project(price_per_hour=24.0, max_cost_usd=60.0), "ok ok warning", "max_cost_usd = 60"),
+    ("time and cost", lambda: project(price=24.0), "ok ok", r"about 3.04 h of training on 8 x .* at 50% of the peak, 3.\d\d h"),
+    ("cost", lambda: project(price=24.0), "ok ok", r"about \$7\d.\d\d at \$24 an hour, of which training is \$72.98"),
     ("an unknown GPU", lambda: project(gpu="GTX 1080"), "ok", "unknown, because the peak rate of GTX 1080 is unknown"),
     ("the loss falls", run, "ok ok", "from 10.400 to 5.000 in 4 steps"),
     ("the loss stays", lambda: run((10.4, 10.3, 10.1, 9.9)), "STOP ok", "it must fall"),
@@ -126,14 +120,14 @@ def test_measure_where_the_gpus_are_the_cpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, value)
     found = p.measure(16, kind="cpu", seconds=0.01, size=64)
     assert found["gpus"][0] == {"name": H100, "free": 5e9, "rate": found["gpus"][0]["rate"]} and found["gpus"][0]["rate"] > 0
-    assert found["attention"][0] in ("sdpa", "blocked") and found["attention"][2] < 0.03 and json.dumps(found)
+    assert found["attention"][0] in ("sdpa", "blocked") and json.dumps(found)
 
 
 def test_a_crash_or_a_hang_of_the_gpus_is_a_finding(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     ((level, what, text),), gpu = p.look_devices(JAN29, "8xh100")
     assert (level, what, gpu) == ("STOP", "gpus", "") and "a test of the GPUs failed" in text  # the child has no GPU
-    monkeypatch.setattr(p, "measure_in_child", lambda head_dim: {"gpus": gpus(free=40e9), "driver": "580", "attention": ["fa3", "fits", 0.004]})
+    monkeypatch.setattr(p, "measure_in_child", lambda head_dim: {"gpus": gpus(free=40e9), "driver": "580", "attention": ["fa3", "fits"]})
     found, gpu = p.look_devices(JAN29, "8xh100")
     assert gpu == H100 and [what for _, what, _ in found] == ["gpus", "speed", "attention", "memory"]
     assert found[-1][0] == "STOP" and "40.0 GB are free" in found[-1][2]  # the emptiest GPU counts
