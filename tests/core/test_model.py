@@ -156,6 +156,14 @@ def test_switches_without_parameters_change_the_output(switch, off):
     assert not torch.allclose(on(idx), bare(idx), atol=1e-3)
 
 
+@given(st.integers(1, 12), st.text("SL", min_size=1, max_size=5))
+def test_the_last_layer_sees_everything_and_the_others_follow_the_pattern(n_layer, pattern):
+    config = GPTConfig(n_layer=n_layer, window_pattern=pattern, short_window=7, value_embeds=True)
+    windows = [config.window(i) for i in range(n_layer)]
+    assert windows[-1] == (-1, 0) and windows[:-1] == [{"S": (7, 0), "L": (-1, 0)}[(pattern * 12)[i]] for i in range(n_layer - 1)]
+    assert [config.has_value_embed(i) for i in range(n_layer)][::-1] == [i % 2 == 0 for i in range(n_layer)]
+
+
 def test_inputs_longer_than_training_work_and_agree_on_the_common_part():
     model = tiny("jan29")
     idx = torch.randint(0, 300, (1, 70), generator=torch.Generator().manual_seed(6))
