@@ -338,6 +338,5 @@ class MuonAdamW:
         for part in self.parts:
             for kind, rows in part.state.items():
                 saved = part.rows(lambda name, kind=kind: get(f"{kind}.{name}"), own=True)
-                rows.zero_()
-                if len(saved):
+                if len(saved):  # padding is and stays 0
                     rows[: len(saved)].copy_(saved)

@@ -27,11 +27,10 @@ E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 def scale_for(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The largest power of two by which x can be multiplied so that all its values fit into dtype; 0-d float32.
 
-    NaN if x holds infinity or NaN, so that neither disappears in the cast.
+    0 if x holds infinity, NaN if it holds NaN: both make the product NaN, so that neither disappears in the cast.
     """
     top = x.detach().abs().amax().float().clamp_min(1e-12)  # all zeros: as if the largest value were 1e-12
-    exponent = torch.floor(torch.log2(torch.finfo(dtype).max / top))
-    return torch.where(top.isfinite(), torch.exp2(exponent), torch.nan)
+    return torch.exp2(torch.floor(torch.log2(torch.finfo(dtype).max / top)))
 
 
 def cast(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -188,12 +188,14 @@ def test_a_library_gets_the_window_in_its_own_convention(name, monkeypatch, call
     everything = (None, 0) if name == "fa4" else (-1, 0)
     for W, window in ((-1, everything), (0, (0, 0)), (7, (7, 0)), (33, (33, 0)), (34, everything)):
         q, k, v, dy = tensors(35, Hkv=2)
+        dy = dy if W else dy[:1, :1, :1, :1].expand_as(dy)  # the gradient of a sum is one number with strides 0
         calls.clear()
         got = with_gradients(lambda *x: attention(*x, (W, 0)), q, k, v, dy)  # noqa: B023
         close(got, with_gradients(lambda *x: sdpa(*x, W), q, k, v, dy), 1e-6 if name == "fa4" else 1e-12)  # noqa: B023
         assert calls and set(calls) == {window}
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a .functools.lru_cache")
 @pytest.mark.parametrize("name", ["sdpa", "blocked", "fa4"])
 def test_a_compiled_model_is_one_graph(name, fake_fa4):
     attention_module.install("cpu", kernels.LOAD[name]())
