@@ -1,7 +1,7 @@
 """Text from a model: draw the next token from its probabilities, again and again. Lesson 13 builds it.
 
-`next_logits` runs the model, `probabilities` and `pick` choose a token, `generate` and `stream` repeat both. A base
-model continues a text; it does not answer questions.
+`next_logits` runs the model, `probabilities` and `pick` choose a token, `stream` repeats both. A base model continues a
+text; it does not answer questions.
 """
 
 import codecs
@@ -32,24 +32,15 @@ def context(ids: list[int], T: int, bos: int) -> list[int]:
 
 
 @torch.no_grad()
-def next_logits(model, contexts: list[list[int]], pad: int = 0, cache: Cache | None = None) -> torch.Tensor:
-    """Logits (N, V), on the CPU, of the token after each of N contexts.
+def next_logits(model, context: list[int], cache: Cache | None = None) -> torch.Tensor:
+    """Logits (V,), on the CPU, of the token after a context.
 
-    Without a cache the model reads all of them: shorter contexts are padded on the right, which a causal model does not
-    see. With a cache it reads only what is new: first the whole contexts, padded on the left, then one token of each.
+    Without a cache the model reads all of the context, with one only the tokens that it has not read yet.
     """
-    device, longest = next(model.parameters()).device, max(len(c) for c in contexts)
-    padding = [[pad] * (longest - len(c)) for c in contexts]
-    if cache is None:
-        idx = torch.tensor([c + p for c, p in zip(contexts, padding)], device=device)  # (N, T)
-        last = torch.tensor([len(c) - 1 for c in contexts], device=device)
-        return model(idx)[torch.arange(len(contexts), device=device), last].cpu()  # (N, T, V) -> (N, V)
-    if cache.length:
-        idx = torch.tensor([c[-1:] for c in contexts], device=device)  # (N, 1)
-    else:
-        idx = torch.tensor([p + c for c, p in zip(contexts, padding)], device=device)  # (N, T)
-        cache.pad = torch.tensor([len(p) for p in padding], device=device) if any(padding) else None
-    return model(idx, cache=cache)[:, -1].cpu()  # (N, V)
+    new = context if cache is None else context[cache.length :]
+    idx = torch.tensor([new], device=next(model.parameters()).device)  # (1, T)
+    logits = model(idx) if cache is None else model(idx, cache=cache)  # (1, T, V)
+    return logits[0, -1].cpu()
 
 
 def probabilities(logits: torch.Tensor, temperature: float = 1.0, top_k: int | None = None) -> torch.Tensor:
@@ -85,83 +76,56 @@ def prompt_generator(seed: int, ids: list[int], number: int = 0) -> torch.Genera
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def checked(max_tokens, temperature, top_k, seed) -> tuple:
-    """The settings of sampling; UserError for a value that makes no sense."""
-    return (
-        coerce("max_tokens", max_tokens, int, 0),
-        coerce("temperature", temperature, float, 0),
-        coerce("top_k", top_k, int | None, 0),
-        coerce("seed", seed, int),
-    )
-
-
-def generate(
-    model, tokenizer, prompts: list[str], max_tokens: int = 64, temperature: float = 0.8, top_k: int | None = 50,
-    seed: int = 0, cached: bool = True,
-) -> list[str]:  # fmt: skip
-    """Continue every prompt; returns the continuations without their prompts.
-
-    model(idx (B, T), cache=attention.Cache()) -> float32 logits (B, T, V), with model.config.sequence_len, the T of
-    training. A token costs the forward pass of one position, until a text of the batch is longer than T (see
-    `context`): then it costs that of the whole context, as with cached=False. BOS ends a continuation: there a document
-    ends. A continuation depends on the seed and its prompt, not on the rest of the batch, apart from rounding. The same
-    prompt given twice gets two continuations.
-    """
-    settings, pieces = checked(max_tokens, temperature, top_k, seed), [[] for _ in prompts]
-    numbers = [prompts[:i].count(prompt) for i, prompt in enumerate(prompts)]
-    for i, piece in _run(model, tokenizer, prompts, numbers, *settings, cached):
-        pieces[i].append(piece)
-    return ["".join(p) for p in pieces]
+def checked(max_tokens, temperature, top_k, seed) -> dict:
+    """The settings of sampling by name; UserError for a value that makes no sense."""
+    return {
+        "max_tokens": coerce("max_tokens", max_tokens, int, 0),
+        "temperature": coerce("temperature", temperature, float, 0),
+        "top_k": coerce("top_k", top_k, int | None, 0),
+        "seed": coerce("seed", seed, int),
+    }
 
 
 def stream(
     model, tokenizer, prompt: str, max_tokens: int = 64, temperature: float = 0.8, top_k: int | None = 50,
     seed: int = 0, number: int = 0,
 ) -> Iterator[str]:  # fmt: skip
-    """Yield the continuation of one prompt in pieces, never half a character; arguments as in `generate`.
+    """Yield the continuation of a prompt in pieces, never half a character.
 
-    number: 0 for the first continuation of this prompt, 1 for the second.
+    model(idx (1, T), cache=attention.Cache()) -> float32 logits (1, T, V), with model.config.sequence_len, the T of
+    training. A token costs the forward pass of one position, until the text is longer than T (see `context`): then it
+    costs that of the whole context. BOS ends a continuation: there a document ends. number: 0 for the first
+    continuation of this prompt, 1 for the second.
     """
-    settings = checked(max_tokens, temperature, top_k, seed)
-    return (piece for _, piece in _run(model, tokenizer, [prompt], [number], *settings))
-
-
-def _run(
-    model, tokenizer, prompts, numbers, max_tokens, temperature, top_k, seed, cached=True
-) -> Iterator[tuple[int, str]]:
-    """(index of the prompt, piece of its continuation), all prompts together; a row that ends leaves the batch."""
+    max_tokens, temperature, top_k, seed = checked(max_tokens, temperature, top_k, seed).values()
     T, bos = model.config.sequence_len, tokenizer.bos
-    ids = [tokenizer.encode(prompt) for prompt in prompts]
-    generators = [prompt_generator(seed, i, n) for i, n in zip(ids, numbers)]
-    # Bytes of tokens in, whole characters out; a character that is cut at the end becomes U+FFFD.
-    decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in prompts]
-    special = torch.from_numpy(tokenizer.token_bytes() == 0)
-    active, cache = list(range(len(prompts))), None
+    ids = tokenizer.encode(prompt)
+    generator = prompt_generator(seed, ids, number)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # bytes of tokens in, whole characters out
+    forbidden = torch.from_numpy(tokenizer.token_bytes() == 0)  # special tokens ...
+    forbidden[bos] = False  # ... but BOS
+    cache = Cache()
     for _ in range(max_tokens):
-        if not active:
-            return
-        if not cached or max(len(ids[i]) for i in active) >= T:  # the context slides, see `context`
+        if len(ids) >= T:  # the context slides, see `context`
             cache = None
-        elif cache is None:
-            cache = Cache()
-        logits = next_logits(model, [context(ids[i], T, bos) for i in active], bos, cache)  # (N, V)
-        forbidden = torch.ones(logits.size(-1), dtype=torch.bool)  # ids past the vocabulary of a V rounded up ...
-        forbidden[: len(special)] = special  # ... and special tokens but BOS
-        forbidden[bos] = False
-        rows = list(active)
-        for i, row in zip(rows, logits.masked_fill(forbidden, -torch.inf)):
-            token = pick(row, temperature, top_k, generators[i])
-            ids[i].append(token)
-            if token == bos:
-                active.remove(i)
-            piece = decoders[i].decode(b"" if token == bos else tokenizer.decode_bytes([token]), token == bos)
-            if piece:
-                yield i, piece
-        if cache and len(active) < len(rows):
-            cache.keep([n for n, i in enumerate(rows) if i in active])
-    for i in active:
-        if piece := decoders[i].decode(b"", True):
-            yield i, piece
+        logits = next_logits(model, context(ids, T, bos), cache)  # (V,)
+        token = pick(logits.masked_fill(forbidden, -torch.inf), temperature, top_k, generator)
+        if token == bos:
+            break
+        ids.append(token)
+        if piece := decoder.decode(tokenizer.decode_bytes([token])):
+            yield piece
+    if piece := decoder.decode(b"", True):  # a character that is cut at the end becomes U+FFFD
+        yield piece
+
+
+def generate(model, tokenizer, prompts: list[str], **settings) -> list[str]:
+    """The continuation of every prompt, without the prompt; settings by name, those of `stream`.
+
+    The same prompt given twice gets two continuations.
+    """
+    numbers = [prompts[:i].count(prompt) for i, prompt in enumerate(prompts)]
+    return ["".join(stream(model, tokenizer, p, number=n, **settings)) for p, n in zip(prompts, numbers)]
 
 
 # ---- the command
@@ -201,9 +165,9 @@ def main(args: Sample) -> None:
     model, tokenizer, _ = load_model(args.run, args.device)
     try:
         if not args.prompt:
-            return talk(lambda prompt, n: stream(model, tokenizer, prompt, *settings, number=n), args.run)
+            return talk(lambda prompt, n: stream(model, tokenizer, prompt, number=n, **settings), args.run)
         prompts = [prompt for prompt in args.prompt for _ in range(args.number)]
-        texts = generate(model, tokenizer, prompts, *settings)
+        texts = generate(model, tokenizer, prompts, **settings)
     except KeyboardInterrupt:
         print()
         sys.exit(130)  # the shell's code for a program that Ctrl-C ended
