@@ -445,7 +445,7 @@ def evaluate(watch: Watch, model, eight, rows: int, T: int, device) -> None:
         watch.begin("sampling")
         cache = attention.Cache()
         for _ in range(3):
-            sample.next_logits(model, [[0] * 9, [0] * 7], cache=cache)
+            sample.next_logits(model, [0] * (9 + cache.length), cache)
 
 
 def summary(args: Rehearse, plan, rank: int, watch: Watch, compiler: Compiler | None, kept: list) -> dict:
