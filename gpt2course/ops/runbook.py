@@ -30,7 +30,6 @@ import psutil
 import torch
 from tyro.conf import Positional
 
-import gpt2course
 from gpt2course import files, ranks
 from gpt2course.core_tasks import MINI, default_bundle
 from gpt2course.course import plots
@@ -160,18 +159,15 @@ def open_run(params: Params) -> Run:
 # ---- child processes and what they write
 
 
-def launch(argv: list[str], log: Path, mode: str, team: int = 0, restarts: int = 0, **options) -> subprocess.Popen:
+def launch(argv: list[str], log: Path, mode: str, team: int, restarts: int, **options) -> subprocess.Popen:
     """Start `python -m argv` in a session of its own, with its output in `log`; team: as so many ranks of torchrun."""
-    path = [str(Path(gpt2course.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}
     if team:
         ranks_of = [f"--nproc_per_node={team}", f"--max-restarts={restarts}"]
         argv = ["torch.distributed.run", "--standalone", *ranks_of, "-m", *argv]
         # Ranks that are restarted must not read the addresses of the ranks before them (pytorch #135712), and after
         # SIGTERM ranks need time to save a checkpoint.
         env |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
-        if team > 1:
-            env.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, with a warning
     with open(log, mode) as out:
         return subprocess.Popen(
             [sys.executable, "-m", *argv], env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
@@ -259,9 +255,9 @@ def stage(run: Run, name: str, argv: list[str], inputs, devices: int = 1, always
             return result
         for path in (folder / f"{name}.json", out):  # a failure must not leave an old result
             path.unlink(missing_ok=True)
-        began, at, code = time.time(), 0, None
+        began, at, code = time.monotonic(), 0, None
         team = devices if devices > 1 else 0
-        child = launch([*argv, "--out", str(out)], log, "wb", team, preexec_fn=ranks.end_with_parent)
+        child = launch([*argv, "--out", str(out)], log, "wb", team, 0, preexec_fn=ranks.end_with_parent)
         try:
             while code is None:
                 code = child.poll()  # before the log is read, so that no line is missed
@@ -275,7 +271,7 @@ def stage(run: Run, name: str, argv: list[str], inputs, devices: int = 1, always
             raise failure(name, read_lines(log)[0], log, code)
         result = read_json(out, f"result of stage {name}")
         out.unlink()
-        return store(run, name, key, result, time.time() - began)
+        return store(run, name, key, result, time.monotonic() - began)
 
 
 # ---- background processes: training and the download
@@ -283,17 +279,15 @@ def stage(run: Run, name: str, argv: list[str], inputs, devices: int = 1, always
 
 def background(run: Run, name: str, argv: list[str], key: str, team: int = 0) -> dict:
     """Start `python -m argv` so that it outlives this process; returns its record, which <name>.pid keeps."""
-    log, began, earlier = run.folder / f"{name}.log", time.time(), 0.0
-    with contextlib.suppress(UserError, OSError, KeyError, TypeError):
-        old = read_json(run.folder / f"{name}.pid")
-        if old["inputs"] == key:  # seconds of earlier starts, lost work included
-            earlier = old["earlier"] + max(0.0, log.stat().st_mtime - old["started"])
+    log, path = run.folder / f"{name}.log", run.folder / f"{name}.pid"
     log.touch()
-    record = {"inputs": key, "started": began, "earlier": earlier, "log_from": log.stat().st_size}
-    child = launch(argv, log, "ab", team, RESTARTS)
-    record |= {"pid": child.pid, "created": psutil.Process(child.pid).create_time()}
-    write_json(run.folder / f"{name}.pid", record)
-    return record
+    record = {"inputs": key, "log_from": log.stat().st_size}
+
+    def write():  # in the child, which inherits the lock of `start`: whenever it runs, its record is there
+        write_json(path, record | {"pid": os.getpid(), "created": psutil.Process().create_time()})
+
+    launch(argv, log, "ab", team, RESTARTS, preexec_fn=write)
+    return read_json(path)
 
 
 def living(folder: Path, name: str = "train") -> dict | None:
@@ -361,7 +355,7 @@ def follow(name: str, at: int = 0) -> None:
                 for process in (p := psutil.Process(record["pid"]), *p.children(recursive=True)):
                     process.kill()
         if not lines and time.monotonic() - spoke >= 2 * EVERY:
-            lines = [f"training runs, {duration(time.time() - record['started'])} since the start"]
+            lines = ["training runs"]
             show(lines)
         spoke = time.monotonic() if lines else spoke
         time.sleep(0.2)
@@ -459,8 +453,7 @@ def train(run: Run) -> dict:
         last = {line["kind"]: line for line in read_metrics(run.folder)}
         result = {name: last["done"][name] for name in ("step", "tokens", "seconds")}
         result |= {"loss": last["train"]["loss"], "val_bpb": last["eval"]["val_bpb"]}
-        wall = record["earlier"] + (run.folder / "metrics.jsonl").stat().st_mtime - record["started"]
-        store(run, "train", key, result, max(wall, result["seconds"]))
+        store(run, "train", key, result, sum(time_of_training(run.folder).values()))
     metrics = read_metrics(run.folder)
     plots.show(plots.learning_rates(metrics))
     plots.show(plots.throughput(metrics))
@@ -505,18 +498,16 @@ def export(run: Run) -> dict:
     return stage(run, "export", ["gpt2course.ops.export", run.name], weights(run), always=gone)
 
 
-def time_by_part(folder: Path) -> dict[str, float]:
-    """Wall-clock seconds of every stage; those of training are split by the metrics."""
-    seconds = {name: found["seconds"] for name in STAGES if (found := stored(folder, name))}
+def time_of_training(folder: Path) -> dict[str, float]:
+    """Seconds of training by part, from its metrics: steps, evaluations, checkpoints; not what an interruption cost."""
     parts, previous = {}, 0
     for m in read_metrics(folder):
-        times = {m["kind"]: m.get("took", 0.0)} if m["kind"] in ("eval", "checkpoint") else {}
-        if m["kind"] == "train":
+        times = {m["kind"]: m["took"]} if m["kind"] in ("eval", "checkpoint") else {}
+        if m["kind"] == "train":  # the mean of the steps since the line before
             times, previous = {k: v * (m["step"] - previous) for k, v in m["time"].items()}, m["step"]
-        for part, s in times.items():
-            parts[f"train: {part.replace('_', ', ')}"] = parts.get(f"train: {part.replace('_', ', ')}", 0.0) + s
-    rest = {"train: starting, the rest": max(0.0, seconds.get("train", 0.0) - sum(parts.values()))}
-    return {k: v for name, s in seconds.items() for k, v in ((parts | rest) if name == "train" else {name: s}).items()}
+        for part, seconds in times.items():
+            parts[part] = parts.get(part, 0.0) + seconds
+    return parts
 
 
 def summary(run: Run) -> dict:
@@ -524,7 +515,12 @@ def summary(run: Run) -> dict:
     found = {name: stored(run.folder, name) for name in ("train", "evaluate", "core", "samples", "export")}
     if missing := [name for name, value in found.items() if value is None]:
         raise UserError(f"stage {missing[0]} has no result yet; run its cell first")
-    parts, price = time_by_part(run.folder), run.params.price_per_hour
+    parts, price = {}, run.params.price_per_hour
+    for name in STAGES:
+        if name == "train":
+            parts |= {f"train: {part.replace('_', ', ')}": s for part, s in time_of_training(run.folder).items()}
+        elif other := stored(run.folder, name):
+            parts[name] = other["seconds"]
     plots.show(plots.where_time_went(parts))
     row, entries = leaderboard.entry_from_run(run.folder), leaderboard.read()
     print(leaderboard.table([*entries, row]))
