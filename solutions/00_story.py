@@ -22,38 +22,15 @@
 # Plain Python numbers are enough everywhere.
 
 # %% tags=["setup"]
-import statistics
 import time
 
 import torch
 
 from gpt2course import cost
-from gpt2course.course import lab, plots
-from gpt2course.course.checks import best, run
+from gpt2course.course import lab
+from gpt2course.course.checks import pictures
 from gpt2course.course.figures import story as figures
 from gpt2course.recipes import resolve
-
-
-def package_bill(hours, devices, price):
-    """The first half of exercise 0.1, with the package's cost.py."""
-    return cost.dollars(hours, devices * price)
-
-
-def package_flops(width, vocab_size, windows):
-    """What exercise 0.2 asks for, in one line."""
-    return 6 * (12 * width**2 * len(windows) + width * vocab_size) + 12 * width * sum(windows)
-
-
-def package_measure(f, clock, warmup, repeats):
-    """What exercise 0.4 asks for."""
-    times = []
-    for _ in range(warmup + repeats):
-        began = clock()
-        f()
-        times.append(clock() - began)
-    kept = times[warmup:]
-    return statistics.median(kept), max(kept) - min(kept)
-
 
 # %% [markdown] tags=["ex-0.1"]
 # ## 0.1 The bill
@@ -103,10 +80,16 @@ from gpt2course.course.checks import check
 check("0.1", bill, bill_of_flops)
 
 # %% tags=["picture", "ex-0.1"]
-f = package_bill if run("0.1", bill, bill_of_flops) else bill  # yours if it is right
 entries = [e for e in lab.published() if e["who"] == "published"]
-runs = [(e["date"], f(e["hours"], *((32, 8) if e["id"] == "gpt2-2019" else (8, 3))), e["name"]) for e in entries]
-plots.show(figures.cost_by_year(runs))
+
+
+def draw(bill, bill_of_flops):
+    machine = {"gpt2-2019": (32, 8)}  # devices and the price of one; all later runs: 8 H100
+    costs = [bill(e["hours"], *machine.get(e["id"], (8, 3))) for e in entries]
+    return figures.cost_by_year([(e["date"], cost, e["name"]) for e, cost in zip(entries, costs)])
+
+
+pictures("0.1", draw, bill, bill_of_flops)
 
 # %% [markdown] tags=["ex-0.2"]
 # ## 0.2 FLOPs from a shape
@@ -152,14 +135,18 @@ from gpt2course.course.checks import check
 check("0.2", flops_per_token)
 
 # %% tags=["picture", "ex-0.2"]
-f = best("0.2", flops_per_token, package_flops)
-parts = {}
-for depth in (8, 12, 16, 20, 24):
-    C, V, windows = 64 * depth, 32768, ([1024, 1024, 1024, 2048] * depth)[: depth - 1] + [2048]
-    head = f(C, V, []) / 1e9
-    attention = (f(C, V, windows) - f(C, V, [0] * depth)) / 1e9
-    parts[f"depth {depth}"] = {"layers": f(C, V, windows) / 1e9 - head - attention, "attention": attention, "head": head}
-plots.show(figures.flops_shares(parts))
+def draw(f):
+    parts = {}
+    for depth in (8, 12, 16, 20, 24):
+        C, V, windows = 64 * depth, 32768, ([1024, 1024, 1024, 2048] * depth)[: depth - 1] + [2048]
+        head = f(C, V, []) / 1e9
+        attention = (f(C, V, windows) - f(C, V, [0] * depth)) / 1e9
+        layers = f(C, V, windows) / 1e9 - head - attention
+        parts[f"depth {depth}"] = {"layers": layers, "attention": attention, "head": head}
+    return figures.flops_shares(parts)
+
+
+pictures("0.2", draw, flops_per_token)
 
 # %% [markdown] tags=["ex-0.3"]
 # ## 0.3 MFU from a log
@@ -257,17 +244,19 @@ from gpt2course.course.checks import check
 check("0.4", measure)
 
 # %% tags=["picture", "ex-0.4"]
-f, calls, a = best("0.4", measure, package_measure), [], torch.randn(256, 256)
+def draw(f):
+    calls, a = [], torch.randn(256, 256)
+
+    def product():
+        began = time.perf_counter()
+        a @ a
+        calls.append(time.perf_counter() - began)
+
+    median, spread = f(product, time.perf_counter, 3, 15)
+    return figures.calls(calls, warmup=3, median=median)
 
 
-def product():
-    began = time.perf_counter()
-    a @ a
-    calls.append(time.perf_counter() - began)
-
-
-median, spread = f(product, time.perf_counter, 3, 15)
-plots.show(figures.calls(calls, warmup=3, median=median))
+pictures("0.4", draw, measure)
 
 # %% [markdown] tags=["ex-0.5"]
 # ## 0.5 The physical limit
@@ -308,13 +297,15 @@ from gpt2course.course.checks import check
 check("0.5", least_hours)
 
 # %% tags=["picture", "ex-0.5"]
-f = best("0.5", least_hours, lambda parts, devices: sum(cost.hours(flops, devices, peak, 1.0) for flops, peak in parts))
 plan, H100 = resolve("jan29", depth=24), cost.peak_flops("H100")
 matrices = 6 * plan.params["scaling"] * plan.tokens
 attention = plan.flops - matrices
-hours = {
-    "the run": next(e["hours"] for e in lab.published() if e["id"] == "nanochat-1"),
-    "limit, bfloat16": f([(plan.flops, H100)], 8),
-    "limit, fp8": f([(matrices, 2 * H100), (attention, H100)], 8),
-}
-plots.show(figures.hours_bars(hours))
+took = next(e["hours"] for e in lab.published() if e["id"] == "nanochat-1")
+
+
+def draw(f):
+    limits = {"limit, bfloat16": [(plan.flops, H100)], "limit, fp8": [(matrices, 2 * H100), (attention, H100)]}
+    return figures.hours_bars({"the run": took} | {name: f(parts, 8) for name, parts in limits.items()})
+
+
+pictures("0.5", draw, least_hours)

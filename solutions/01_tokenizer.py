@@ -29,56 +29,13 @@ from itertools import pairwise
 import torch
 
 from gpt2course.course import lab, plots
-from gpt2course.course.checks import best
+from gpt2course.course.checks import pictures
 from gpt2course.data import load_corpus
 from gpt2course.course.figures import tokenizer as figures
 from gpt2course.recipes import resolve
 
 corpus = load_corpus("embedded")
 TEXT = " ".join(corpus.train[i] for i in range(5))
-
-
-def package_pair(words):
-    """What exercise 1.1 asks for."""
-    counts = Counter()
-    for ids, n in words:
-        for pair in pairwise(ids):
-            counts[pair] += n
-    return min(counts, key=lambda pair: (-counts[pair], pair), default=None)
-
-
-def package_merge(ids, pair, new):
-    """What exercise 1.2 asks for."""
-    out = []
-    for i in ids:
-        if out and (out[-1], i) == tuple(pair):
-            out[-1] = new
-        else:
-            out.append(i)
-    return out
-
-
-def package_encode(piece, ranks):
-    """What exercise 1.3 asks for."""
-    parts = [bytes([b]) for b in piece.encode()]
-    while True:
-        found = [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]
-        if not found:
-            return [ranks[part] for part in parts]
-        i = min(found)[1]
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-
-
-def package_bpb(nats, texts):
-    """What exercise 1.4 asks for."""
-    return float(torch.cat(nats).double().sum()) / math.log(2) / len("".join(texts).encode())
-
-
-def package_cost(vocab_size, depth, width):
-    """What exercise 1.5 asks for."""
-    table, looked_up = vocab_size * width, 1 + (depth + 1) // 2
-    return table * (looked_up + 1), table * (2 * looked_up + 4), 6 * table
-
 
 # %% [markdown] tags=["ex-1.1"]
 # ## 1.1 The most frequent pair
@@ -129,16 +86,12 @@ from gpt2course.course.checks import check
 check("1.1", most_frequent_pair)
 
 # %% tags=["picture", "ex-1.1"]
-f, savings = best("1.1", most_frequent_pair, package_pair), []
-words = [(list(word.encode()), n) for word, n in Counter(TEXT.split()).items()]
-for new in range(256, 296):
-    pair = f(words)
-    if pair is None:
-        break
-    before = sum(n * len(ids) for ids, n in words)
-    words = [(package_merge(ids, pair, new), n) for ids, n in words]
-    savings.append(before - sum(n * len(ids) for ids, n in words))
-plots.show(figures.savings(savings))
+def draw(f):
+    words = [(list(word.encode()), n) for word, n in Counter(TEXT.split()).items()]
+    return figures.savings(figures.saved(f, words, merges=40))
+
+
+pictures("1.1", draw, most_frequent_pair)
 
 # %% [markdown] tags=["ex-1.2"]
 # ## 1.2 Merge without overlap
@@ -186,14 +139,23 @@ from gpt2course.course.checks import check
 check("1.2", merge)
 
 # %% tags=["picture", "ex-1.2"]
-f, word = best("1.2", merge, package_merge), " government"
-tok = lab.tokenizer()
-ids, steps, rank = list(word.encode()), [], {token: i for i, token in enumerate(tok.ranks)}
-while found := [(rank[tok.ranks[a] + tok.ranks[b]], (a, b)) for a, b in pairwise(ids) if tok.ranks[a] + tok.ranks[b] in rank]:
-    new, pair = min(found)
-    ids = f(ids, pair, new)
-    steps.append((tok.ranks[pair[0]].decode(), tok.ranks[pair[1]].decode()))
-plots.show(figures.merge_tree(word, steps))
+word, tokens = " government", lab.tokenizer().ranks
+id_of = {token: i for i, token in enumerate(tokens)}
+
+
+def draw(f):
+    ids, steps = list(word.encode()), []
+    for _ in word:  # at most as many merges as there are bytes
+        found = [(id_of.get(tokens[a] + tokens[b], len(tokens)), (a, b)) for a, b in pairwise(ids)]
+        new, pair = min(found, default=(len(tokens), None))
+        if new == len(tokens):
+            break
+        ids = f(ids, pair, new)
+        steps.append(tuple(tokens[i].decode() for i in pair))
+    return figures.merge_tree(word, steps)
+
+
+pictures("1.2", draw, merge)
 
 # %% [markdown] tags=["ex-1.3"]
 # ## 1.3 Encode by rank
@@ -243,12 +205,16 @@ from gpt2course.course.checks import check
 check("1.3", encode)
 
 # %% tags=["picture", "ex-1.3"]
-f = best("1.3", encode, package_encode)
 tok = lab.tokenizer()
-ranks = {token: i for i, token in enumerate(tok.ranks)}
 pieces = ["The", " government", " of", " the", " people", " met", " in", " a", " café", " near", " the", " railway", "."]
-ids = [i for piece in pieces for i in f(piece, ranks)]
-plots.show(plots.coloured_tokens([tok.decode([i]) for i in ids]))
+
+
+def draw(f):
+    ranks = {token: i for i, token in enumerate(tok.ranks)}
+    return plots.coloured_tokens([tok.decode([i]) for piece in pieces for i in f(piece, ranks)])
+
+
+pictures("1.3", draw, encode)
 
 # %% [markdown] tags=["ex-1.4"]
 # ## 1.4 Bits per byte
@@ -296,13 +262,18 @@ from gpt2course.course.checks import check
 check("1.4", bits_per_byte)
 
 # %% tags=["picture", "ex-1.4"]
-f, text = best("1.4", bits_per_byte, package_bpb), "The government of the people met in a café near the railway."
-tok, guesses = lab.tokenizer(), {}
-for name, n in {"bytes": len(text.encode()), "tokens": len(tok.encode(text))}.items():
-    choices = 256 if name == "bytes" else tok.vocab_size
-    loss = torch.full((n,), math.log(choices))  # a model that knows nothing: every choice alike
-    guesses[f"{choices} {name}, nothing learned"] = [(loss[0].item(), f([loss], [text]))]
-plots.show(figures.two_measures(guesses))
+text, tok = "The government of the people met in a café near the railway.", lab.tokenizer()
+
+
+def draw(f):
+    guesses = {}
+    for name, n, choices in (("bytes", len(text.encode()), 256), ("tokens", len(tok.encode(text)), tok.vocab_size)):
+        loss = torch.full((n,), math.log(choices))  # a model that knows nothing: every choice alike
+        guesses[f"{choices} {name}, nothing learned"] = [(loss[0].item(), f([loss], [text]))]
+    return figures.two_measures(guesses)
+
+
+pictures("1.4", draw, bits_per_byte)
 
 # %% [markdown] tags=["ex-1.5"]
 # ## 1.5 What a vocabulary costs
@@ -347,10 +318,16 @@ from gpt2course.course.checks import check
 check("1.5", vocabulary_cost)
 
 # %% tags=["picture", "ex-1.5"]
-f, budget = best("1.5", vocabulary_cost, package_cost), {}
 matrices = resolve("jan29", depth=24).params["matrices"]
-for vocab in (16384, 32768, 49152, 65536):
-    parameters, _, flops = f(vocab, 24, 1536)
-    two = 2 * flops / 6
-    budget[f"{vocab:,}"] = {"layers": matrices, "wte and lm_head": two, "value embeddings": parameters - two}
-plots.show(figures.vocabulary_budget(budget))
+
+
+def draw(f):
+    budget = {}
+    for vocab in (16384, 32768, 49152, 65536):
+        parameters, _, flops = f(vocab, 24, 1536)
+        two = 2 * flops / 6
+        budget[f"{vocab:,}"] = {"layers": matrices, "wte and lm_head": two, "value embeddings": parameters - two}
+    return figures.vocabulary_budget(budget)
+
+
+pictures("1.5", draw, vocabulary_cost)

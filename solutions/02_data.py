@@ -25,7 +25,7 @@
 import math
 
 from gpt2course.course import lab, plots
-from gpt2course.course.checks import best
+from gpt2course.course.checks import pictures
 from gpt2course.data import load_corpus
 from gpt2course.course.figures import data as figures
 from gpt2course.recipes import resolve
@@ -34,60 +34,6 @@ corpus, tok = load_corpus("embedded"), lab.tokenizer()
 TEXTS = [corpus.train[i] for i in range(400)]
 DOCUMENTS = tok.encode_batch(TEXTS, bos=True)  # 400 lists of ids, each beginning with BOS
 LENGTHS = [len(document) for document in DOCUMENTS]
-
-
-def package_shares(rows, lengths, row_tokens):
-    """What exercise 2.1 asks for."""
-    placed = {}
-    for row in rows:
-        for document, n in row:
-            placed[document] = placed.get(document, 0) + n
-    kept, had = sum(placed.values()), sum(lengths[document] for document in placed)
-    return 1 - kept / had, 1 - kept / (len(rows) * row_tokens)
-
-
-def package_choose(lengths, space):
-    """What exercise 2.2 asks for."""
-    fitting = [n for n in lengths if n <= space]
-    return lengths.index(max(fitting) if fitting else min(lengths))
-
-
-def package_row(buffer, T):
-    """What exercise 2.3 asks for."""
-    row, waiting = [], list(buffer)
-    while len(row) < T + 1:
-        space = T + 1 - len(row)
-        row += waiting.pop(package_choose([len(document) for document in waiting], space))[:space]
-    return row[:-1], row[1:], waiting
-
-
-def package_rank_rows(streams, rank, world, n):
-    """What exercise 2.4 asks for."""
-    order = [k * world + rank for k in range(n)]
-    return [streams[j % len(streams)][j // len(streams)] for j in order]
-
-
-def package_bill(tokens, cropped, chars_per_token, tokens_per_second):
-    """What exercise 2.5 asks for."""
-    chars = chars_per_token / (1 - cropped)  # to read for each token that is trained on
-    shards = math.ceil(tokens * chars / 250e6) + 1
-    return shards, shards * 0.1, tokens_per_second * chars / 1e6
-
-
-def pack(choose, lengths, row_tokens, n):
-    """n rows of (document, tokens placed, tokens in an earlier row, tokens lost), 100 documents waiting."""
-    waiting, rows = list(range(100)), []
-    for _ in range(n):
-        row, space = [], row_tokens
-        while space:
-            document = waiting.pop(choose([lengths[d] for d in waiting], space))
-            waiting.append(max(waiting) + 1)
-            placed = min(lengths[document], space)
-            row.append((document, placed, 0, lengths[document] - placed))
-            space -= placed
-        rows.append(row)
-    return rows
-
 
 # %% [markdown] tags=["ex-2.1"]
 # ## 2.1 Measure a packing
@@ -139,16 +85,19 @@ from gpt2course.course.checks import check
 check("2.1", shares)
 
 # %% tags=["picture", "ex-2.1"]
-f = best("2.1", shares, package_shares)
-ways = {
-    "one a row": [[(d, min(n, 512), 0, max(0, n - 512))] for d, n in enumerate(LENGTHS[:8])],
-    "best fit": pack(package_choose, LENGTHS, 512, 8),
-}
-panels = {}
-for name, rows in ways.items():
-    cropped, padding = f([[(d, n) for d, n, _, _ in row] for row in rows], LENGTHS, 512)
-    panels[f"{name}: {cropped:.0%} cropped, {padding:.0%} padding"] = rows
-plots.show(figures.rows_raster(panels, 512))
+one_a_row = [[(d, min(n, 512), 0, max(0, n - 512))] for d, n in enumerate(LENGTHS[:8])]
+ways = {"one a row": one_a_row, "best fit": figures.packed(LENGTHS, 512, 8)}
+
+
+def draw(f):
+    panels = {}
+    for name, rows in ways.items():
+        cropped, padding = f([[(d, n) for d, n, _, _ in row] for row in rows], LENGTHS, 512)
+        panels[f"{name}: {cropped:.0%} cropped, {padding:.0%} padding"] = rows
+    return figures.rows_raster(panels, 512)
+
+
+pictures("2.1", draw, shares)
 
 # %% [markdown] tags=["ex-2.2"]
 # ## 2.2 The best fit
@@ -193,8 +142,11 @@ from gpt2course.course.checks import check
 check("2.2", choose)
 
 # %% tags=["picture", "ex-2.2"]
-f = best("2.2", choose, package_choose)
-plots.show(figures.rows_raster({"rows of 257, filled by your choice": pack(f, LENGTHS, 257, 10)}, 257))
+def draw(f):
+    return figures.rows_raster({"rows of 257": figures.packed(LENGTHS, 257, 10, f)}, 257)
+
+
+pictures("2.2", draw, choose)
 
 # %% [markdown] tags=["ex-2.3"]
 # ## 2.3 A whole row, as inputs and targets
@@ -216,7 +168,7 @@ plots.show(figures.rows_raster({"rows of 257, filled by your choice": pack(f, LE
 # </details>
 # <details><summary>Help: may I use my answer to 2.2?</summary>
 #
-# No: in the grader each answer stands alone. Write the choice again, as a function inside this one if you like.
+# Yes. If it does not pass its check, the grader gives this answer the course's own `choose`, and the report says so.
 # </details>
 #
 # The picture shows the first row of 64 inputs that your function makes of real documents. It begins with BOS.
@@ -245,9 +197,12 @@ from gpt2course.course.checks import check
 check("2.3", next_row)
 
 # %% tags=["picture", "ex-2.3"]
-f = best("2.3", next_row, package_row)
-inputs, _, _ = f([document for document in DOCUMENTS if len(document) < 60], 64)
-plots.show(plots.coloured_tokens([tok.decode([int(i)]) for i in inputs]))
+def draw(f):
+    inputs, _, _ = f([document for document in DOCUMENTS if len(document) < 60], 64)
+    return plots.coloured_tokens([tok.decode([int(i)]) for i in inputs])
+
+
+pictures("2.3", draw, next_row)
 
 # %% [markdown] tags=["ex-2.4"]
 # ## 2.4 Deal the rows to ranks
@@ -292,12 +247,18 @@ from gpt2course.course.checks import check
 check("2.4", rank_rows)
 
 # %% tags=["picture", "ex-2.4"]
-f = best("2.4", rank_rows, package_rank_rows)
-numbered, dealt = [[s + 8 * m for m in range(2)] for s in range(8)], {}  # a row is its global number
-for world in (1, 2, 4, 8):
-    owner = {j: rank for rank in range(world) for j in f(numbered, rank, world, 16 // world)}
-    dealt[world] = [owner[j] for j in range(16)]
-plots.show(figures.dealing(dealt))
+numbered = [[s + 8 * m for m in range(2)] for s in range(8)]  # a row is its global number
+
+
+def draw(f):
+    dealt = {}
+    for world in (1, 2, 4, 8):
+        owner = {j: rank for rank in range(world) for j in f(numbered, rank, world, 16 // world)}
+        dealt[world] = [owner[j] for j in range(16)]
+    return figures.dealing(dealt)
+
+
+pictures("2.4", draw, rank_rows)
 
 # %% [markdown] tags=["ex-2.5"]
 # ## 2.5 What a run needs to read
@@ -341,6 +302,11 @@ from gpt2course.course.checks import check
 check("2.5", data_bill)
 
 # %% tags=["picture", "ex-2.5"]
-f = best("2.5", data_bill, package_bill)
-bill = {depth: f(resolve("jan29", depth=depth).tokens, 0.35, 4.8, 800_000)[0] for depth in (8, 12, 16, 20, 24, 28)}
-plots.show(figures.shards_by_depth({depth: float(n) for depth, n in bill.items()}))
+tokens = {depth: resolve("jan29", depth=depth).tokens for depth in (8, 12, 16, 20, 24, 28)}
+
+
+def draw(f):
+    return figures.shards_by_depth({depth: float(f(n, 0.35, 4.8, 800_000)[0]) for depth, n in tokens.items()})
+
+
+pictures("2.5", draw, data_bill)

@@ -27,35 +27,16 @@ import math
 import torch
 import torch.nn.functional as F
 
-from gpt2course.course import plots
-from gpt2course.attention import attention
-from gpt2course.course.checks import best
+from gpt2course.course.checks import pictures
 from gpt2course.course.figures import gpt as figures
-from gpt2course.model import GPTConfig, rope, rope_tables
-from gpt2course.recipes import build
-
-
-def package_turn(q, k, v, start=0, base=10_000.0):
-    """What exercise 3.2 asks for, from the package's parts."""
-    tables = [t[start:] for t in rope_tables(start + q.size(1), q.size(-1), base)]
-    return rope(q, *tables), rope(k, *tables), v
-
-
-def package_budget(config):
-    """What exercise 3.5 asks for, counted on a model of the package (on the meta device, so without memory)."""
-    model = build(config)
-    count = model.num_params()
-    attention = sum(p.numel() for block in model.blocks for p in block.attn.parameters())
-    parts = {"wte": count["wte"], "attention": attention, "mlp": count["matrices"] - attention, "lm_head": count["lm_head"]}
-    return parts | {"total": count["total"], "flops": int(model.flops_per_token())}
-
+from gpt2course.model import GPTConfig
 
 # %% [markdown] tags=["ex-3.1"]
 # ## 3.1 Causal attention
 #
 # Write attention without calling torch's own. Queries, keys and values come as (B, T, H, D). For every row of the batch and every
 # head by itself, the score of query i and key j is their dot product divided by √D; a query sees the keys j ≤ i, itself included;
-# a softmax over the keys turns scores into weights; the output is the weighted mean of the values, as (B, T, H, D).
+# a softmax over the keys turns scores into weights; the output is the weighted mean of the values, as (B, T, H, D) in their dtype.
 #
 # A tiny example, one head with T = 2 and D = 1: with q = [0, 0], all scores are 0. The first position sees itself alone and
 # gives v[0]; the second gives the mean of v[0] and v[1].
@@ -95,10 +76,15 @@ from gpt2course.course.checks import check
 check("3.1", causal_attention)
 
 # %% tags=["picture", "ex-3.1"]
-f = best("3.1", causal_attention, attention)
 q, k = torch.randn(2, 1, 5, 1, 5, generator=torch.Generator().manual_seed(3)) * 1.5
-weights = f(q, k, torch.eye(5).view(1, 5, 1, 5))[0, :, 0]  # with the unit vectors as values, the output is the weights
-plots.show(figures.attention_maps({"weights of one head": weights.tolist()}, [str(t) for t in range(5)]))
+units = torch.eye(5).view(1, 5, 1, 5)  # with the unit vectors as values, the output is the weights
+
+
+def draw(f):
+    return figures.attention_maps({"weights of one head": f(q, k, units)[0, :, 0].tolist()}, [str(t) for t in range(5)])
+
+
+pictures("3.1", draw, causal_attention)
 
 # %% [markdown] tags=["ex-3.2"]
 # ## 3.2 Rotary positions
@@ -153,13 +139,18 @@ from gpt2course.course.checks import check
 check("3.2", turn)
 
 # %% tags=["picture", "ex-3.2"]
-f = best("3.2", turn, package_turn)
 q, k = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(2)).expand(2, 1, 160, 1, 32)  # at 160 positions
-lines = {}
-for start in (0, 50, 100):
-    a, b, _ = f(q, k, q, start)
-    lines[f"key at {start}"] = (a[0, :60, 0] @ b[0, 0, 0]).tolist()  # queries after the key, at distances 0, 1, ...
-plots.show(figures.score_by_distance(lines))
+
+
+def draw(f):
+    lines = {}
+    for start in (0, 50, 100):
+        a, b, _ = f(q, k, q, start)
+        lines[f"key at {start}"] = (a[0, :60, 0] @ b[0, 0, 0]).tolist()  # queries after the key, at distances 0, 1, ...
+    return figures.score_by_distance(lines)
+
+
+pictures("3.2", draw, turn)
 
 # %% [markdown] tags=["ex-3.3"]
 # ## 3.3 RMSNorm
@@ -278,9 +269,12 @@ from gpt2course.course.checks import check
 check("3.5", budget)
 
 # %% tags=["picture", "ex-3.5"]
-f = best("3.5", budget, package_budget)
-bars = {}
-for depth in (4, 12, 24):
-    count = f(GPTConfig(n_layer=depth, n_embd=64 * depth, n_head=depth // 2, n_kv_head=depth // 2))
-    bars[f"depth {depth}"] = {part: count[part] for part in ("wte", "attention", "mlp", "lm_head")}
-plots.show(figures.parameter_budget(bars))
+def draw(f):
+    bars = {}
+    for depth in (4, 12, 24):
+        count = f(GPTConfig(n_layer=depth, n_embd=64 * depth, n_head=depth // 2, n_kv_head=depth // 2))
+        bars[f"depth {depth}"] = {part: count[part] for part in ("wte", "attention", "mlp", "lm_head")}
+    return figures.parameter_budget(bars)
+
+
+pictures("3.5", draw, budget)

@@ -25,25 +25,9 @@ import math
 
 import torch
 
-from gpt2course import optim
 from gpt2course.course import plots
-from gpt2course.course.checks import best
+from gpt2course.course.checks import pictures
 from gpt2course.course.figures import training as figures
-from gpt2course.recipes import resolve
-
-
-def package_rate(step, steps, warmup, warmdown, final):
-    """What exercise 4.1 asks for, from the package's Plan."""
-    small = dict(depth=1, width=64, head_dim=64, sequence_len=64, vocab_size=300, batch_tokens=64)
-    return resolve("modern", **small, steps=steps, warmup_steps=warmup, warmdown_ratio=warmdown / steps, final_lr=final).lr(step)
-
-
-def package_adamw(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    """What exercise 4.4 asks for, with the package's update, which works in place."""
-    p, m, v = p.clone(), m.clone(), v.clone()
-    optim.adamw_update(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay)
-    return p, m, v
-
 
 # %% [markdown] tags=["ex-4.1"]
 # ## 4.1 The learning-rate schedule
@@ -94,9 +78,14 @@ from gpt2course.course.checks import check
 check("4.1", rate)
 
 # %% tags=["picture", "ex-4.1"]
-f = best("4.1", rate, package_rate)
 shapes = {"no warm-up, warm-down 50": (0, 50, 0.0), "warm-up 10, warm-down 65, final 0.2": (10, 65, 0.2), "constant": (0, 0, 0.0)}
-plots.show(figures.schedules({name: [f(step, 100, *shape) for step in range(100)] for name, shape in shapes.items()}))
+
+
+def draw(f):
+    return figures.schedules({name: [f(step, 100, *shape) for step in range(100)] for name, shape in shapes.items()})
+
+
+pictures("4.1", draw, rate)
 
 # %% [markdown] tags=["ex-4.2"]
 # ## 4.2 Gradient accumulation
@@ -211,7 +200,7 @@ check("4.3", bits_per_byte)
 #
 # <details><summary>Help: my first steps are too long or too short</summary>
 #
-# m and v begin at 0, so at first both are too small, and not by the same factor. Dividing by 1 - beta^step mends that.
+# m and v begin at 0, so at first both are too small, and not by the same factor. Dividing by 1 - beta^step corrects that.
 # </details>
 # <details><summary>Help: weight decay through the gradient</summary>
 #
@@ -239,14 +228,19 @@ from gpt2course.course.checks import check
 check("4.4", adamw)
 
 # %% tags=["picture", "ex-4.4"]
-f = best("4.4", adamw, package_adamw)
 size = torch.tensor([0.001, 1.0, 1000.0])  # of the gradients
 noise = torch.randn(30, 1, generator=torch.Generator().manual_seed(4))
-p, m, v, path = torch.zeros(3), torch.zeros(3), torch.zeros(3), [[0.0] * 3]
-for step in range(1, 31):
-    p, m, v = f(p, size * (1 + noise[step - 1]), m, v, step, 0.01, 0.9, 0.95, 1e-10, 0.0)
-    path.append(p.tolist())
-plots.show(figures.paths({f"gradients of about {s:g}": [row[i] for row in path] for i, s in enumerate(size.tolist())}))
+
+
+def draw(f):
+    p, m, v, path = torch.zeros(3), torch.zeros(3), torch.zeros(3), [[0.0] * 3]
+    for step in range(1, 31):
+        p, m, v = f(p, size * (1 + noise[step - 1]), m, v, step, 0.01, 0.9, 0.95, 1e-10, 0.0)
+        path.append(p.tolist())
+    return figures.paths({f"gradients of about {s:g}": [row[i] for row in path] for i, s in enumerate(size.tolist())})
+
+
+pictures("4.4", draw, adamw)
 
 # %% [markdown] tags=["ex-4.5"]
 # ## 4.5 What checkpoints cost

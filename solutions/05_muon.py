@@ -26,17 +26,9 @@ import statistics
 
 import torch
 
-from gpt2course import optim
-from gpt2course.course import plots
-from gpt2course.course.checks import best
+from gpt2course.course.checks import pictures
 from gpt2course.course.figures import muon as figures
 from gpt2course.optim import POLAR_EXPRESS
-
-
-def package_orthogonal(G, coefficients, safety):
-    """What exercise 5.2 asks for, with the package's coefficients."""
-    return optim.polar_express(G, len(coefficients), safety)
-
 
 # %% [markdown] tags=["ex-5.1"]
 # ## 5.1 Nesterov momentum
@@ -86,7 +78,8 @@ check("5.1", nesterov)
 # 2. For each (a, b, c) of `coefficients`, in order: X <- a X + b (X Xᵀ) X + c (X Xᵀ)² X.
 #
 # X Xᵀ is the Gram matrix (m, m). For a tall matrix (m > n) use the other one, Xᵀ X (n, n), and multiply from the right: the
-# result is the same and the work is less. Return X (m, n), and leave G as it is.
+# result is the same and the work is less. Return X (m, n), and leave G as it is. G is float32: compute in float32 or better, since
+# bfloat16 would be off by more than the check allows.
 #
 # A tiny example: G is diagonal with 3 and 4, coefficients [(1.5, -0.5, 0)], safety 1. The Frobenius norm is 5, so X begins with
 # 0.6 and 0.8. After one iteration they are 1.5 · 0.6 - 0.5 · 0.6³ = 0.792 and 1.5 · 0.8 - 0.5 · 0.8³ = 0.944.
@@ -129,11 +122,16 @@ from gpt2course.course.checks import check
 check("5.2", orthogonal)
 
 # %% tags=["picture", "ex-5.2"]
-f = best("5.2", orthogonal, package_orthogonal)
 noise = torch.Generator().manual_seed(5)
 G = torch.randn(48, 48, generator=noise) * torch.logspace(0, -1.5, 48)
-states = [torch.linalg.svdvals(f(G, POLAR_EXPRESS[:k], 1.02)).tolist() for k in range(6)]
-plots.show(figures.iterations({"Polar Express": states}, band=0.14113))
+
+
+def draw(f):
+    states = [torch.linalg.svdvals(f(G, POLAR_EXPRESS[:k], 1.02)).tolist() for k in range(6)]
+    return figures.iterations({"Polar Express": states}, band=0.14113)
+
+
+pictures("5.2", draw, orthogonal)
 
 # %% [markdown] tags=["ex-5.3"]
 # ## 5.3 The end of the step: rate and cautious decay

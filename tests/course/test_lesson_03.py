@@ -9,7 +9,6 @@ from lesson_cases import change, lesson_tests
 
 from gpt2course.course.figures import gpt as figures
 from gpt2course.model import GPTConfig
-from gpt2course.recipes import build
 
 NAMES = {"3.1": ("causal_attention",), "3.2": ("turn",), "3.3": ("rms_norm",), "3.4": ("next_token_loss",), "3.5": ("budget",)}
 
@@ -65,28 +64,47 @@ def keys_ask(q, k, v):
 def einsum_attention(q, k, v):
     T = q.shape[1]
     scores = torch.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(q.shape[-1])
-    scores = scores + torch.full((T, T), -math.inf).triu(1)
+    scores = scores + torch.full((T, T), -math.inf, dtype=q.dtype).triu(1)
     return torch.einsum("bhij,bjhd->bihd", F.softmax(scores, dim=3), v)
 
 
-def loops(q, k, v):
+def loops(q, k, v, stable=True):
     rows = []
     for i in range(q.size(1)):
         scores = (q[:, i : i + 1] * k[:, : i + 1]).sum(-1) / q.size(-1) ** 0.5  # (B, i + 1, H)
-        p = scores.exp()
+        p = (scores - scores.amax(1, keepdim=True) * stable).exp()
         rows.append((p[..., None] * v[:, : i + 1]).sum(1) / p.sum(1)[..., None])
     return torch.stack(rows, dim=1)
 
 
-def wide_numbers(q, k, v):  # a large finite number for minus infinity, in float64
+def wide_numbers(q, k, v, dtype=None):  # a large finite number for minus infinity, in float64
+    dtype = dtype or q.dtype
     q, k, v = (x.double().permute(0, 2, 1, 3) for x in (q, k, v))
     scores = q.mul(q.size(-1) ** -0.5) @ k.mT
     scores = torch.where(torch.arange(q.size(2))[:, None] >= torch.arange(q.size(2)), scores, -1e30)
-    return (torch.softmax(scores, -1) @ v).permute(0, 2, 1, 3).float()
+    return (torch.softmax(scores, -1) @ v).permute(0, 2, 1, 3).to(dtype)
 
 
-def torchs_own(q, k, v):
-    return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True).transpose(1, 2)
+MASK = torch.ones(1024, 1024, dtype=torch.bool).tril()
+
+
+def with_a_mask_of_one_size(q, k, v):
+    T = q.size(1)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return ((q @ k.mT / q.size(-1) ** 0.5).masked_fill(~MASK[:T, :T], -math.inf).softmax(-1) @ v).transpose(1, 2)
+
+
+def with_views(q, k, v):  # (B, T, H D) as it comes from a linear layer, cut into heads
+    B, T, H, D = q.shape
+    return attend(*(x.view(B, T, H * D).unflatten(2, (H, D)) for x in (q, k, v)))
+
+
+def baddbmm(q, k, v):  # heads as one batch
+    B, T, H, D = q.shape
+    q, k, v = (x.transpose(1, 2).reshape(B * H, T, D) for x in (q, k, v))
+    hidden = torch.zeros(T, T, dtype=q.dtype).masked_fill(torch.ones(T, T).triu(1) > 0, -math.inf)
+    weights = torch.baddbmm(hidden, q, k.mT, alpha=D**-0.5).softmax(-1)
+    return (weights @ v).view(B, H, T, D).transpose(1, 2)
 
 
 # ---- 3.2, rotary positions
@@ -109,6 +127,30 @@ def spin(x, start, base, sign=1, pairs="halves", power=2, ahead=0, head_axis=Fal
 
 def spinning(**kw):
     return lambda q, k, v, start=0, base=10_000.0: (spin(q, start, base, **kw), spin(k, start, base, **kw), v)
+
+
+def with_a_table(q, k, v, start=0, base=10_000.0):
+    angles = torch.arange(16)[:, None] * base ** (-2 * torch.arange(q.size(3) // 2) / q.size(3))
+    angles = angles[start : start + q.size(1), None]
+    c, s = angles.cos(), angles.sin()
+    f = lambda a, b: torch.cat([a * c + b * s, b * c - a * s], -1)
+    return f(*q.chunk(2, -1)), f(*k.chunk(2, -1)), v
+
+
+def keep_tables():
+    kept = {}
+
+    def f(q, k, v, start=0, base=10_000.0):  # by D and base, but not by start
+        key = q.size(1), q.size(3), base
+        kept.setdefault(key, start)
+        return spin(q, kept[key], base), spin(k, kept[key], base), v
+
+    return f
+
+
+def with_a_generator(q, k, v, start=0, base=10_000.0):
+    yield from (spin(q, start, base), spin(k, start, base))
+    yield v
 
 
 def with_complex_numbers(q, k, v, start=0, base=10_000.0):
@@ -214,12 +256,13 @@ def count(config, matrices=4, inner=8, tied=False, bias=0, factor=6, scores=12, 
     return found | {"total": sum(found.values()), "flops": factor * multiplied + scores * L * C * T}
 
 
-def count_by_modules(config):
-    model = build(config)
-    sizes = {name: np.int64(p.numel()) for name, p in model.named_parameters()}
-    part = lambda word: sum(n for name, n in sizes.items() if word in name)
-    found = {"wte": part("wte"), "attention": part(".attn."), "mlp": part(".mlp."), "lm_head": part("lm_head")}
-    return {**found, "total": sum(sizes.values()), "flops": model.flops_per_token()}
+def count_by_shapes(config):
+    C, V = config.n_embd, config.vocab_size
+    layer = {"attention": [(C, C)] * 4, "mlp": [(4 * C, C), (C, 4 * C)]}
+    found = {part: config.n_layer * sum(np.prod(s) for s in shapes) for part, shapes in layer.items()}
+    found |= {"wte": np.int64(V * C), "lm_head": np.int64(V * C)}
+    total = sum(found.values())
+    return {**found, "total": total, "flops": 6 * (total - V * C) + 12.0 * config.n_layer * C * config.sequence_len}
 
 
 WRONG = {
@@ -242,6 +285,11 @@ WRONG = {
     ("3.1", "weights detached"): (change(attend, keep="detached"), "gradient"),
     ("3.1", "no return"): (lambda q, k, v: None, "return"),
     ("3.1", "values changed in place"): (lambda q, k, v: attend(q, k, v.mul_(1.5)), "in place"),
+    ("3.1", "a mask of one size"): (with_a_mask_of_one_size, "mask of a fixed size"),
+    ("3.1", "views"): (with_views, "use transpose or reshape"),
+    ("3.1", "exp without the maximum"): (change(loops, stable=False), "exp overflow"),
+    ("3.1", "always float32"): (change(wide_numbers, dtype=torch.float32), "in bfloat16"),
+    ("3.1", "a float32 mask added"): (lambda q, k, v: attend(q, k, v).float() + torch.zeros(1), "in bfloat16"),
     ("3.2", "the sign"): (spinning(sign=-1), "sign"),
     ("3.2", "neighbours"): (spinning(pairs="neighbours"), "halves"),
     ("3.2", "neighbours, other sign"): (spinning(pairs="neighbours", sign=-1), "sign"),
@@ -259,6 +307,11 @@ WRONG = {
     ("3.2", "one tensor"): (lambda q, k, v, start=0, base=1e4: spin(q, start, base), "three tensors"),
     ("3.2", "q detached"): (lambda q, k, v, start=0, base=1e4: (spin(q.detach(), start, base), spin(k, start, base), v), "no gradient reaches q"),
     ("3.2", "heads first"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base).transpose(1, 2), spin(k, start, base), v), "RoPE keeps shapes"),
+    ("3.2", "a table of 16 positions"): (with_a_table, "table of a fixed size"),
+    ("3.2", "a table kept from the first call"): (keep_tables(), "start"),
+    ("3.2", "k detached"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base), spin(k.detach(), start, base), v), "no gradient reaches k"),
+    ("3.2", "v detached"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base), spin(k, start, base), v.detach()), "no gradient reaches v"),
+    ("3.2", "views"): (lambda q, k, v, start=0, base=1e4: (spin(q.view(-1).view(q.shape), start, base), spin(k, start, base), v), "your code stopped"),
     ("3.2", "q and k in place"): (lambda q, k, v, start=0, base=1e4: (q.copy_(spin(q, start, base)), k.copy_(spin(k, start, base)), v), "in place"),
     ("3.3", "epsilon outside"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True).sqrt() + eps), "under"),
     ("3.3", "epsilon forgotten"): (lambda x, eps=1e-6: x / x.square().mean(-1, keepdim=True).sqrt(), "eps was not used"),
@@ -273,6 +326,11 @@ WRONG = {
     ("3.3", "a fixed axis"): (lambda x, eps=1e-6: x / (x.square().mean(min(3, x.ndim - 1) or -2, keepdim=True) + eps).sqrt(), "stopped"),
     ("3.3", "root detached"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True) + eps).sqrt().detach(), "detached"),
     ("3.3", "in place"): (lambda x, eps=1e-6: x.div_((x.square().mean(-1, keepdim=True) + eps).sqrt()), "in place"),
+    ("3.3", "views"): (lambda x, eps=1e-6: (x.view(-1, x.size(-1)) / (x.view(-1, x.size(-1)).square().mean(-1, keepdim=True) + eps).sqrt()).view(x.shape), "contiguous"),
+    ("3.3", "in numpy"): (lambda x, eps=1e-6: torch.from_numpy(x.detach().numpy() / np.sqrt((x.detach().numpy() ** 2).mean(-1, keepdims=True) + eps)), "gradient"),
+    ("3.3", "a small constant for eps"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt(), "eps"),
+    ("3.3", "eps twice"): (lambda x, eps=1e-6: x / ((x.square().mean(-1, keepdim=True) + eps).sqrt() + eps), "eps"),
+    ("3.3", "a fixed number of channels"): (lambda x, eps=1e-6: x / (x.square().sum(-1, keepdim=True) / 8 + eps).sqrt(), "expected"),
     ("3.3", "the mean kept"): (lambda x, eps=1e-6: x.square().mean(-1), "shape"),
     ("3.4", "no shift"): (change(loss, shift=0), "shift"),
     ("3.4", "shift the wrong way"): (change(loss, shift=-1), "shift"),
@@ -285,6 +343,12 @@ WRONG = {
     ("3.4", "in bits"): (change(loss, base=2), "bits"),
     ("3.4", "no return"): (lambda logits, tokens, cap=15.0: None, "return"),
     ("3.4", "exp overflows"): (naive_exp, "log_softmax"),
+    ("3.4", "views"): (lambda logits, tokens, cap=15.0: loss(logits.view(-1, logits.size(-1)).view(logits.shape), tokens, cap), "your code stopped"),
+    ("3.4", "token 0 as filler"): (lambda logits, tokens, cap=15.0: loss(logits, torch.where(tokens == 0, -1, tokens), cap), "expected|NaN"),
+    ("3.4", "nothing judged after filler"): (lambda logits, tokens, cap=15.0: loss(logits, torch.where((tokens < 0).cummax(1).values, -1, tokens), cap), "package's loss differs|mean"),
+    ("3.4", "filler replaced in place"): (lambda logits, tokens, cap=15.0: loss(logits, tokens.masked_fill_(tokens < 0, -1).clamp_(min=-2).mul_(1), cap) if tokens.min() >= 0 else loss(logits, tokens.copy_(tokens.clamp(min=0)), cap), "in place"),
+    ("3.4", "a cap of 15 always"): (lambda logits, tokens, cap=15.0: loss(logits, tokens, 15.0 * bool(cap)), "package's loss differs"),
+    ("3.4", "a sum over rows of different length, divided by B"): (lambda logits, tokens, cap=15.0: loss(logits, tokens, cap, mean="sum") / len(tokens), "package's loss|filler|came out"),
     ("3.4", "one loss a token"): (lambda logits, tokens, cap=15.0: torchs_loss(logits, tokens, cap) + torch.zeros(3), "mean"),
     ("3.5", "three matrices"): (change(count, matrices=3), "four matrices"),
     ("3.5", "half an MLP"): (change(count, inner=4), "two matrices"),
@@ -296,6 +360,11 @@ WRONG = {
     ("3.5", "wte multiplies"): (change(count, wte_flops=True), "looking up"),
     ("3.5", "head costs nothing"): (change(count, head_flops=False), "head"),
     ("3.5", "one layer"): (change(count, layers=False), "number of layers"),
+    ("3.5", "the vocabulary rounded up to 64"): (lambda config: count(GPTConfig(**vars(config) | {"vocab_size": -(-config.vocab_size // 64) * 64})), "wte at"),
+    ("3.5", "T of 2048"): (lambda config: count(GPTConfig(**vars(config) | {"sequence_len": 2048})), "flops at"),
+    ("3.5", "norms with weights"): (lambda config: count(config) | {"total": count(config)["total"] + 2 * config.n_layer * config.n_embd}, "total at"),
+    ("3.5", "causal attention, half"): (change(count, scores=6), "flops at"),
+    ("3.5", "of one layer's attention"): (lambda config: count(config) | {"flops": count(config)["flops"] - 12 * (config.n_layer - 1) * config.n_embd * config.sequence_len}, "flops at"),
     ("3.5", "flops missing"): (lambda config: {k: v for k, v in count(config).items() if k != "flops"}, "lacks flops"),
     ("3.5", "a number"): (lambda config: 88, "dict"),
 }  # fmt: skip
@@ -304,9 +373,10 @@ RIGHT = {
     ("3.1", "loops"): loops,
     ("3.1", "float64 and a large negative number"): wide_numbers,
     ("3.1", "mask after, then renormalised"): change(attend, mask="renormalised"),
-    ("3.1", "torch's own"): torchs_own,
+    ("3.1", "heads as one batch"): baddbmm,
     ("3.2", "complex numbers, in float64"): with_complex_numbers,
     ("3.2", "loops"): with_a_loop,
+    ("3.2", "a generator"): with_a_generator,
     ("3.2", "swapped halves"): with_matrices,
     ("3.3", "rsqrt and pow"): lambda x, eps=1e-6: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps),
     ("3.3", "torch's own"): lambda x, eps=1e-6: F.rms_norm(x, x.shape[-1:], eps=eps),
@@ -316,7 +386,7 @@ RIGHT = {
     ("3.4", "numpy, a float"): numpys_loss,
     ("3.4", "a one-hot sum"): loss,
     ("3.5", "formula"): count,
-    ("3.5", "counted on a model, numpy integers"): count_by_modules,
+    ("3.5", "from shapes, numpy integers"): count_by_shapes,
 }  # fmt: skip
 
 

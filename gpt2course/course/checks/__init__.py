@@ -9,24 +9,37 @@ a check cell is
     check("5.2", orthogonal)
 
 which prints one fixed line, or raises one line without a traceback.
+
+While an answer runs, what it asks for cannot be called: the functions in `forbids`, and those of the lesson's module
+here, refuse under every name (`refused`). The check itself calls them before and after.
 """
 
 import contextlib
 import copy
 import importlib
+import inspect
 import io
+import itertools
 import math
 import re
-from collections.abc import Callable
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from gpt2course.files import UserError
 
 # lesson -> the name of its module here and in figures/, and of its files: lessons/05_muon.ipynb
 LESSONS = {"00": "story", "01": "tokenizer", "02": "data", "03": "gpt", "04": "training", "05": "muon"}
 MISSING = "the answer returned None: is the return missing?"
+NAN = "look for 0 / 0, infinity minus infinity, or the root or logarithm of a negative number"
+INSTALLED = [str(Path(__file__).parent.parent.parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))]
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,9 @@ class Exercise:
     minutes: int
     difficulty: int  # 1 to 5
     importance: int  # 1 to 5
+    forbids: tuple = ()  # what an answer must not call: functions, classes (all their methods), functions of torch
+    reference: Callable | tuple | None = None  # right answers, for the picture beside the learner's
+    nan: str = NAN  # where to look if NaN comes out
 
 
 class Wrong(Exception):
@@ -49,11 +65,17 @@ class Wrong(Exception):
         return [str(self)]
 
 
-class Nowhere(io.TextIOBase):
-    """Drops what an answer prints: an endless loop of prints must not fill the memory."""
+class Tail(io.TextIOBase):
+    """Keeps the end of what an answer prints: an endless loop of prints must not fill the memory."""
+
+    text = ""
 
     def write(self, text: str) -> int:
+        self.text = (self.text + text[-4000:])[-4000:]
         return len(text)
+
+    def lines(self) -> str:
+        return "\n".join(self.text.splitlines()[-20:])
 
 
 # ---- what every check is made of
@@ -167,6 +189,24 @@ def call(f, *args, keep: str = "", **kw):
     return got
 
 
+def tried(f, args, what: str, hint: str):
+    """The result of f(*args) on legal but unusual arguments, of which an answer that stops is told."""
+    try:
+        return call(f, *args, keep="its inputs")
+    except (Wrong, NotImplementedError):
+        raise
+    except Exception as e:
+        line = " ".join(f"{what} stopped your code with {type(e).__name__}: {e}".split())[:160]
+        raise Wrong(f"{line}{where(e)}: {hint}") from None
+
+
+def steady(f, one, other, what: str) -> None:
+    """The result for the arguments `one` must be the same before and after a call with `other`."""
+    before, _, after = (f(*copy.deepcopy(args)) for args in (one, other, one))
+    hint = "does something stay from one call to the next, such as a default argument or a global?"
+    need(repr(before) == repr(after), f"{what}: the same call gave {text(after)} after {text(before)}: {hint}")
+
+
 def _equal(a, b) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
@@ -179,6 +219,121 @@ def ask(f, table, keep: str = "", rtol: float = 2e-4) -> None:
     """Compare f with a table of (arguments, expected result, what was asked, errors, otherwise); see `known`."""
     for args, wanted, what, errors, otherwise in table:
         known(call(f, *args, keep=keep), wanted, what, errors, otherwise, rtol)
+
+
+# ---- an answer must be the learner's own
+
+
+def functions_of(thing) -> list[FunctionType]:
+    """The Python functions behind a function, a method or a class, without their decorators."""
+    found = vars(thing).values() if isinstance(thing, type) else [thing]
+    found = [inspect.unwrap(getattr(x, "__func__", x)) for x in found if callable(x) or hasattr(x, "__func__")]
+    return [x for x in found if isinstance(x, FunctionType)]
+
+
+class _NoTorch(TorchFunctionMode):
+    """Some of torch's built-in functions refuse, under every name."""
+
+    def __init__(self, refusals: dict):
+        super().__init__()
+        self.refusals = refusals
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in self.refusals:
+            refuse(self.refusals[function])
+        return function(*args, **(kwargs or {}))
+
+
+_calls = []  # what an answer has called in vain
+
+
+def refuse(line: str):
+    _calls.append(line)
+    raise Wrong(line)
+
+
+def _refusing(function: FunctionType, line: str):
+    """Code for the function that refuses every call. It runs with the function's own names, so it imports `refuse`."""
+    space = {}
+    code = f"def f(*args, **kw):\n    from gpt2course.course.checks import refuse\n    refuse({line!r})"
+    exec(code, space)
+    return space["f"].__code__.replace(co_freevars=function.__code__.co_freevars)
+
+
+class Refused:
+    """While it is active, what an exercise asks for cannot be called under any name, nor can its modules be changed.
+
+    The code inside the functions is exchanged, so it does not matter where a name for them was kept.
+    """
+
+    def __init__(self, exercise: Exercise):
+        own, id = sys.modules[exercise.check.__module__], exercise.id
+        line = "your answer calls {}, which does what {} asks for: write it yourself"
+        checks = [f for f in vars(own).values() if getattr(f, "__module__", "") == own.__name__ and type(f) is not type]
+        kept = [f for x in (*exercise.forbids, *checks) for f in functions_of(x)]
+        name = lambda f: f"{f.__module__}.{f.__qualname__}".replace(".<locals>", "").removeprefix("gpt2course.")
+        self.codes = [(f, f.__code__, _refusing(f, line.format(name(f), id))) for f in dict.fromkeys(kept)]
+        builtin = [f for f in exercise.forbids if not functions_of(f)]
+        self.mode = _NoTorch({f: line.format(f"torch's {f.__name__}", id) for f in builtin}) if builtin else None
+        self.modules = [sys.modules[f.__module__] for f in kept if f.__module__.startswith("gpt2course.")]
+        self.modules = [(m, dict(vars(m))) for m in dict.fromkeys(self.modules)]
+
+    def __enter__(self):
+        _calls.clear()
+        for function, _, refusing in self.codes:
+            function.__code__ = refusing
+        if self.mode:
+            self.mode.__enter__()
+
+    def __exit__(self, *error):
+        if self.mode:
+            self.mode.__exit__(*error)
+        for function, code, _ in self.codes:
+            function.__code__ = code
+        for module, before in self.modules:
+            for key, value in before.items():
+                if vars(module).get(key) is not value:
+                    setattr(module, key, value)
+                    raise Wrong(f"your answer changed {module.__name__}.{key}: leave the package as it is")
+        if _calls:  # also if the answer caught the refusal
+            raise Wrong(_calls[0])
+
+
+def has_nan(x) -> bool:
+    """Whether there is NaN in a number, a tensor, or a list of these."""
+    if isinstance(x, (list, tuple, dict)):
+        return any(map(has_nan, x.values() if isinstance(x, dict) else x))
+    if isinstance(x, torch.Tensor):
+        return bool(x.isnan().any())
+    return isinstance(x, float) and x != x
+
+
+def made(x):
+    """A result with every generator in it run to its end, so that no part of an answer runs later."""
+    if isinstance(x, Iterator):
+        return [made(y) for y in itertools.islice(x, 1_000_000)]
+    return type(x)(map(made, x)) if type(x) in (list, tuple) and any(isinstance(y, Iterator) for y in x) else x
+
+
+def guarded(exercise: Exercise, answer):
+    """The answer as a check calls it: alone, and with NaN reported before anything else."""
+    refused = Refused(exercise)
+
+    def call_answer(*args, **kw):
+        nan = has_nan(args)
+        with refused:
+            got = made(answer(*args, **kw))
+        need(nan or not has_nan(got), f"NaN came out: {exercise.nan}")
+        return got
+
+    return call_answer
+
+
+def where(error: Exception) -> str:
+    """The learner's line that stopped: " (line 5: return p - rate*U)"."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(tuple(INSTALLED))]
+    line = " ".join((frames[-1].line or "").split())[:90] if frames else ""
+    return f" (line {frames[-1].lineno}{': ' if line else ''}{line})" if frames else ""
 
 
 # ---- exercises by id
@@ -203,25 +358,29 @@ def find(id: str) -> Exercise:
 def run(id: str, *answer) -> str | None:
     """Check an answer: None if it is right, else the line that says what is wrong, "[5.2] title - ...".
 
-    What the answer prints is dropped. The caller's random numbers, gradient mode and default dtype stay as they are.
+    If it is wrong, the end of what it printed is shown. The caller's random numbers, gradient mode and default dtype
+    stay as they are.
     """
-    exercise = find(id)
+    exercise, printed = find(id), Tail()
     head, dtype = f"[{id}] {exercise.title} - ", torch.get_default_dtype()
-    out, err = contextlib.redirect_stdout(Nowhere()), contextlib.redirect_stderr(Nowhere())
+    out, err = contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed)
     try:
         with out, err, torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             torch.set_default_dtype(torch.float32)
-            exercise.check(*answer)
+            exercise.check(*(guarded(exercise, f) if callable(f) else f for f in answer))
+        return None
     except Wrong as e:
-        return head + " ".join(str(e).split())
+        line = head + " ".join(str(e).split())
     except NotImplementedError:
         return head + "not attempted yet"
     except Exception as e:  # raised by the learner's code
-        return head + " ".join(f"your code stopped with {type(e).__name__}: {e}".split())[:300]
+        line = head + " ".join(f"your code stopped with {type(e).__name__}: {e}".split())[:300] + where(e)
     finally:
         torch.set_default_dtype(dtype)
-    return None
+    if lines := printed.lines():
+        print(f"the last lines that your answer printed:\n{lines}")
+    return line
 
 
 def check(id: str, *answer) -> None:
@@ -232,6 +391,20 @@ def check(id: str, *answer) -> None:
     print(f"[{id}] {find(id).title}: passed")
 
 
-def best(id: str, answer, package):
-    """The learner's answer if it is right, else the package's, so that later cells run whatever the answer is."""
-    return package if run(id, answer) else answer
+def pictures(id: str, draw: Callable, *answer) -> None:
+    """Show draw(answer) and below it draw(the reference): two figures. An answer that cannot be drawn gets a line."""
+    from gpt2course.course import plots
+
+    reference = find(id).reference
+    right = reference if type(reference) is tuple else (reference,)
+    for name, functions in (("yours", answer), ("the reference", right)):
+        try:
+            fig = draw(*functions)
+        except NotImplementedError:
+            print("yours: not attempted yet")
+        except Exception as e:
+            print(f"{name}: no picture, " + " ".join(f"{type(e).__name__}: {e}".split())[:200] + where(e))
+        else:
+            print(f"{name}:")
+            fig.alt = f"{name.capitalize()}: {fig.alt}"
+            plots.show(fig)

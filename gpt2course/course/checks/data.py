@@ -5,9 +5,9 @@ import random
 
 import numpy as np
 
-from gpt2course.batches import Batches, _head, _Stream
-from gpt2course.course.checks import Exercise, call, close, ids, known, need, number, several
-from gpt2course.data import from_list
+from gpt2course.batches import Batches, _head, _Stream, statistics
+from gpt2course.course.checks import Exercise, call, close, ids, known, need, number, several, steady
+from gpt2course.data import from_list, shards_needed
 
 
 class Numbered:
@@ -35,6 +35,7 @@ def _fill(documents: list[list[int]], places: int) -> tuple[list[int], list[int]
 
 
 def shares(f) -> None:
+    steady(f, ([[(0, 4)]], [5], 8), ([[(0, 3)]], [3], 8), "the shares of one row")
     over = "the divisor is the tokens that the documents had, not those that are left, nor the places in the rows"
     twice = "document 2 is in two rows: add up its pieces before you count what is missing"
     table = [
@@ -98,8 +99,7 @@ def choose(f) -> None:
     draw = random.Random(2)
     for n in [3, 8, 20, 50] * 20:
         lengths, space = [draw.randint(2, 15) for _ in range(n)], draw.randint(1, 16)
-        wanted = _fill([[0] * k for k in lengths], space)[1][0]
-        table.append((lengths, space, wanted, {}, "the package chooses another document"))
+        table.append((lengths, space, _choose(lengths, space), {}, "the package chooses another document"))
     for lengths, space, wanted, errors, otherwise in table:
         what = f"the place for lengths {lengths} and {space} places"
         got = number(call(f, lengths, space, keep="the lengths"), what)
@@ -162,9 +162,8 @@ def next_row(f) -> None:
     draw = random.Random(3)
     for T in [5, 12, 30] * 5:
         documents = [[0] + [i + 1] * draw.randint(1, 14) for i in range(40)]
-        row, used = _fill(documents, T + 1)
-        waiting = [document for i, document in enumerate(documents) if i not in used]
-        _row(f, documents, T, row, waiting, f"40 random documents, T = {T}")
+        inputs, targets, waiting = _next_row(documents, T)
+        _row(f, documents, T, inputs[:1] + targets, waiting, f"40 random documents, T = {T}")
 
 
 def rank_rows(f) -> None:
@@ -233,9 +232,7 @@ def data_bill(f) -> None:
     draw = random.Random(5)
     for _ in range(20):
         args = draw.uniform(1e8, 1e11), draw.uniform(0, 0.6), draw.uniform(2, 6), draw.uniform(1e5, 2e6)
-        tokens, cropped, chars, speed = args
-        n = math.ceil(tokens * chars / (1 - cropped) / 250e6) + 1
-        table.append((args, "a random run", (n, {}), (0.1 * n, {}), (speed * chars / (1 - cropped) / 1e6, {})))
+        table.append((args, "a random run", *((wanted, {}) for wanted in _data_bill(*args))))
     for args, case, *columns in table:
         got = several(f(*args), 3, "three numbers (shards, gigabytes, megabytes a second)")
         for value, name, (wanted, errors) in zip(got, ("shards", "gigabytes", "megabytes a second"), columns):
@@ -243,10 +240,47 @@ def data_bill(f) -> None:
             known(value, wanted, f"{case}: {name}", errors, hint, 1e-6)
 
 
+# ---- right answers, for the pictures
+
+
+def _shares(rows, lengths, row_tokens):
+    placed = {}
+    for row in rows:
+        for document, n in row:
+            placed[document] = placed.get(document, 0) + n
+    kept, had = sum(placed.values()), sum(lengths[document] for document in placed)
+    return 1 - kept / had, 1 - kept / (len(rows) * row_tokens)
+
+
+def _choose(lengths, space):
+    return _fill([[0] * n for n in lengths], space)[1][0]
+
+
+def _next_row(buffer, T):
+    row, used = _fill(buffer, T + 1)
+    return row[:-1], row[1:], [document for i, document in enumerate(buffer) if i not in used]
+
+
+def _rank_rows(streams, rank, world, n):
+    order = [k * world + rank for k in range(n)]
+    return [streams[j % len(streams)][j // len(streams)] for j in order]
+
+
+def _data_bill(tokens, cropped, chars_per_token, tokens_per_second):
+    chars = chars_per_token / (1 - cropped)  # to read for each token that is trained on
+    shards = math.ceil(tokens * chars / 250e6) + 1
+    return shards, shards * 0.1, tokens_per_second * chars / 1e6
+
+
 EXERCISES = (
-    Exercise("2.1", "Measure a packing", shares, points=2, minutes=15, difficulty=2, importance=4),
-    Exercise("2.2", "The best fit", choose, points=2, minutes=10, difficulty=2, importance=4),
-    Exercise("2.3", "A whole row, as inputs and targets", next_row, points=3, minutes=20, difficulty=3, importance=5),
-    Exercise("2.4", "Deal the rows to ranks", rank_rows, points=2, minutes=15, difficulty=3, importance=4),
-    Exercise("2.5", "What a run needs to read", data_bill, points=1, minutes=10, difficulty=2, importance=4),
-)
+    Exercise("2.1", "Measure a packing", shares, points=2, minutes=15, difficulty=2, importance=4,
+             forbids=(Batches.statistics, statistics), reference=_shares),
+    Exercise("2.2", "The best fit", choose, points=2, minutes=10, difficulty=2, importance=4,
+             forbids=(_Stream, Batches), reference=_choose),
+    Exercise("2.3", "A whole row, as inputs and targets", next_row, points=3, minutes=20, difficulty=3, importance=5,
+             forbids=(_Stream, Batches), reference=_next_row),
+    Exercise("2.4", "Deal the rows to ranks", rank_rows, points=2, minutes=15, difficulty=3, importance=4,
+             forbids=(_Stream, Batches), reference=_rank_rows),
+    Exercise("2.5", "What a run needs to read", data_bill, points=1, minutes=10, difficulty=2, importance=4,
+             forbids=(shards_needed,), reference=_data_bill),
+)  # fmt: skip

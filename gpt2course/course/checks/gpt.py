@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from gpt2course.attention import attention
-from gpt2course.course.checks import MISSING, Exercise, call, known, need, need_close, several, tensor
-from gpt2course.losses import cross_entropy
-from gpt2course.model import GPTConfig, norm, rope, rope_tables
+from gpt2course.attention import Cache, attention, sdpa
+from gpt2course.course.checks import MISSING, Exercise, call, known, need, need_close, several, tensor, tried
+from gpt2course.losses import cross_entropy, cross_entropy_plain, losses_and_gradient_, softcap
+from gpt2course.model import GPT, GPTConfig, norm, rope, rope_tables
 from gpt2course.recipes import build
 
 
@@ -44,15 +45,12 @@ def causal_attention(f) -> None:
     y = call(f, q, k, v, keep="q, k or v")
     tensor(y, q.shape, "the output", "is the last step the transpose back to (B, T, H, D)?")
 
-    hides = "NaN came out: does the mask hide a whole row, or does the softmax run along another axis?"
     one = f(q[:, :1, :1], k[:, :1, :1], v[:, :1, :1])
-    need(not torch.isnan(one).any(), hides)
     need_close(one, v[:, :1, :1], "a single token must come out as its value: do the weights of a query sum to 1?")
 
     zero = torch.zeros(1, 4, 1, 1)  # all scores 0: each position gets the mean of what it sees
     got = f(zero, zero, torch.tensor([1.0, 2, 3, 6]).view(1, 4, 1, 1))
     got = tensor(got, (1, 4, 1, 1), "the output with B = 1, H = 1 and D = 1").flatten()
-    need(not torch.isnan(got).any(), hides)
     known(got, [1, 1.5, 2, 3], "values 1, 2, 3, 6 under equal scores", [
         ([3, 3, 3, 3], "every position sees the future; is there a causal mask?"),
         ([0.25, 0.75, 1.5, 3], "weights sum to less than 1; hide the future before the softmax, not after"),
@@ -80,11 +78,36 @@ def causal_attention(f) -> None:
     hint = "are query and key mixed up, or is the scale another than sqrt(D)?"
     need_close(y, attention(q, k, v), f"random input: differs from the package's attention; {hint}")
     _gradients(f, attention, "q, k, v", q, k, v)
+    _unusual(f)
+
+
+def _unusual(f) -> None:
+    """3.1 on inputs that are legal and rare: long, not contiguous, with scores of +-200, in bfloat16."""
+    g = torch.Generator().manual_seed(30)
+    rows, one = torch.randn(3, 1, 1100, 1, 2, generator=g), torch.ones(1, 3, 1, 4)
+    signs = torch.tensor([1.0, -1, 1]).view(1, 3, 1, 1)
+    for (q, k, v), what, hint in (
+        (rows, "T = 1100", "is a mask of a fixed size in it? make it from q.size(1)"),
+        (torch.randn(3, 2, 3, 7, 4, generator=g).transpose(2, 3), "q, k and v that are not contiguous in memory",
+         "view needs contiguous tensors; use transpose or reshape"),
+        ((10 * one, 10 * signs * one, signs * one), "scores of 200 and -200", "use softmax, which subtracts the maximum"),
+        ((10 * one, -10 * one, signs * one), "scores of -200", "use softmax, which subtracts the maximum"),
+    ):  # fmt: skip
+        need_close(tried(f, (q, k, v), what, hint), attention(q, k, v), f"{what}: off: {hint}", atol=1e-4)
+    q, k, v = torch.randn(3, 1, 9, 2, 4, generator=g).bfloat16()
+    hint = "make masks and numbers in the dtype of q"
+    got = tried(f, (q, k, v), "q, k and v in bfloat16", hint)
+    need(got.dtype == q.dtype, f"q, k and v in bfloat16 came out as {got.dtype}, expected the dtype of q: {hint}")
+    need_close(got, attention(*(x.float() for x in (q, k, v))), f"q, k and v in bfloat16: off: {hint}", atol=0.05)
 
 
 def _turned(x, start: int = 0, base: float = 10_000.0):
     cos, sin = rope_tables(start + x.size(1), x.size(3), base)
     return rope(x, cos[start:], sin[start:])
+
+
+def _turn(q, k, v, start=0, base=10_000.0):
+    return _turned(q, start, base), _turned(k, start, base), v
 
 
 def _turned_units(f) -> None:
@@ -141,7 +164,12 @@ def turn(f) -> None:
         for name, x, y in zip("qk", (q, k), f(q, k, v, start=start, base=base)):
             line = f"random input with start = {start}, base = {base:g}: {name} differs from the package's"
             need_close(y, _turned(x, start, base), line)
-    _gradients(lambda x: f(x, k, v)[0], _turned, "q", q)
+    _gradients(lambda *x: torch.cat(tuple(f(*x))), lambda *x: torch.cat(_turn(*x)), "q, k, v", q, k, v)
+    rows = torch.randn(3, 1, 2, 40, 4, generator=torch.Generator().manual_seed(35)).transpose(2, 3)
+    what = "40 positions from 5000 on, of tensors that are not contiguous in memory"
+    hint = "is a table of a fixed size in it, or a view? make the angles from start and q.size(1)"
+    got = tried(lambda *x: f(*x, start=5000), tuple(rows), what, hint)
+    need_close(got[1], _turned(rows[1], 5000), f"{what}: off: {hint}", atol=5e-3)
 
 
 def rms_norm(f) -> None:
@@ -174,6 +202,9 @@ def rms_norm(f) -> None:
     one = x[0, 0, 0]
     need_close(f(one), norm(one), f"a single vector (C,) differs from the package's norm: {last}, dim=-1")
     _gradients(f, norm, "x", x)
+    turned, what = x.transpose(0, 2), "a tensor that is not contiguous in memory"
+    got = tried(f, (turned,), what, "view needs contiguous tensors; use mean(dim=-1, keepdim=True)")
+    need_close(got, norm(turned), f"{what} came out wrong")
 
 
 def next_token_loss(f) -> None:
@@ -214,10 +245,20 @@ def next_token_loss(f) -> None:
         targets = tokens[:, 1:]
         each = cross_entropy(logits[:, :-1].flatten(0, 1), torch.eye(7), targets.flatten(), cap, "none").view(3, 5)
         n, total = (targets >= 0).sum(1), each.sum()
+        logits = logits.transpose(0, 1).contiguous().transpose(0, 1)  # as a slice of a larger tensor would be
         known(loss(logits, tokens, cap=cap), (total / n.sum()).item(), f"the loss of three rows with cap = {cap:g}", {
             (each.sum(1) / n).mean().item(): "that is the mean of each row's mean; take one mean over all targets",
             total.item(): "that is the sum over targets; take the mean",
         }, "the package's loss differs")  # fmt: skip
+
+
+def _budget(config) -> dict:
+    """The parts, counted on a model of the package (on the meta device, so without memory)."""
+    model = build(config)
+    count = model.num_params()
+    attn = sum(p.numel() for b in model.blocks for p in b.attn.parameters())
+    parts = {"wte": count["wte"], "attention": attn, "mlp": count["matrices"] - attn, "lm_head": count["lm_head"]}
+    return parts | {"total": count["total"], "flops": int(model.flops_per_token())}
 
 
 def budget(f) -> None:
@@ -239,11 +280,7 @@ def budget(f) -> None:
         GPTConfig(vocab_size=300, sequence_len=16, n_layer=3, n_embd=8, n_head=2, n_kv_head=2),
         GPTConfig(n_layer=24, n_embd=1536, n_head=12, n_kv_head=12),
     ):
-        model, got = build(config), f(config)
-        count = model.num_params()
-        attn = sum(p.numel() for b in model.blocks for p in b.attn.parameters())
-        wanted = {"wte": count["wte"], "attention": attn, "mlp": count["matrices"] - attn, "lm_head": count["lm_head"]}
-        wanted |= {"total": count["total"], "flops": int(model.flops_per_token())}
+        wanted, got = _budget(config), f(config)
         need(isinstance(got, dict), f"expected a dict, got {type(got).__name__}: is the return missing?")
         need(got.keys() >= wanted.keys(), f"the dict lacks {', '.join(wanted.keys() - got.keys())}")
         size = f"L = {config.n_layer}, C = {config.n_embd}, V = {config.vocab_size}, T = {config.sequence_len}"
@@ -253,9 +290,17 @@ def budget(f) -> None:
 
 
 EXERCISES = (
-    Exercise("3.1", "Causal attention", causal_attention, points=3, minutes=20, difficulty=3, importance=5),
-    Exercise("3.2", "Rotary positions", turn, points=3, minutes=20, difficulty=3, importance=4),
-    Exercise("3.3", "RMSNorm", rms_norm, points=1, minutes=5, difficulty=1, importance=4),
-    Exercise("3.4", "Measuring: the loss", next_token_loss, points=2, minutes=15, difficulty=2, importance=5),
-    Exercise("3.5", "Cost: parameters and FLOPs", budget, points=2, minutes=10, difficulty=2, importance=4),
-)
+    Exercise("3.1", "Causal attention", causal_attention, points=3, minutes=20, difficulty=3, importance=5,
+             forbids=(attention, sdpa, Cache, F.scaled_dot_product_attention, F.multi_head_attention_forward),
+             reference=attention,
+             nan="does the mask hide a whole row, does the softmax run along another axis, or does exp overflow?"),
+    Exercise("3.2", "Rotary positions", turn, points=3, minutes=20, difficulty=3, importance=4,
+             forbids=(rope, rope_tables, GPT.rope), reference=_turn),
+    Exercise("3.3", "RMSNorm", rms_norm, points=1, minutes=5, difficulty=1, importance=4,
+             forbids=(norm,), nan="zeros are divided by 0: is eps under the root?"),
+    Exercise("3.4", "Measuring: the loss", next_token_loss, points=2, minutes=15, difficulty=2, importance=5,
+             forbids=(cross_entropy, cross_entropy_plain, losses_and_gradient_, softcap, GPT),
+             nan="does exp overflow? use log_softmax"),
+    Exercise("3.5", "Cost: parameters and FLOPs", budget, points=2, minutes=10, difficulty=2, importance=4,
+             forbids=(build, GPT), reference=_budget),
+)  # fmt: skip

@@ -1,6 +1,5 @@
 """Checks of lesson 05's exercises: momentum, the orthogonal update, the end of the step, gaps and seeds, the cost."""
 
-import functools
 import math
 import statistics
 
@@ -9,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt2course import optim
-from gpt2course.course.checks import Exercise, call, known, need, need_close, several, tensor
+from gpt2course.course.checks import Exercise, call, known, need, need_close, several, tensor, tried
 from gpt2course.optim import POLAR_EXPRESS, Group, MuonAdamW
 from gpt2course.recipes import build, make_optimizer, resolve
 
@@ -115,15 +114,19 @@ def _diagonals(f) -> None:
         known(out.diagonal(), wanted, f"G diagonal with 3 and 4: {what}", errors, otherwise)
 
 
+def _orthogonal(G, coefficients, safety):
+    return optim.polar_express(G, len(coefficients), safety)
+
+
 def _update(f, G, coefficients=POLAR_EXPRESS, safety: float = 1.02) -> torch.Tensor:
     what = f"the update of a {G.size(0)} x {G.size(1)} matrix"
     return tensor(call(f, G, list(coefficients), safety, keep="G"), G.shape, what)
 
 
 def orthogonal(f) -> None:
-    for m, n in ((4, 4), (2, 5), (5, 2)):
-        _update(f, _random(m, n, seed=1))
     _diagonals(f)
+    for m, n in ((4, 4), (2, 5), (5, 2)):
+        _update(f, _random(m, n, seed=1), POLAR_EXPRESS[:1])
     G = _random(6, 6, seed=2)
     got, wanted = _update(f, G, POLAR_EXPRESS[:1]), optim.polar_express(G, 1, 1.02).double()
     back = "a square matrix came out transposed; transpose back only what you transposed"
@@ -140,6 +143,9 @@ def orthogonal(f) -> None:
         norms = f"at norm {got.norm(dim=1).mean():.2g}, expected {wanted.norm(dim=1).mean():.2g}"
         line = f"the rows of a {kind} matrix ({m}, {n}) came out {norms}: are {kind} ones right?"
         need(torch.allclose(got, wanted, atol=1e-3), line)
+    hint = "view needs contiguous tensors; use the methods of matrices"
+    got = tried(f, (_random(9, 3, seed=4).T, list(POLAR_EXPRESS), 1.02), "a G that is not contiguous in memory", hint)
+    need_close(got, optim.polar_express(_random(9, 3, seed=4).T), "a G that is not contiguous in memory", atol=1e-3)
     got = _update(f, torch.zeros(3, 3))
     need(torch.equal(got, torch.zeros_like(got)), "a gradient of zeros gave nan: add 1e-6 to what you divide by")
     for m, n, product in ((96, 6, "X Xᵀ"), (6, 96, "Xᵀ X")):
@@ -268,7 +274,6 @@ def gap_in_spreads(f) -> None:
               "use all the seeds that are there, whatever their number")  # fmt: skip
 
 
-@functools.cache
 def _counted(shape) -> int:
     """The FLOPs of the package's five iterations on one matrix, counted by torch."""
     with FlopCounterMode(display=False) as counter:
@@ -299,7 +304,8 @@ def iteration_flops(f) -> None:
         model = build(plan.model)
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         muon = {name for g in make_optimizer(model, plan).groups if g.kind == "muon" for name in g.params}
-        sizes = {name: _counted(shape) for name, shape in shapes.items() if len(shape) == 2}
+        cost = {shape: _counted(shape) for shape in set(shapes.values()) if len(shape) == 2}
+        sizes = {name: cost[shape] for name, shape in shapes.items() if shape in cost}
 
         def of(more, muon=muon, sizes=sizes):  # Muon's matrices and more
             return sum(size for name, size in sizes.items() if name in muon or name in more)
@@ -315,11 +321,13 @@ def iteration_flops(f) -> None:
 
 
 EXERCISES = (
-    Exercise("5.1", "Nesterov momentum", nesterov, points=1, minutes=5, difficulty=1, importance=3),
-    Exercise("5.2", "Orthogonalise", orthogonal, points=4, minutes=20, difficulty=4, importance=5),
-    Exercise(
-        "5.3", "The end of the step: rate and cautious decay", finish, points=2, minutes=10, difficulty=2, importance=4
-    ),
+    Exercise("5.1", "Nesterov momentum", nesterov, points=1, minutes=5, difficulty=1, importance=3,
+             forbids=(optim.muon_update, MuonAdamW)),
+    Exercise("5.2", "Orthogonalise", orthogonal, points=4, minutes=20, difficulty=4, importance=5,
+             forbids=(optim.polar_express, optim.muon_update, MuonAdamW, torch.optim.Muon),
+             reference=_orthogonal, nan="add 1e-6 to what you divide by, for a gradient of zeros"),
+    Exercise("5.3", "The end of the step: rate and cautious decay", finish, points=2, minutes=10, difficulty=2,
+             importance=4, forbids=(optim.muon_update, MuonAdamW)),
     Exercise("5.4", "Is the gap real?", gap_in_spreads, points=3, minutes=15, difficulty=3, importance=5),
     Exercise("5.5", "What the iteration costs", iteration_flops, points=2, minutes=10, difficulty=2, importance=3),
-)
+)  # fmt: skip

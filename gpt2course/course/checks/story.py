@@ -1,9 +1,11 @@
 """Checks of lesson 00's exercises: what a run costs, FLOPs of a model, MFU, timing, and the limit of the hardware."""
 
 import random
+import statistics
 
 from gpt2course import cost
 from gpt2course.course.checks import MISSING, Exercise, ask, known, need, several
+from gpt2course.model import GPT
 from gpt2course.recipes import build, resolve
 
 
@@ -62,6 +64,7 @@ def flops_per_token(f) -> None:
             3168: "there is one head for the whole model, not one a layer",
             2544: "attention is forgotten",
         }, "each layer has its own window"),
+        ((C, V, []), 240, "a model without layers", {}, "the head alone is left, 6 * width * vocabulary"),
     ])  # fmt: skip
     for settings in (
         dict(depth=4, width=128, head_dim=64, sequence_len=256, vocab_size=2048),
@@ -186,15 +189,49 @@ def least_hours(f) -> None:
     for _ in range(5):
         parts = [(10 ** draw.uniform(17, 20), draw.uniform(1e13, 2e15)) for _ in range(draw.randint(1, 5))]
         n = draw.randint(1, 64)
-        wanted = sum(cost.hours(flops, n, peak, 1.0) for flops, peak in parts)
+        wanted = _least_hours(parts, n)
         what, hint = f"{len(parts)} parts on {n} devices", "the sum over all parts of FLOPs / (devices * peak)"
         ask(f, [((parts, n), wanted, what, {}, hint)], keep="the parts")
 
 
+# ---- right answers, for the pictures
+
+
+def _bill(hours, devices, price):
+    return cost.dollars(hours, devices * price)
+
+
+def _bill_of_flops(flops, devices, peak, mfu, price):
+    return _bill(cost.hours(flops, devices, peak, mfu), devices, price)
+
+
+def _flops(width, vocab_size, windows):
+    return 6 * (12 * width**2 * len(windows) + width * vocab_size) + 12 * width * sum(windows)
+
+
+def _measure(f, clock, warmup, repeats):
+    times = []
+    for _ in range(warmup + repeats):
+        began = clock()
+        f()
+        times.append(clock() - began)
+    kept = times[warmup:]
+    return statistics.median(kept), max(kept) - min(kept)
+
+
+def _least_hours(parts, devices):
+    return sum(cost.hours(flops, devices, peak, 1.0) for flops, peak in parts)
+
+
 EXERCISES = (
-    Exercise("0.1", "The bill", bill, points=2, minutes=5, difficulty=1, importance=4),
-    Exercise("0.2", "FLOPs from a shape", flops_per_token, points=3, minutes=15, difficulty=3, importance=5),
-    Exercise("0.3", "MFU from a log", utilisation, points=2, minutes=10, difficulty=2, importance=4),
-    Exercise("0.4", "Measuring time", measure, points=3, minutes=15, difficulty=2, importance=5),
-    Exercise("0.5", "The physical limit", least_hours, points=2, minutes=10, difficulty=2, importance=3),
-)
+    Exercise("0.1", "The bill", bill, points=2, minutes=5, difficulty=1, importance=4,
+             forbids=(cost.hours, cost.dollars), reference=(_bill, _bill_of_flops)),
+    Exercise("0.2", "FLOPs from a shape", flops_per_token, points=3, minutes=15, difficulty=3, importance=5,
+             forbids=(GPT.flops_per_token,), reference=_flops),
+    Exercise("0.3", "MFU from a log", utilisation, points=2, minutes=10, difficulty=2, importance=4,
+             forbids=(cost.mfu, cost.hours)),
+    Exercise("0.4", "Measuring time", measure, points=3, minutes=15, difficulty=2, importance=5,
+             reference=_measure),
+    Exercise("0.5", "The physical limit", least_hours, points=2, minutes=10, difficulty=2, importance=3,
+             forbids=(cost.hours, cost.mfu), reference=_least_hours),
+)  # fmt: skip

@@ -3,12 +3,15 @@
 import math
 import random
 from collections import Counter
+from itertools import pairwise
 
+import tiktoken
 import torch
 
-from gpt2course.course.checks import Exercise, call, ids, known, need, several
+from gpt2course.course.checks import Exercise, call, ids, known, need, several, steady
 from gpt2course.evaluate import bits_per_byte as package_bits_per_byte
-from gpt2course.recipes import resolve
+from gpt2course.model import GPT
+from gpt2course.recipes import build, resolve
 from gpt2course.tokenizer import Tokenizer
 
 WORDS = r"\S+|\s"  # a simple split pattern: words, and white space
@@ -42,6 +45,7 @@ def most_frequent_pair(f) -> None:
         need(len(got) in (0, 2), f"{what} came out as {got}, expected one pair (left id, right id)")
         return got
 
+    steady(f, ([([1, 2], 3)],), ([([3, 4], 9)],), "the pair of the word 1 2 three times")
     apart = "are in different words; both ids of a pair are within one word"
     for words, what, wanted, errors, otherwise in [
         ([([7, 8, 9], 1), ([8, 9], 1)], "words 7 8 9 and 8 9", [8, 9], [([], "is the return missing?")],
@@ -87,6 +91,7 @@ def merge(f) -> None:
         what = f"merging {pair} to {new} in {given}"
         known(ids(call(f, list(given), pair, new, keep="the list"), what), wanted, what, errors, otherwise)
 
+    steady(f, ([1, 2, 3], (1, 2), 9), ([3, 1, 2], (1, 2), 9), "merging (1, 2) to 9 in [1, 2, 3]")
     replaced = "each place of the pair becomes the new id; the rest does not change"
     by_two = "step on by two after a merge"
     for case in [
@@ -130,6 +135,7 @@ def encode(f) -> None:
             need(False, f"{what}: the tokens came out as bytes; return their ids, ranks[token]")
         known(ids(got, what), wanted, what, errors, otherwise)
 
+    steady(f, ("ab", BYTES), ("ab", BYTES | {b"ab": 256}), "encoding 'ab' without merges")
     bc_first, cd_first = {b"bc": 256, b"ab": 257}, {b"cd": 256, b"ab": 257, b"abc": 258}
     in_two_steps = {b"ab": 256, b"cd": 257, b"abcd": 258}
     for case, more, wanted, errors, otherwise in [
@@ -244,10 +250,40 @@ def _package_cost(vocab: int, depth: int) -> tuple:
             (2 * (plan.flops_per_token - half.flops_per_token), {}, "6 for each weight of the head"))  # fmt: skip
 
 
+# ---- right answers, for the pictures
+
+
+def _pair(words):
+    counts = Counter()
+    for word, n in words:
+        for pair in pairwise(word):
+            counts[pair] += n
+    return min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+
+
+def _encode(piece, ranks):
+    return Tokenizer(sorted(ranks, key=ranks.get), pattern=r"(?s:.+)").encode(piece)
+
+
+def _bpb(nats, texts):
+    return float(torch.cat(nats).double().sum()) / math.log(2) / len("".join(texts).encode())
+
+
+def _cost(vocab_size, depth, width):
+    table, looked_up = vocab_size * width, 1 + (depth + 1) // 2
+    return table * (looked_up + 1), table * (2 * looked_up + 4), 6 * table
+
+
+ENCODERS = Tokenizer.train, Tokenizer.encode, Tokenizer.encode_batch, tiktoken.Encoding
 EXERCISES = (
-    Exercise("1.1", "The most frequent pair", most_frequent_pair, points=2, minutes=10, difficulty=2, importance=4),
-    Exercise("1.2", "Merge without overlap", merge, points=2, minutes=8, difficulty=2, importance=4),
-    Exercise("1.3", "Encode by rank", encode, points=3, minutes=15, difficulty=3, importance=5),
-    Exercise("1.4", "Bits per byte", bits_per_byte, points=2, minutes=8, difficulty=2, importance=5),
-    Exercise("1.5", "What a vocabulary costs", vocabulary_cost, points=2, minutes=8, difficulty=2, importance=3),
-)
+    Exercise("1.1", "The most frequent pair", most_frequent_pair, points=2, minutes=10, difficulty=2, importance=4,
+             forbids=ENCODERS, reference=_pair),
+    Exercise("1.2", "Merge without overlap", merge, points=2, minutes=8, difficulty=2, importance=4,
+             forbids=ENCODERS, reference=_merged),
+    Exercise("1.3", "Encode by rank", encode, points=3, minutes=15, difficulty=3, importance=5,
+             forbids=ENCODERS, reference=_encode),
+    Exercise("1.4", "Bits per byte", bits_per_byte, points=2, minutes=8, difficulty=2, importance=5,
+             forbids=(package_bits_per_byte,), reference=_bpb),
+    Exercise("1.5", "What a vocabulary costs", vocabulary_cost, points=2, minutes=8, difficulty=2, importance=3,
+             forbids=(resolve, build, GPT.num_params, GPT.flops_per_token), reference=_cost),
+)  # fmt: skip

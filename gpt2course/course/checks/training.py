@@ -6,16 +6,21 @@ import math
 import torch
 
 from gpt2course import evaluate, optim
-from gpt2course.course.checks import Exercise, known, need, need_close, number, several, tensor
+from gpt2course.course.checks import Exercise, known, need, need_close, number, several, tensor, tried
 from gpt2course.model import GPT, GPTConfig
-from gpt2course.recipes import resolve
+from gpt2course.recipes import Plan, resolve
 from gpt2course.tokenizer import Tokenizer
+from gpt2course.train import forward_backward
 
 
 @functools.cache
 def _plan(steps: int, warmup: int, warmdown: int, final: float):
     small = dict(depth=1, width=64, head_dim=64, sequence_len=64, vocab_size=300, batch_tokens=64)
     return resolve("modern", **small, steps=steps, warmup_steps=warmup, warmdown_ratio=warmdown / steps, final_lr=final)
+
+
+def _rate(step, steps, warmup, warmdown, final):
+    return _plan(steps, warmup, warmdown, final).lr(step)
 
 
 def rate(f) -> None:
@@ -52,7 +57,7 @@ def rate(f) -> None:
         settings = ", ".join(f"{name} {x}" for name, x in zip(("steps", "warmup", "warmdown", "final"), shape))
         for step in range(shape[0]):
             what, otherwise = f"step {step} with {settings}", "look at the first and last step of each part"
-            known(f(step, *shape), _plan(*shape).lr(step), what, {}, otherwise, rtol=1e-5)
+            known(f(step, *shape), _rate(step, *shape), what, {}, otherwise, rtol=1e-5)
 
 
 class _Spy(torch.nn.Module):
@@ -100,7 +105,8 @@ def _mean_gradient(got, wanted, old, pieces, counts) -> str:
     ratio = f"{(got.norm() / wanted.norm()).item():.3g} times the mean gradient"
     for found, hint in (
         (got.norm() == 0, "every gradient is 0 afterwards: is zero_grad called after the last backward?"),
-        (like(old + wanted) or like(old + total) or along(sum(c * x for c, x in zip(counts, pieces)) + old),
+        (old.any() and (like(old + wanted) or like(old + total)
+                        or along(sum(c * x for c, x in zip(counts, pieces)) + old)),
          "the gradients of an earlier step are still in it; clear them once, before the first piece"),
         (several and along(pieces[-1]), "only the last piece is in the gradient; is zero_grad inside the loop?"),
         (several and along(pieces[0]), "only the first piece is in the gradient"),
@@ -124,10 +130,12 @@ def accumulate(f) -> None:
         pieces = [_flat(torch.autograd.grad(loss, params)) for loss in losses]
         losses, counts = [loss.item() for loss in losses], [len(piece) for piece in rows.split(size)]
         wanted = _flat(torch.autograd.grad(spy.gpt(rows[:, :-1], rows[:, 1:]), params))
+        fresh = n == 6  # a model without gradients, then one with those of an earlier step
         for p in params:
-            p.grad = torch.randn(p.shape, generator=old)  # of an earlier step
-        leftover = _flat(p.grad for p in params)
-        value = f(spy, rows, size)
+            p.grad = None if fresh else torch.randn(p.shape, generator=old)
+        leftover = torch.zeros(len(wanted)) if fresh else _flat(p.grad for p in params)
+        what, hint = "a new model, whose gradients are None,", "clear them with model.zero_grad()"
+        value = tried(functools.partial(f, spy, rows, size), (), what, hint) if fresh else f(spy, rows, size)
         most, at = max(spy.rows, default=0), f"{n} rows, at most {size} at a time"
         empty = next((name for name, p in zip(names, params) if p.grad is None), None)
         for ok, hint in (
@@ -152,7 +160,7 @@ def accumulate(f) -> None:
         ], "the mean over all rows, each counted once")  # fmt: skip
 
 
-TEXTS = ("the cat sat on the mat and the dog sat on the log", "a café, naïve façade, thé", "the the the")
+TEXTS = ("the cat sat on the mat and the dog sat on the log", "a café, naïve façade, thé", " The  CAT\n")
 
 
 @functools.cache
@@ -206,11 +214,13 @@ def bits_per_byte(f) -> None:
         row = torch.tensor([tokenizer.encode(t)])
         without += model(row[:, :-1], row[:, 1:], reduction="none").sum().item()
     alone = [package([t]) for t in documents]
-    known(f(model, list(documents), tokenizer), sum(b * s for b, s in alone) / size, "a model with random weights", [
+    given = list(documents)
+    known(f(model, given, tokenizer), sum(b * s for b, s in alone) / size, "a model with random weights", [
         (package(documents)[0], "one document saw another; give each a row of its own"),
         (sum(b for b, _ in alone) / 3, "this is the mean of the documents' means; divide all bits by all bytes"),
         (without / math.log(2) / size, "the first token of each document was not predicted; begin the row with BOS"),
     ], "are inputs and targets one apart, row[:, :-1] and row[:, 1:], and does the row begin with BOS?")  # fmt: skip
+    need(given == documents, "your answer changed the list of documents; work on a copy")
     known(f(model, [documents[0]], tokenizer), alone[0][0], "one document alone", rtol=5e-4)
     need(all(p.grad is None for p in model.parameters()), "measuring must not leave gradients in the model")
 
@@ -262,6 +272,12 @@ def _adamw_numbers(f) -> None:
         settings = dict(step=1, lr=0.1, beta1=0.8, beta2=0.99, eps=0.0, weight_decay=0.0) | changes
         p, m, v = _adamw_step(f, *tensors.values(), *(x for k, x in settings.items() if k not in "pgmv"))
         known({"p": p, "m": m, "v": v}[name], wanted, what, errors, otherwise)
+
+
+def _adamw(p, g, m, v, *settings):
+    p, m, v = p.clone(), m.clone(), v.clone()
+    optim.adamw_update(p, g, m, v, *settings)
+    return p, m, v
 
 
 def adamw(f) -> None:
@@ -335,9 +351,13 @@ def checkpoints(f, g) -> None:
 
 
 EXERCISES = (
-    Exercise("4.1", "The learning-rate schedule", rate, points=2, minutes=10, difficulty=2, importance=4),
-    Exercise("4.2", "Gradient accumulation", accumulate, points=3, minutes=15, difficulty=3, importance=5),
-    Exercise("4.3", "Bits per byte", bits_per_byte, points=3, minutes=15, difficulty=2, importance=5),
-    Exercise("4.4", "One step of AdamW", adamw, points=3, minutes=15, difficulty=2, importance=5),
+    Exercise("4.1", "The learning-rate schedule", rate, points=2, minutes=10, difficulty=2, importance=4,
+             forbids=(Plan.lr,), reference=_rate),
+    Exercise("4.2", "Gradient accumulation", accumulate, points=3, minutes=15, difficulty=3, importance=5,
+             forbids=(forward_backward,)),
+    Exercise("4.3", "Bits per byte", bits_per_byte, points=3, minutes=15, difficulty=2, importance=5,
+             forbids=(evaluate.bits_per_byte, evaluate.validation_rows)),
+    Exercise("4.4", "One step of AdamW", adamw, points=3, minutes=15, difficulty=2, importance=5,
+             forbids=(optim.adamw_update, optim.MuonAdamW), reference=_adamw),
     Exercise("4.5", "What checkpoints cost", checkpoints, points=2, minutes=15, difficulty=2, importance=3),
-)
+)  # fmt: skip

@@ -4,6 +4,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from gpt2course.course import checks
+
 from gpt2course.course.figures.style import (  # isort: skip
     BLACK, BLUE, FONT, GREEN, GREY, ORANGE, TINTS, VERMILION,
     amount, canvas, figure, legend, log_ticks, name_axes, name_rows, need, note, round_numbers,
@@ -73,6 +75,21 @@ def _draw_row(ax, y: int, row, row_tokens: int, right: float, colours: dict, nam
         kinds.add("padding")
         box(at, row_tokens - at, PADDING)
     return kinds
+
+
+def packed(lengths: list[int], row_tokens: int, n: int, choose=None) -> list[list[tuple]]:
+    """n rows for `rows_raster`, 100 documents waiting. choose(lengths, space): the place of the next; default: best fit."""
+    waiting, rows = list(range(100)), []
+    for _ in range(n):
+        row, space = [], row_tokens
+        while space:
+            document = waiting.pop((choose or checks.find("2.2").reference)([lengths[d] for d in waiting], space))
+            waiting.append(max(waiting) + 1)
+            placed = min(lengths[document], space)
+            row.append((document, placed, 0, lengths[document] - placed))
+            space -= placed
+        rows.append(row)
+    return rows
 
 
 def rows_raster(

@@ -4,6 +4,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from gpt2course.course import checks
+
 from gpt2course.course.figures.style import (  # isort: skip
     BLUE, DOTS, FONT, GREEN, GREY, MONO, MONO_WIDTH, ORANGE, PURPLE, SKY, TINTS, VERMILION, WIDTH,
     amount, canvas, figure, legend, log_ticks, name_axes, name_rows, need, note,
@@ -52,6 +54,18 @@ def merge_tree(word: str, steps: list[tuple[str, str]]) -> Figure:
     fig.alt = f"The word {_shown(word)!r} put together in {len(steps)} merges: {merges}. "
     fig.alt += f"It ends as {len(tokens)} {'token' if len(tokens) == 1 else 'tokens'}: {', '.join(tokens)}."
     return fig
+
+
+def saved(choose, words: list[tuple[list[int], int]], merges: int) -> list[int]:
+    """Tokens that each merge saves, by the pair of ids that `choose(words)` gives. words: as in exercise 1.1."""
+    found, merged = [], checks.find("1.2").reference
+    for new in range(256, 256 + merges):
+        if (pair := choose(words)) is None:
+            break
+        before = sum(n * len(ids) for ids, n in words)
+        words = [(merged(ids, pair, new), n) for ids, n in words]
+        found.append(before - sum(n * len(ids) for ids, n in words))
+    return found
 
 
 def savings(saved: list[float], paid: list[float] | None = None) -> Figure:

@@ -1,0 +1,217 @@
+"""No exercise can be passed by calling the package or its checks: what an exercise asks for, the learner writes."""
+
+import builtins
+import functools
+import inspect
+import types
+from operator import attrgetter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lesson_cases import answers, cells
+
+from gpt2course import attention, batches, cost, data, evaluate, losses, model, optim, recipes, tokenizer, train
+from gpt2course.course import checks
+from gpt2course.course.checks import LESSONS, exercises, find, run
+
+IDS = [e.id for lesson in LESSONS for e in exercises(lesson)]
+SETUP = "import math, statistics, collections, itertools, torch\nimport gpt2course.course.checks as C\n"
+
+
+
+# exercise -> {what is called: an answer that calls it}; `{}` in an answer is the way to name the function.
+CALLS = {
+    "0.1": {"cost.dollars": "f = lambda h, n, p: {}(h, n * p)\ng = lambda f, n, peak, mfu, p: f / (n * peak * mfu) / 3600 * n * p",
+            "cost.hours": "f = lambda h, n, p: h * n * p\ng = lambda f, n, peak, mfu, p: {}(f, n, peak, mfu) * n * p",
+            "course.checks.story._bill": "f = {}\ng = lambda f, n, peak, mfu, p: f / (n * peak * mfu) / 3600 * n * p"},
+    "0.2": {"course.checks.story._flops": "f = lambda *a: {}(*a)",
+            "model.GPT.flops_per_token": "f = lambda C, V, w: {}(None)"},
+    "0.3": {"cost.mfu": "f = lambda log: {}(3 * log['forward_flops_per_token'], log['batch_tokens'] * log['steps'] / log['hours'] / 3600, log['devices'], log['peak'])"},
+    "0.4": {"course.checks.story._measure": "f = lambda *a: {}(*a)"},
+    "0.5": {"cost.hours": "f = lambda parts, n: sum({}(x, n, p, 1.0) for x, p in parts)", "course.checks.story._least_hours": "f = lambda *a: {}(*a)"},
+    "1.1": {"course.checks.tokenizer._pair": "f = lambda *a: {}(*a)", "tokenizer.Tokenizer.train": "f = lambda words: {}([], 300)"},
+    "1.2": {"course.checks.tokenizer._merged": "f = lambda *a: {}(*a)"},
+    "1.3": {"course.checks.tokenizer._encode": "f = lambda *a: {}(*a)",
+            "tokenizer.Tokenizer.encode": "from gpt2course.tokenizer import Tokenizer\nmade = {{}}\ndef f(t, ranks):\n    key = len(ranks)\n    tok = KEPT if key == len(KEPT.ranks) else Tokenizer(sorted(ranks, key=ranks.get))\n    return {}(tok, t)"},
+    "1.4": {"course.checks.tokenizer._bpb": "f = lambda *a: {}(*a)",
+            "evaluate.bits_per_byte": "f = lambda nats, texts: {}(C.tokenizer._Table(torch.cat(nats)), texts, None, 64)[0]"},
+    "1.5": {"course.checks.tokenizer._cost": "f = lambda *a: {}(*a)",
+            "recipes.resolve": "f = lambda V, d, C: (3 * V * C, {}('jan29', depth=d, vocab_size=V).flops_per_token, 1)"},
+    "2.1": {"course.checks.data._shares": "f = lambda *a: {}(*a)", "batches.statistics": "f = lambda *a: {}(None)"},
+    "2.2": {"course.checks.data._choose": "f = lambda *a: {}(*a)", "course.checks.data._fill": "f = lambda n, s: {}([[0] * x for x in n], s)[1][0]"},
+    "2.3": {"course.checks.data._next_row": "f = lambda *a: {}(*a)", "batches.Batches.next_rows": "f = lambda *a: {}(None, 1)"},
+    "2.4": {"course.checks.data._rank_rows": "f = lambda *a: {}(*a)", "batches.Batches.next_rows": "f = lambda *a: {}(None, 1)"},
+    "2.5": {"course.checks.data._data_bill": "f = lambda *a: {}(*a)",
+            "data.shards_needed": "f = lambda n, c, chars, s: ({}('fineweb', n * chars / (1 - c)), 0, 0)"},
+    "3.1": {"attention.attention": "f = lambda q, k, v: {}(q, k, v)", "attention.sdpa": "f = lambda q, k, v: {}(q, k, v, -1)",
+            "torch.scaled_dot_product_attention": "f = lambda q, k, v: {}(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True).transpose(1, 2)"},
+    "3.2": {"course.checks.gpt._turn": "f = lambda *a, **kw: {}(*a, **kw)",
+            "model.rope": "import gpt2course.model as m\ndef f(q, k, v, start=0, base=1e4):\n    c = m.rope_tables(start + q.size(1), q.size(3), base)\n    return {}(q, *(t[start:] for t in c)), k, v",
+            "model.rope_tables": "f = lambda q, k, v, start=0, base=1e4: ({}(q.size(1), q.size(3), base), k, v)"},
+    "3.3": {"model.norm": "f = lambda x, eps=1e-6: {}(x)"},
+    "3.4": {"losses.cross_entropy": "f = lambda z, t, cap=15.0: {}(z[:, :-1].flatten(0, 1), torch.eye(z.size(2)), t[:, 1:].flatten(), cap)",
+            "losses.cross_entropy_plain": "f = lambda z, t, cap=15.0: {}(z[:, :-1].flatten(0, 1), torch.eye(z.size(2)), t[:, 1:].flatten(), cap)",
+            "losses.softcap": "f = lambda z, t, cap=15.0: torch.nn.functional.cross_entropy({}(z, cap)[:, :-1].mT, t[:, 1:], ignore_index=-1)"},
+    "3.5": {"course.checks.gpt._budget": "f = lambda *a: {}(*a)", "recipes.build": "f = lambda config: {}(config).num_params()",
+            "model.GPT.num_params": "f = lambda config: {}(None)"},
+    "4.1": {"course.checks.training._rate": "f = lambda *a: {}(*a)", "recipes.Plan.lr": "PLAN = C.training._plan(6, 0, 0, 0.0)\nf = lambda step, *a: {}(PLAN, step)"},
+    "4.2": {"train.forward_backward": "def f(m, rows, size):\n    m.zero_grad()\n    return {}(m, rows, size, types.SimpleNamespace(world=1, reduce=lambda *x: x))"},
+    "4.3": {"evaluate.bits_per_byte": "f = lambda m, docs, tok: sum({}(m, [d], tok, 128)[0] * len(d.encode()) for d in docs) / sum(len(d.encode()) for d in docs)"},
+    "4.4": {"course.checks.training._adamw": "f = lambda *a: {}(*a)",
+            "optim.adamw_update": "def f(p, g, m, v, *a):\n    p, m, v = p.clone(), m.clone(), v.clone()\n    {}(p, g, m, v, *a)\n    return p, m, v",
+            "optim.MuonAdamW.step": "f = lambda p, g, m, v, *a: {}(None)"},
+    "4.5": {"course.checks.training._run_cost": "f = lambda *a: {}(*a)[0]\ng = lambda h, s, c: math.sqrt(2 * s * h * 3600 / c) / 60"},
+    "5.1": {"optim.muon_update": "f = lambda *a: {}(*[None] * 13)", "optim.MuonAdamW.step": "f = lambda *a: {}(None)"},
+    "5.2": {"course.checks.muon._orthogonal": "f = lambda *a: {}(*a)", "optim.polar_express": "f = lambda G, c, s: {}(G, len(c), s)"},
+    "5.3": {"optim.muon_update": "f = lambda *a: {}(*[None] * 13)",
+            "optim.MuonAdamW": "def f(p, U, lr, wd):\n    o = {}([C.muon.Group('m', 'muon', dict(p=torch.nn.Parameter(p)), lr=lr, weight_decay=wd)])\n    o.step()\n    return p"},
+    "5.4": {"course.checks.muon._gap": "f = lambda rows, a, b: {}([2.0, 2.2, 2.4], [1.6, 1.7, 1.8])"},
+    "5.5": {"course.checks.muon._counted": "f = lambda shapes, steps=5: sum(steps * {}(s) / 5 for n, s in shapes.items() if 'blocks.' in n)"},
+}  # fmt: skip
+WAYS = {  # how an answer names the function
+    "by import inside": "__import__('importlib').import_module({module!r}).{name}",
+    "by an alias kept before": "ALIAS",
+    "by getattr": "__import__('operator').attrgetter({name!r})(__import__('sys').modules[{module!r}])",
+    "by the set-up's namespace": "globals()['there'][0]",
+    "by partial": "__import__('functools').partial(ALIAS)",
+}
+
+
+def place(called: str) -> tuple[str, str]:
+    """("gpt2course.optim", "polar_express") of "optim.polar_express"."""
+    if called.startswith("torch."):
+        return "torch.nn.functional", called.removeprefix("torch.")
+    words = called.split(".")
+    n = next(i for i, word in enumerate(words) if word[0].isupper() or i == len(words) - 1)
+    return "gpt2course." + ".".join(words[:n]), ".".join(words[n:])
+
+
+def attempts(id: str):
+    for called, source in CALLS[id].items():
+        for way, name in WAYS.items():
+            yield pytest.param(id, called, source, name, id=f"{id} {called} {way}")
+
+
+@pytest.mark.parametrize("id, called, source, way", [x for id in IDS for x in attempts(id)])
+def test_the_package_cannot_be_the_answer(id, called, source, way):
+    module, name = place(called)
+    there = attrgetter(name)(__import__("importlib").import_module(module))
+    space = dict(ALIAS=there, there=[there], types=types, KEPT=tokenizer.Tokenizer([bytes([b]) for b in range(256)]))
+    exec(SETUP + source.replace("{{}}", "dict()").replace("{}", f"({way.format(module=module, name=name)})"), space)
+    line = run(id, *[space[x] for x in "fg" if x in space])
+    assert line and line.startswith(f"[{id}] ") and line.endswith(f"which does what {id} asks for: write it yourself"), line
+    assert line.startswith(f"[{id}] {find(id).title} - your answer calls "), line
+    inner = {"optim.MuonAdamW": "__init__", "model.rope": "rope_tables"}  # what the answer calls before it
+    assert any(x in line for x in (name, inner.get(called, name), "Tokenizer.train", "Encoding.__init__")), line
+
+
+def test_every_exercise_is_tried():
+    assert list(CALLS) == IDS
+    for e in map(find, IDS):
+        assert e.reference is None or len(CALLS[e.id]) >= 1
+
+
+def setup_of(lesson: str) -> dict:
+    space = {}
+    for cell in cells(lesson, "setup"):
+        exec(cell.source, space)
+    return space
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_nothing_in_an_exercise_notebook_computes_an_answer(lesson, course_home):
+    """Every callable of the set-up, and every function of the package's modules there, is tried as every answer."""
+    space = setup_of(lesson)
+    modules = [m for m in space.values() if inspect.ismodule(m) and m.__name__.startswith("gpt2course")]
+    found = {f"{m.__name__}.{k}": f for m in modules for k, f in vars(m).items() if inspect.isfunction(f)}
+    found |= {k: f for k, f in space.items() if callable(f) and not hasattr(builtins, k)}
+    found = {k: f for k, f in found.items() if k not in ("show", "train", "experiment") and ".lab." not in k}
+    assert not any(k.startswith("package") for k in space)
+    for e in exercises(lesson):
+        for name, f in found.items():
+            count = 2 if e.id in ("0.1", "4.5") else 1
+            assert run(e.id, *[f] * count), f"{name} passes as the answer to {e.id}"
+
+
+@pytest.mark.parametrize("id", [id for id in IDS if find(id).reference])
+def test_the_reference_is_right_and_refuses(id):
+    """The picture's reference is right where it may run, as part of an answer it refuses, and afterwards it is as before."""
+    e = find(id)
+    references = e.reference if isinstance(e.reference, tuple) else (e.reference,)
+    names = [(f, f.__code__) for f in references]
+    assert run(id, *references).endswith("write it yourself")
+    assert all(f.__code__ is code for f, code in names)
+    copies = [types.FunctionType(f.__code__, dict(f.__globals__), argdefs=f.__defaults__) for f in references]
+    line = run(id, *copies)  # what a copy needs of the package or of the checks still refuses
+    assert line is None or line.endswith("write it yourself")
+
+
+def test_a_refusal_that_is_caught_counts():
+    def f(G, coefficients, safety):
+        try:
+            return optim.polar_express(G, len(coefficients), safety)
+        except Exception:
+            return solved(G, coefficients, safety)
+
+    solved = answers("05", torch=torch)["orthogonal"]
+    assert run("5.2", solved) is None and "your answer calls optim.polar_express" in run("5.2", f)
+
+
+def test_a_generator_cannot_run_later():
+    def f(q, k, v, start=0, base=10_000.0):
+        yield from checks.gpt._turn(q, k, v, start, base)
+
+    assert run("3.2", f).endswith("write it yourself")
+
+
+def test_the_package_cannot_be_changed(monkeypatch):
+    kept = optim.POLAR_EXPRESS
+
+    def swaps(G, coefficients, safety):
+        with monkeypatch.context() as m:
+            m.setattr(optim, "POLAR_EXPRESS", tuple(coefficients))
+            return optim.polar_express(G, len(coefficients), safety)
+
+    def leaves(G, coefficients, safety):
+        optim.POLAR_EXPRESS = tuple(coefficients)
+        return G
+
+    assert "your answer calls optim.polar_express" in run("5.2", swaps)
+    assert "your answer changed gpt2course.optim.POLAR_EXPRESS" in run("5.2", leaves) and optim.POLAR_EXPRESS is kept
+
+
+def test_what_an_exercise_does_not_ask_for_may_be_called():
+    """5.5 asks for a number of FLOPs, 4.3 for a measurement: models, tokenizers and torch stay free."""
+    assert run("3.3", lambda x, eps=1e-6: F.rms_norm(x, x.shape[-1:], eps=eps)) is None
+    assert run("4.3", answers("04", torch=torch, math=__import__("math"))["bits_per_byte"]) is None
+
+
+def test_nan_prints_and_lines(capsys):
+    assert "NaN came out: add 1e-6" in run("5.2", lambda G, c, s: G * float("nan"))
+    assert "NaN came out: look for 0 / 0" in run("5.3", lambda p, U, lr, wd: (p - lr * U) / 0 * 0)
+    assert "NaN came out" in run("0.1", lambda *a: float("nan"), lambda *a: 1.0)
+
+    def talks(p, U, lr, wd):
+        for i in range(1000):
+            print("line", i)
+        return p - rate * U  # noqa: F821
+
+    capsys.readouterr()
+    line = run("5.3", talks)
+    assert "NameError" in line and line.endswith(f"(line {talks.__code__.co_firstlineno + 3}: return p - rate * U # noqa: F821)")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1:] == [f"line {i}" for i in range(980, 1000)]
+    assert run("5.3", functools.partial(answers("05", torch=torch, math=__import__("math"))["finish"])) is None
+    assert not capsys.readouterr().out
+
+
+PACKAGE = (attention, batches, cost, data, evaluate, losses, model, optim, recipes, tokenizer, train)
+
+
+def test_functions_run_again_afterwards():
+    """No function of the package still refuses after all these attempts."""
+    for m in PACKAGE:
+        for f in vars(m).values():
+            for function in checks.functions_of(f) if callable(f) else ():
+                assert "refuse" not in function.__code__.co_names, function
