@@ -5,6 +5,7 @@ Only the recorded runs in results/ show the size of the effect at full size.
 """
 
 import csv
+import inspect
 import json
 import random
 import statistics
@@ -17,10 +18,12 @@ import yaml
 from tqdm import tqdm
 
 import gpt2course
+from gpt2course import evaluate
 from gpt2course.batches import Batches
+from gpt2course.course import mine as pieces
 from gpt2course.data import from_list, load_corpus
-from gpt2course.evaluate import bits_per_byte, first_bytes
-from gpt2course.files import UserError, closest
+from gpt2course.evaluate import first_bytes
+from gpt2course.files import UserError, closest, read_json, write_json
 from gpt2course.recipes import LADDER, make_model, make_optimizer, resolve
 from gpt2course.tokenizer import Tokenizer, train_or_load
 
@@ -78,7 +81,7 @@ def train(recipe: str = "modern", seed: int = 1, progress=None, **settings) -> d
         if progress:
             progress()
     seconds = time.perf_counter() - began
-    bpb, _ = bits_per_byte(model, first_bytes(corpus.val, VAL_BYTES), tok, T)
+    bpb, _ = evaluate.bits_per_byte(model, first_bytes(corpus.val, VAL_BYTES), tok, T)
     speed = plan.tokens / seconds
     return dict(val_bpb=bpb, tok_per_sec=speed, loss=losses, seconds=seconds, plan=plan, model=model)
 
@@ -113,6 +116,88 @@ def table(results: dict[str, list[dict]]) -> None:
         speed = statistics.median(r["tok_per_sec"] for r in runs)
         lines.append(f"| {name} | {statistics.mean(bpb):.3f} | {min(bpb):.3f} to {max(bpb):.3f} | {speed:,.0f} |")
     display(Markdown("\n".join(lines)))
+
+
+# ---- your own pieces and predictions
+
+
+def keep(name: str, function) -> None:
+    """Keep a function that you wrote as a piece ("attention"), if it passes, with the imports and helpers it needs."""
+    module = sys.modules[function.__module__]
+    cells = vars(module).get("In") or [inspect.getsource(module)]  # In: a notebook's cells, as they were run
+    source, wanted = pieces.source_of(cells, function.__name__), pieces.find(name).function
+    source += f"\n\n{wanted} = {function.__name__}\n" * (function.__name__ != wanted)
+    print(pieces.keep(name, source, "kept in a lesson"))
+
+
+def mine(name: str):
+    """Your piece of this name, or the course's if none is kept that passes; prints which."""
+    function, line = pieces.yours(name)
+    print(f"{name}: {line}")
+    return function or pieces.stand_in(name)
+
+
+def train_with(*names: str, **settings) -> dict:
+    """`train` with your pieces of these names in place of the package's."""
+    with pieces.installed({name: mine(name) for name in names}):
+        return train(**settings)
+
+
+def _note(key: str = "", **entry) -> dict:
+    """All predictions and results by key ("06.loss"), after `entry` is added to one of them."""
+    path = ROOT / "work" / "predictions.json"
+    found = read_json(path, "your predictions") if path.exists() else {}
+    if key:
+        found[key] = found.get(key, {}) | entry
+        write_json(path, found)
+    return found
+
+
+def _told(entry: dict) -> str:
+    guess, found = entry.get("prediction", "no prediction"), entry["result"]
+    if isinstance(guess, str) or isinstance(found, str) or not found:
+        return f"{guess}, result {found}, {'right' if guess == found else 'not right'}"
+    return f"{guess:.4g}, result {found:.4g}, {guess / found - 1:+.1%}"
+
+
+def predict(key: str, value) -> None:
+    """Keep what you expect, a number or a word, before you measure it."""
+    late = "result" in _note().get(key, {})
+    kept = _note()[key] if late else _note(key, prediction=value)[key]
+    print(f"{key}: the result is known: {_told(kept)}" if late else f"{key}: you predict {value}")
+
+
+def result(key: str, value) -> None:
+    """Keep a result beside its prediction, and print both."""
+    print(f"{key}: {_told(_note(key, result=value)[key])}")
+
+
+def predictions() -> None:
+    """Show your predictions and their results over the course, and how close the numbers came."""
+    from IPython.display import Markdown, display
+
+    done = {key: _told(e) for key, e in sorted(_note().items()) if e.keys() >= {"prediction", "result"}}
+    off = [abs(float(line.split()[-1][:-1])) for line in done.values() if line.endswith("%")]
+    right = sum(line.endswith(", right") for line in done.values())
+    text = f"{len(off)} numbers, half of them within {statistics.median(off or [0]):.1f} %; "
+    text += f"{len(done) - len(off)} words, {right} of them right"
+    display(
+        Markdown(
+            "\n".join(["| | prediction |", "|---|---|", *map("| {} | {} |".format, done, done.values()), "", text])
+        )
+    )
+
+
+def verdict(a: list[float], b: list[float]) -> None:
+    """Whether two lists of bpb over seeds differ by more than the spread of either: one line."""
+    apart, spreads = statistics.mean(b) - statistics.mean(a), [max(x) - min(x) for x in (a, b)]
+    larger = abs(apart) > max(spreads) and (max(a) < min(b) or max(b) < min(a))
+    what = "larger than the spreads" if larger else "overlap: no difference is shown"
+    what = what if min(len(a), len(b)) > 1 else "one seed has no spread: nothing is shown"
+    print(f"difference {apart:+.4f} bpb; spreads over seeds {spreads[0]:.4f} and {spreads[1]:.4f}; {what}")
+
+
+# ---- recorded results
 
 
 def words(lesson: str) -> None:

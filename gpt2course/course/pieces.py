@@ -1,0 +1,304 @@
+"""The pieces that a learner can own: what each is, where the real loop calls it, and how it is compared.
+
+A piece is one function. `PIECES` has for each: what the learner writes; the exercise that asks for it; `install`, which
+names the attributes of the core to replace, each by an adapter with the package's arguments that calls the learner's
+function; and a probe, a computation of the package in which the piece takes part. mine.py runs the probe without the
+piece and with it. The core itself knows nothing of pieces.
+"""
+
+import functools
+import hashlib
+import inspect
+import random
+import time
+import types
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import regex
+import torch
+
+from gpt2course import attention, batches, data, evaluate, gpt2, model, optim, recipes, sample, tokenizer, train
+from gpt2course.files import UserError
+from gpt2course.tokenizer import DOC_CAP, MAX_CHARS, SPLIT_PATTERN, Tokenizer
+
+EVERY = 15.0  # seconds between two lines of progress
+
+
+@dataclass(frozen=True)
+class Piece:
+    signature: str  # what the learner writes
+    exercise: str  # the exercise that asks for it; "": only a lesson does
+    install: Callable  # {piece: function} -> [(owner, attribute, its new value)]
+    probe: Callable  # () -> numbers
+    atol: float = 1e-4  # largest difference of the probe
+    needs: tuple[str, ...] = ()  # pieces that `install` calls too, so that the course's stand in for those not kept
+    package: Callable | None = None  # the package's version with this signature; None: the exercise's solution
+
+    @property
+    def function(self) -> str:
+        return self.signature.partition("(")[0]
+
+
+# ---- adapters
+
+
+def _trainer(pieces):
+    pair, merge, package = pieces["pair"], pieces["merge"], tokenizer.default_folder
+    sources = "".join(getattr(f, "source", "") for f in (pair, merge))
+    digest = hashlib.sha256(sources.encode()).hexdigest()[:8]
+
+    def folder(corpus_name, vocab_size):  # the same two functions are trained with only once
+        place = package(corpus_name, vocab_size)
+        return place.with_name(f"{place.name}-mine-{digest}")
+
+    def learn(cls, texts, vocab_size, *, max_chars=MAX_CHARS, doc_cap=DOC_CAP, pattern=SPLIT_PATTERN, provenance=None):
+        counts, about, spoke = Counter(), {"documents": 0, "chars": 0}, time.monotonic()
+        for text in texts:
+            text = text[: min(doc_cap, max_chars - about["chars"])]
+            about = {"documents": about["documents"] + 1, "chars": about["chars"] + len(text)}
+            counts.update(regex.findall(pattern, data.valid(text)))
+            if about["chars"] >= max_chars:
+                break
+        words, ranks = [(list(word.encode()), n) for word, n in counts.items()], [bytes([b]) for b in range(256)]
+        end = vocab_size - len(tokenizer.SPECIAL_TOKENS)
+        for new in range(256, end):
+            words = [(ids, n) for ids, n in words if len(ids) > 1]  # a single token has no pair
+            if not (best := pair(words)):
+                raise UserError(f"vocab_size {vocab_size} is too large for this text: no pair is left to merge")
+            words = [(merge(ids, best, new) if best[0] in ids else ids, n) for ids, n in words]
+            ranks.append(ranks[best[0]] + ranks[best[1]])
+            if time.monotonic() - spoke >= EVERY:
+                spoke = time.monotonic()
+                print(f"your tokenizer has learned {new - 255:,} of {end - 256:,} merges", flush=True)
+        about |= {"trained_by": "your pair and merge", "max_chars": max_chars, "doc_cap": doc_cap}
+        return cls(ranks, pattern, (provenance or {}) | about)
+
+    return [(Tokenizer, "train", classmethod(learn)), (tokenizer, "default_folder", folder)]
+
+
+def _encoder(pieces):
+    tables = weakref.WeakKeyDictionary()  # tokenizer -> (ranks by token, ids of the words encoded before)
+
+    def encode(self, text, bos=False):
+        if self not in tables:
+            tables[self] = {token: rank for rank, token in enumerate(self.ranks)}, {}
+        (ranks, known), ids = tables[self], [self.bos] if bos else []
+        for word in regex.findall(self.pattern, data.valid(text)):
+            if word not in known:
+                known[word] = [int(i) for i in pieces["encode"](word, ranks)]
+            ids += known[word]
+        return ids
+
+    return [(Tokenizer, "encode", encode)]
+
+
+def _bpb(pieces):
+    package = evaluate.bits_per_byte
+
+    def bits_per_byte(model, documents, tokenizer, T, batch=16, progress=None, team=None):
+        nats = []  # of the targets; those that are -1 are no targets
+        hook = model.register_forward_hook(lambda _, inputs, out: nats.append(out[inputs[1] >= 0].cpu()))
+        try:
+            _, size = package(model, documents, tokenizer, T, batch, progress, team)
+        finally:
+            hook.remove()
+        bpb = float(pieces["bpb"]([torch.cat(nats)], [data.valid("".join(documents))]))
+        return (team.reduce(bpb)[0] if team else bpb), size
+
+    return [(module, "bits_per_byte", bits_per_byte) for module in (evaluate, train)]
+
+
+def _packing(pieces):
+    def fill(self, row):
+        start, documents = 0, []
+        while start < len(row):
+            self.top_up()
+            space, length = len(row) - start, {arrival: n for n, arrival in self.keys}
+            waiting = list(self.buffer)  # in order of arrival
+            arrival = waiting[pieces["packing"]([length[a] for a in waiting], space)]
+            index, n, tokens = self.take(self.keys.index((length[arrival], arrival)))
+            row[start : start + n] = tokens[:space]
+            start = min(start + n, len(row))
+            self.cropped, self.cropped_tokens = self.cropped + (n > space), self.cropped_tokens + max(0, n - space)
+            documents.append(index)
+        return documents
+
+    return [(batches._Stream, "fill", fill)]
+
+
+def _attention(pieces):
+    f, package = pieces["attention"], attention.attention
+    windows = len(inspect.signature(f).parameters) > 3  # whether f takes (q, k, v, window)
+
+    def attend(q, k, v, window=attention.FULL, pad=None):
+        whole = not 0 <= window[0] < k.size(1) - 1
+        if q.size(1) != k.size(1) or pad is not None or not (whole or windows):
+            return package(q, k, v, window, pad)  # a query after a cache, or a window that f does not know
+        k, v = (x.repeat_interleave(q.size(2) // x.size(2), dim=2) if x.size(2) < q.size(2) else x for x in (k, v))
+        return f(q, k, v, *[window] * windows).to(q.dtype)
+
+    return [(module, "attention", attend) for module in (attention, model, gpt2)]
+
+
+def _rope(pieces):
+    def tables(self, T, device):  # positions and the base, in place of cos and sin
+        return torch.arange(T, device=device), torch.full((T,), self.config.rope_base or 1.0, device=device)
+
+    def rope(x, at, base):
+        if at.dim() == 1:
+            return pieces["rope"](x, x, x, int(at[0]), float(base[0]))[0].to(x.dtype)
+        rows = []  # after a cache: each begins with its own number of fillers, which have no position
+        for row, at_row in zip(x.split(1), at):
+            first = max(0, int((at_row == 0).sum()) - 1)
+            rows.append(torch.cat([row[:, :first], rope(row[:, first:], at_row[first:], base[0])], dim=1))
+        return torch.cat(rows)
+
+    return [(model.GPT, "rope", tables), (model, "rope", rope)]
+
+
+def _norm(pieces):
+    return [(model, "norm", lambda x: pieces["norm"](x, torch.finfo(x.dtype).eps))]
+
+
+def _schedule(pieces):
+    package = recipes.Plan.lr
+
+    def lr(self, step):
+        r = self.recipe
+        if r.lr_schedule != "linear":
+            return package(self, step)
+        warmup = r.warmup_steps or round(r.warmup_ratio * self.steps)
+        return pieces["schedule"](step, self.steps, warmup, round(r.warmdown_ratio * self.steps), r.final_lr)
+
+    return [(recipes.Plan, "lr", lr)]
+
+
+def _orthogonal(pieces):
+    def polar_express(G, steps=5, safety=1.02):  # (..., m, n)
+        found = [pieces["orthogonal"](g, optim.POLAR_EXPRESS[:steps], safety) for g in G.reshape(-1, *G.shape[-2:])]
+        return torch.stack(found).reshape(G.shape)
+
+    return [(optim, "polar_express", polar_express)]
+
+
+def _muon(pieces):
+    package = optim.muon_update
+
+    def step(p, grad, buffer, second, lr, momentum, beta2, weight_decay, ns_steps, safety, dtype):  # one matrix (m, n)
+        G, new = pieces["nesterov"](grad, buffer.clone(), momentum)
+        buffer.copy_(new)
+        U = optim.polar_express(G.to(dtype), ns_steps, safety)
+        U = optim.variance_reduction(U[None], second[None], beta2)[0].to(p.dtype)
+        p.copy_(pieces["finish"](p.clone(), U, lr / max(1, p.size(0) / p.size(1)) ** 0.5, weight_decay))
+
+    def muon_update(p, grad, momentum_buffer, second, *settings):
+        *numbers, row_norm, renorm, dtype = settings
+        if row_norm or renorm:  # of the recipe `record`; no exercise asks for them
+            return package(p, grad, momentum_buffer, second, *settings)
+        for matrix in zip(p, grad, momentum_buffer, second):
+            pieces["muon"](*matrix, *numbers[:4]) if "muon" in pieces else step(*matrix, *numbers, dtype)
+
+    return [(optim, "muon_update", muon_update)]
+
+
+PACKAGE = optim.muon_update
+
+
+def _package_muon(p, grad, buffer, second, rate, momentum, beta2, decay):
+    """The package's Muon step on one matrix (m, n), in place."""
+    state = [x[None] for x in (p, grad, buffer, second)]
+    PACKAGE(*state, rate, momentum, beta2, decay, 5, 1.02, False, False, torch.float32)
+
+
+def _sampling(pieces):
+    return [(sample, "pick", lambda *arguments: int(pieces["sampling"](*arguments)))]
+
+
+# ---- probes
+
+
+@functools.cache
+def small():
+    """(plan, model, tokenizer, texts) of a small run, for the probes."""
+    sizes = dict(depth=2, width=64, head_dim=32, sequence_len=128, vocab_size=400, batch_tokens=1024, steps=400)
+    plan = recipes.resolve("modern", **sizes, warmup_steps=7, warmdown_ratio=0.4, final_lr=0.1)
+    texts = [data.load_corpus("embedded").train[i] for i in range(30)]
+    return plan, recipes.make_model(plan).init_weights(1), Tokenizer.train(texts, 400), texts
+
+
+def _learned():
+    return [b for token in Tokenizer.train(small()[3], 400).ranks for b in (*token, 256)]
+
+
+def _encoded():
+    tok = Tokenizer(small()[2].ranks)  # a new one, which remembers nothing
+    return [i for text in small()[3] for i in tok.encode(text)]
+
+
+def _measured():
+    plan, gpt, tok, texts = small()
+    return evaluate.bits_per_byte(gpt, texts, tok, plan.model.sequence_len)
+
+
+def _packed():
+    texts = ["x" * n for n in random.Random(3).choices(range(20, 900), k=3000)]
+    as_bytes = types.SimpleNamespace(encode_batch=lambda texts, bos: [[0, *t.encode()] for t in texts], sha256="")
+    return batches.Batches(data.from_list(texts), as_bytes, 256).next_rows(200)
+
+
+def _with_gradients(f, *shapes) -> torch.Tensor:
+    """What f makes of random tensors, and the gradients."""
+    g = torch.Generator().manual_seed(7)
+    x = [torch.randn(shape, generator=g).requires_grad_() for shape in shapes]
+    y = f(*x)
+    y.sin().sum().backward()
+    return torch.cat([t.detach().flatten() for t in (y, *(t.grad for t in x))])
+
+
+def _attended():
+    both = lambda q, k, v: attention.attention(q, k, v) + attention.attention(q, k, v, (64, 0))
+    return _with_gradients(both, *[(4, 256, 2, 64)] * 3)
+
+
+def _stepped():
+    g, out, settings = torch.Generator().manual_seed(5), [], (0.02, 0.9, 0.95, 0.1, 5, 1.02, False, False)
+    for m, n in ((512, 128), (128, 512), (128, 128)):
+        p, second = torch.randn(2, m, n, generator=g), torch.zeros((2, m, 1) if m >= n else (2, 1, n))
+        buffer = torch.zeros_like(p)
+        for grad in torch.randn(3, 2, m, n, generator=g):
+            optim.muon_update(p, grad, buffer, second, *settings, torch.float32)
+        out += [p.flatten(), buffer.flatten()]
+    return torch.cat(out)
+
+
+def _picked():
+    """How often each of five tokens is drawn: at temperature 1, at 0.5 from the best two, and at 0."""
+    g, logits = torch.Generator().manual_seed(1), torch.tensor([0.0, 2.0, -1.0, 1.5, 0.3])
+    drawn = [[sample.pick(logits, *s, g) for _ in range(3000)] for s in ((1.0, None), (0.5, 2), (0, None))]
+    return [d.count(i) / len(d) for d in drawn for i in range(5)]
+
+
+MUON = ("nesterov", "finish")
+PIECES = {
+    "pair": Piece("most_frequent_pair(words)", "1.1", _trainer, _learned, needs=("merge",)),
+    "merge": Piece("merge(ids, pair, new)", "1.2", _trainer, _learned, needs=("pair",)),
+    "encode": Piece("encode(piece, ranks)", "1.3", _encoder, _encoded),
+    "bpb": Piece("bits_per_byte(nats, texts)", "1.4", _bpb, _measured),
+    "packing": Piece("choose(lengths, space)", "2.2", _packing, _packed),
+    "attention": Piece("causal_attention(q, k, v)", "3.1", _attention, _attended),
+    "rope": Piece("turn(q, k, v, start=0, base=10_000.0)", "3.2", _rope,
+                  lambda: _with_gradients(lambda x: model.rope(x, *small()[1].rope(100, "cpu")), (8, 100, 2, 32))),
+    "norm": Piece("rms_norm(x, eps=1e-6)", "3.3", _norm, lambda: _with_gradients(lambda x: model.norm(x), (2048, 128))),
+    "schedule": Piece("rate(step, steps, warmup, warmdown, final)", "4.1", _schedule,
+                      lambda: [small()[0].lr(step) for step in range(400)]),
+    "nesterov": Piece("nesterov(grad, buffer, momentum)", "5.1", _muon, _stepped, needs=MUON),
+    "orthogonal": Piece("orthogonal(G, coefficients, safety)", "5.2", _orthogonal, _stepped, 1e-3),
+    "finish": Piece("finish(p, U, lr, weight_decay)", "5.3", _muon, _stepped, needs=MUON),
+    "muon": Piece("muon(p, grad, buffer, second, rate, momentum, beta2, decay)", "", _muon, _stepped, 1e-3,
+                  package=_package_muon),
+    "sampling": Piece("pick(logits, temperature, top_k, generator)", "", _sampling, _picked, 0.05,
+                      package=sample.pick),
+}  # fmt: skip
