@@ -86,13 +86,19 @@ def dollars(hours: float, price_per_hour: float) -> float:
     return hours * price_per_hour
 
 
-# Tensors of (B, T, C) that one layer keeps for the backward pass, counted in model.py and by autograd's hooks in the
-# tests: the residual, inputs and outputs of the two norms (4), q and k before the QK-norm (2), q, k and v after it (3),
-# the attention output (1), 4C values before and after the squaring (8), a value embedding on half of the layers.
-SAVED_EAGER = 19.5
-# torch.compile recomputes the cheap ones. Fitted to two published measurements: 34 GB for depth 12 with 32 rows
-# (nanochat, dev/LOG.md, 12 January 2026) and 45.1 GB for depth 8 with 128 rows (karpathy/autoresearch).
-SAVED_COMPILED = 15.0
+# What the forward pass keeps for the backward pass, in tensors of (B, T, C) in the compute dtype: a layer, and the rest
+# of the model. Counted by tools/rehearse.py for jan29 and record at depths 4 to 28 (results/2026-11-29_rehearsal). A
+# layer of jan29 keeps: the state before, between and after its parts (3), outputs of the two norms (2), q and k before
+# and after the QK-norm (4), v and the attention output (2), 4C values before and after the squaring (8), and a value
+# embedding on half of the layers (0.5). torch.compile keeps as many, in record one state less; the numbers are between.
+# In fp8 the inputs of products have 8 bits.
+SAVED = {  # (compiled, fp8)
+    (False, False): (19.55, 2.6),
+    (False, True): (18.55, 2.6),
+    (True, False): (19.1, 0.0),
+    (True, True): (14.85, 0.0),
+}
+SCRATCH_EAGER = 13  # tensors of (B, T, C) that the backward pass adds in its first layer, less those that it has freed
 
 
 @dataclass(frozen=True)
@@ -100,69 +106,79 @@ class Memory:
     """Bytes of one training step on one device, by what they hold."""
 
     weights: float
-    weight_copies: float  # the matrices and the head in the compute dtype, kept for the backward pass
+    weight_copies: float  # the matrices in the compute dtype, kept for the backward pass
     gradients: float
     optimizer: float
     activations: float
     logits: float
     optimizer_scratch: float  # temporaries of the optimizer step, when activations and logits are freed
+    backward_scratch: float = 0.0
+    accumulates: bool = True  # whether gradients of an earlier forward pass of the same step exist
 
     @property
     def total(self) -> float:
-        """The peak: the end of the forward pass or the optimizer step, whichever needs more."""
-        lasting = self.weights + self.gradients + self.optimizer
-        return lasting + max(self.weight_copies + self.activations + self.logits, self.optimizer_scratch)
+        """The peak: around the end of the last forward pass, or in the optimizer step, whichever needs more."""
+        forward = self.weight_copies + self.activations + max(self.logits, self.backward_scratch)
+        forward += self.gradients if self.accumulates else 0
+        return self.weights + self.optimizer + max(forward, self.gradients + self.optimizer_scratch)
 
 
 def memory_estimate(
     params: dict[str, int], *, B: int, T: int, n_layer: int, n_embd: int, vocab_size: int,
     matrix_optimizer: str = "muon", weight_bytes: int = 4, embed_bytes: int = 2, compute_bytes: int = 2,
-    loss_piece: int | None = 512 << 20, compiled: bool = False, world: int = 1, pieces: int = 2, fp8: bool = False,
+    loss_piece: int | None = 512 << 20, compiled: bool = False, fp8: bool = False, world: int = 1, pieces: int = 2,
 ) -> Memory:  # fmt: skip
-    """An estimate of the memory of one training step on one device, without sharding.
+    """An estimate of the memory of one training step on one device; within 3 % of tools/rehearse.py.
 
     params: parameters by group, as from `GPT.num_params`. B rows of T tokens at a time. Bytes of a value: weight_bytes
     for matrices, head and scalars, embed_bytes for wte and value embeddings, compute_bytes for activations. loss_piece:
     bytes of logits that exist at a time (losses.PIECE_BYTES), None for all of them. compiled: with torch.compile.
+    world: devices that share the optimizer's state. pieces: forward passes of a step.
 
-        weights        each parameter once
-        weight copies  matrices and head in the compute dtype, if that is another one
+        weights        each parameter once; in fp8 the matrices twice more in 8 bits
+        weight copies  matrices in the compute dtype, if that is another one; none in fp8
         gradients      as the weights
         optimizer      two moments for AdamW; for Muon one momentum and one second moment for each row or column
-        activations    (19.5 a layer, 15 compiled, and 2) * B * T * C values
-        logits         a piece in the compute dtype; the gradients by the hidden states and by the head. Without pieces:
-                       B * T * V values in float32 and in the compute dtype
+        activations    SAVED, times B * T * C values
+        logits         a piece in the compute dtype; the last state and its gradient; the head in the compute dtype,
+                       its gradient, a part of that. Without pieces: B * T * V values in the compute dtype, and if
+                       not compiled once more in float32
 
-    The optimizer step needs about six times its largest stack, a third of the matrices. Not included: attention masks,
-    the allocator's slack (10 % is common), communication buffers, and 0.4 GB for the loss on GPUs without Triton.
+    The optimizer step on one device copies all of Muon's gradients into stacks and makes four tensors as large as the
+    largest stack; several devices gather all new weights. Not included: attention masks, the allocator's slack (10 % is
+    common), and 0.4 GB for the loss on GPUs without Triton.
     """
-    _positive(B=B, T=T, n_layer=n_layer, n_embd=n_embd, vocab_size=vocab_size)
+    _positive(B=B, T=T, n_layer=n_layer, n_embd=n_embd, vocab_size=vocab_size, world=world, pieces=pieces)
     if matrix_optimizer not in ("muon", "adamw"):
         raise UserError(f"matrix_optimizer = {matrix_optimizer!r} is not allowed; muon or adamw")
     group = {name: params.get(name, 0) for name in ("wte", "wpe", "value_embeds", "lm_head", "matrices", "scalars")}
     embeds, matrices = group["wte"] + group["wpe"] + group["value_embeds"], group["matrices"]
     head = group["lm_head"] or group["wte"]  # GPT-2's is its embedding
     others = group["lm_head"] + group["scalars"]
-    weights = (matrices + others) * weight_bytes + embeds * embed_bytes
+    gradients = (matrices + others) * weight_bytes + embeds * embed_bytes
     if matrix_optimizer == "muon":
         matrix_state = matrices + matrices / n_embd
-        scratch = matrices / 3 * (2 * weight_bytes + 4 * compute_bytes)
+        scratch = matrices * weight_bytes + matrices / 3 * (2 * weight_bytes + 4 * compute_bytes)
     else:
         matrix_state = 2 * matrices
         scratch = 2 * 4 * max(group.values())
-    values = B * T * n_embd
+    state = matrix_state * weight_bytes + 2 * others * weight_bytes + 2 * embeds * embed_bytes
+    values = B * T * n_embd * compute_bytes  # bytes of one tensor of (B, T, C)
     if loss_piece is None:
-        logits = B * T * vocab_size * (4 + compute_bytes)
+        logits = B * T * vocab_size * (compute_bytes + (0 if compiled else 4))
     else:
-        logits = min(loss_piece, B * T * vocab_size * compute_bytes) + values * compute_bytes + head * 4
+        logits = min(loss_piece, B * T * vocab_size * compute_bytes) + 2 * values + head * (4 + 2 * compute_bytes)
+    a_layer, rest = SAVED[compiled, fp8]
     return Memory(
-        weights=weights,
-        weight_copies=(matrices + head) * compute_bytes if compute_bytes != weight_bytes else 0,
-        gradients=weights,
-        optimizer=matrix_state * weight_bytes + 2 * others * weight_bytes + 2 * embeds * embed_bytes,
-        activations=((SAVED_COMPILED if compiled else SAVED_EAGER) * n_layer + 2) * values * compute_bytes,
+        weights=gradients + (2 * matrices if fp8 else 0),
+        weight_copies=matrices * compute_bytes if compute_bytes != weight_bytes and not fp8 else 0,
+        gradients=gradients,
+        optimizer=state / world,
+        activations=(a_layer * n_layer + rest) * values,
         logits=logits,
-        optimizer_scratch=scratch,
+        optimizer_scratch=scratch if world == 1 else gradients + matrices * weight_bytes / world,
+        backward_scratch=0 if compiled else SCRATCH_EAGER * values,
+        accumulates=pieces > 1,
     )
 
 

@@ -254,7 +254,7 @@ class Watch(TorchDispatchMode):
             self.live[category] += size
             if category in ("temporary", "loss"):
                 self.largest = max(self.largest, (size, name, shape))
-            if self.live.total() > self.peaks[self.phase].total():
+            if self.live.total() >= self.peaks[self.phase].total():
                 self.peaks[self.phase] = self.live.copy()
 
     def forget(self, at: int) -> None:
@@ -288,7 +288,7 @@ class Watch(TorchDispatchMode):
         """What is alive now is kept for the backward pass. The next forward pass makes the same again."""
         for s in self.stored.values():
             if s.key and s.category == "temporary":
-                copy = s.made_by in CASTS and s.shape in weights
+                copy = s.made_by in CASTS and s.shape in weights and s.dtype == "bfloat16"
                 self.move(s, "weight copies" if copy else "saved activations")
             if s.key and s.category in ("weight copies", "saved activations"):
                 self.kept[s.key] = s.category

@@ -1,14 +1,16 @@
 """The arithmetic of cost against published runs, and the memory estimate against what autograd really keeps."""
 
 import inspect
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2course.cost import PEAKS, SAVED_EAGER, dollars, hours, memory_estimate, mfu, peak_flops, suggest_device_batch
+from gpt2course.cost import PEAKS, SAVED, dollars, hours, memory_estimate, mfu, peak_flops, suggest_device_batch
 from gpt2course.files import UserError
 from gpt2course.model import GPT
 from gpt2course.recipes import make_optimizer, resolve
@@ -123,11 +125,11 @@ def test_weights_gradients_and_optimizer_state_agree_with_the_tensors(recipe, ki
 
 
 def test_published_measurements():
-    """34 GB at depth 12 with 32 rows (nanochat, dev/LOG.md), 45.1 GB at depth 8 with 128 rows (autoresearch); 16 rows fit at
-    depth 24 on 80 GB and 32 do not (nanochat, dev/LEADERBOARD.md)."""
+    """34 GB at depth 12 with 32 rows (nanochat, dev/LOG.md), 45.1 GB at depth 8 with 128 rows (autoresearch), both of models a
+    little different from ours and in units that may be 2^30; 16 rows fit at depth 24 on 80 GB and 32 do not (dev/LEADERBOARD.md)."""
     for plan, B, measured in ((resolve("jan29", depth=12), 32, 34e9), (resolve("jan29", depth=8, vocab_size=8192), 128, 45.1e9)):
         estimate = memory_estimate(plan.params, B=B, loss_piece=None, compiled=True, **sizes_of(plan))
-        assert estimate.total == pytest.approx(measured, rel=0.05)
+        assert estimate.total == pytest.approx(measured, rel=0.1)
     d24 = resolve("jan29", depth=24)
     for piece in (None, 512 << 20):
         assert suggest_device_batch(80e9, 32, d24.params, loss_piece=piece, compiled=True, **sizes_of(d24)) == 16
@@ -136,12 +138,39 @@ def test_published_measurements():
 def test_a_run_1_step_in_numbers():
     plan = resolve("jan29", depth=24)
     m = memory_estimate(plan.params, B=16, **sizes_of(plan))
-    assert m.weights == 4 * 729_813_552 + 2 * 654_311_424  # matrices, head and scalars; wte and value embeddings
-    assert m.weight_copies == 2 * 729_813_504
+    one = 16 * 2048 * 1536 * 2  # a (B, T, C) in bfloat16
+    assert m.weights == m.gradients == 4 * 729_813_552 + 2 * 654_311_424  # matrices, head and scalars; wte and value embeddings
+    assert m.weight_copies == 2 * 679_481_856
     assert m.optimizer == pytest.approx(4 * 679_481_856 * (1 + 1 / 1536) + 8 * (50_331_648 + 48) + 4 * 654_311_424)
-    assert m.activations == (SAVED_EAGER * 24 + 2) * 16 * 2048 * 1536 * 2
-    assert m.logits == 512 * 2**20 + 16 * 2048 * 1536 * 2 + 50_331_648 * 4
-    assert m.total == m.weights + m.gradients + m.optimizer + m.weight_copies + m.activations + m.logits
+    a_layer, rest = SAVED[False, False]
+    assert m.activations == (a_layer * 24 + rest) * one
+    assert m.logits == 512 * 2**20 + 2 * one + 50_331_648 * 8
+    lasting = m.weights + m.optimizer + m.weight_copies + m.activations
+    assert m.total == lasting + m.gradients + max(m.logits, m.backward_scratch)
+    once = memory_estimate(plan.params, B=16, pieces=1, **sizes_of(plan))  # no gradients of an earlier piece exist
+    assert once.total == m.total - m.gradients
+    eight = memory_estimate(plan.params, B=16, world=8, **sizes_of(plan))
+    assert eight.optimizer == m.optimizer / 8 and eight.activations == m.activations
+    bits = memory_estimate(plan.params, B=16, fp8=True, **sizes_of(plan))
+    assert bits.weights == m.weights + 2 * 679_481_856 and bits.weight_copies == 0 and bits.activations < m.activations
+
+
+def test_the_recorded_rehearsals():
+    """Every rehearsal in results/: the estimate is within 3 % of the peak, and a suggested batch leaves 5 % of the card free."""
+    file = Path(__file__).parents[2] / "results/2026-11-29_rehearsal/points.jsonl"
+    points = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {(p["recipe"], p["depth"]) for p in points} >= {(r, d) for r in ("jan29", "record") for d in (4, 8, 12, 16, 20, 24, 28)}
+    for p in points:
+        plan = resolve(p["recipe"], depth=p["depth"])
+        how = {name: p[name] for name in ("compiled", "fp8", "world", "pieces")} | sizes_of(plan)
+        peak = p["peak_bytes"]
+        assert memory_estimate(plan.params, B=p["B"], **how).total == pytest.approx(peak, rel=0.03), p
+        for card in (peak / 0.96, peak / 0.88):
+            try:
+                suggested = suggest_device_batch(card, p["B"], plan.params, **how)
+            except UserError:
+                suggested = 0
+            assert suggested < p["B"] or peak <= 0.95 * card
 
 
 def test_the_optimizer_step_is_the_peak_where_activations_are_few():
@@ -171,12 +200,14 @@ def test_a_piece_of_logits_is_what_the_loss_makes():
 
     assert inspect.signature(memory_estimate).parameters["loss_piece"].default == PIECE_BYTES["cuda"]
     few = memory_estimate({}, B=1, T=64, n_layer=1, n_embd=64, vocab_size=512)
-    assert few.logits == 64 * 512 * 2 + 64 * 64 * 2  # less than a piece
+    assert few.logits == 64 * 512 * 2 + 2 * 64 * 64 * 2  # less than a piece
 
 
 def test_logits_without_pieces_cost_what_they_weigh():
     m = memory_estimate({}, B=32, T=2048, n_layer=1, n_embd=64, vocab_size=32768, loss_piece=None)
     assert m.logits == 32 * 2048 * 32768 * 6  # 12.9 GB
+    few = memory_estimate({}, B=32, T=2048, n_layer=1, n_embd=64, vocab_size=32768, loss_piece=None, compiled=True)
+    assert few.logits == m.logits / 3  # torch.compile fuses what is in float32
     with pytest.raises(UserError, match="muon or adamw"):
         memory_estimate({}, B=1, T=1, n_layer=1, n_embd=1, vocab_size=1, matrix_optimizer="sgd")
     with pytest.raises(UserError, match="B = 0"):
