@@ -10,6 +10,7 @@ import difflib
 import errno
 import hashlib
 import inspect
+import io
 import json
 import math
 import os
@@ -36,19 +37,32 @@ class UserError(Exception):
 
 
 def home() -> Path:
-    """The folder for data, tokenizers, evaluation bundles and runs: `$GPT2COURSE_HOME`, or `~/.cache/gpt2course`."""
+    """The folder for data, tokenizers, evaluation bundles and runs: `$GPT2COURSE_HOME`, or `~/.cache/gpt2course`.
+
+    Always an absolute path.
+    """
     given = os.environ.get("GPT2COURSE_HOME", "").strip()
     try:
-        path = Path(given or "~/.cache/gpt2course").expanduser()
+        path = Path(given or "~/.cache/gpt2course").expanduser().absolute()
+        problem = "is a file" if path.is_file() else None
     except RuntimeError:  # "~nobody", or a user without a home
-        path = None
-    if path is None or path.is_file():
-        problem = "is a file" if path else "names a user without a home folder"
-        raise UserError(
-            f"GPT2COURSE_HOME = {given!r} {problem}; "
-            "set it to a folder that you may write to, for example: export GPT2COURSE_HOME=~/gpt2course"
-        )
+        problem = "names a user without a home folder"
+    except (OSError, ValueError) as e:  # a folder that may not be entered, a name with a NUL
+        problem = f"cannot be used ({getattr(e, 'strerror', None) or e})"
+    if problem:
+        what = f"GPT2COURSE_HOME = {given!r}" if given else "GPT2COURSE_HOME is not set, and ~/.cache/gpt2course"
+        fix = "set it to a folder that you may write to, for example: export GPT2COURSE_HOME=/tmp/gpt2course"
+        raise UserError(f"{what} {problem}; {fix}")
     return path
+
+
+def in_clone(path) -> Path:
+    """`path`, which is in the clone of the course; UserError if this package is installed apart from the clone."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "lessons").is_dir():
+        what = f"gpt2course is installed apart from the clone of the course, in {root}"
+        raise UserError(f"{what}; in the clone, run: pip install -e .")
+    return Path(path)
 
 
 def run_folder(name: str) -> Path:
@@ -236,7 +250,7 @@ def locked(path, what: str = "", wait: bool = False):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as f:
+    with open(path, "a+", encoding="utf-8") as f:
         try:
             import fcntl
 
@@ -263,6 +277,9 @@ def command(main) -> None:
     prog = f"python -m {module.name}" if module else None
     parameters = list(inspect.signature(main).parameters.values())
     config = (tyro.conf.OmitArgPrefixes,)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets "?" for what it cannot show
+            stream.reconfigure(errors="replace")
     try:
         if len(parameters) == 1 and dataclasses.is_dataclass(parameters[0].annotation):
             main(tyro.cli(parameters[0].annotation, prog=prog, config=config))  # the dataclass documents the command

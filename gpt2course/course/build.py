@@ -21,7 +21,7 @@ import tyro
 import gpt2course
 from gpt2course.course import checks
 from gpt2course.course.checks import LESSONS, Exercise
-from gpt2course.files import UserError, atomic_file, command, shown
+from gpt2course.files import UserError, atomic_file, command, in_clone, shown
 
 ROOT = Path(gpt2course.__file__).resolve().parent.parent
 KINDS = ("setup", "answer", "check", "picture")
@@ -55,7 +55,7 @@ def lesson(text: str) -> str:
 
 def file_of(folder: str, number: str, suffix: str = ".ipynb") -> Path:
     """ROOT/folder/05_muon.ipynb"""
-    return ROOT / folder / f"{number}_{LESSONS[number]}{suffix}"
+    return in_clone(ROOT / folder / f"{number}_{LESSONS[number]}{suffix}")
 
 
 def relative(path) -> str:

@@ -23,7 +23,7 @@ from gpt2course.batches import Batches
 from gpt2course.course import mine as pieces
 from gpt2course.data import from_list, load_corpus
 from gpt2course.evaluate import first_bytes
-from gpt2course.files import UserError, closest, read_json, write_json
+from gpt2course.files import UserError, closest, in_clone, read_json, write_json
 from gpt2course.recipes import LADDER, make_model, make_optimizer, resolve
 from gpt2course.tokenizer import Tokenizer, train_or_load
 
@@ -204,29 +204,22 @@ def words(lesson: str) -> None:
     """Show the words that a lesson ("05") introduces, from lessons/glossary.yaml."""
     from IPython.display import Markdown, display
 
-    entries = yaml.safe_load(_in_clone(ROOT / "lessons" / "glossary.yaml").read_text())[lesson]
+    entries = yaml.safe_load(in_clone(ROOT / "lessons" / "glossary.yaml").read_text(encoding="utf-8"))[lesson]
     display(Markdown("\n".join(f"- **{word}**: {text}" for word, text in entries.items())))
-
-
-def _in_clone(path: Path) -> Path:
-    """The path, if it exists; the package alone, without a clone of the course, has no lessons and no results."""
-    if not path.exists():
-        raise UserError(f"{path} does not exist; it is part of a clone of the course, not of the package alone")
-    return path
 
 
 def recorded(what: str) -> list[dict]:
     """The runs of a recorded result, by the name of its folder without the date: `recorded("ladder-laptop")`."""
-    folders = sorted(_in_clone(RESULTS).glob("*_*/runs.jsonl"))
+    folders = sorted(in_clone(RESULTS).glob("*_*/runs.jsonl"))
     paths = {path.parent.name.split("_", 1)[1]: path for path in folders}  # of several dates, the last
     if what not in paths:
         raise UserError(f"there is no recorded result {what!r}; {closest(what, paths)}")
-    return [json.loads(line) for line in paths[what].read_text().splitlines()]
+    return [json.loads(line) for line in paths[what].read_text(encoding="utf-8").splitlines()]
 
 
 def published() -> list[dict]:
     """The rows of results/leaderboard.csv as dicts, fastest first: numbers as floats, None for an unknown number."""
-    with open(_in_clone(RESULTS / "leaderboard.csv"), newline="", encoding="utf-8") as f:
+    with open(in_clone(RESULTS / "leaderboard.csv"), newline="", encoding="utf-8-sig") as f:
         rows = list(csv.DictReader(f))
     rows = [row | {name: float(row[name]) if row[name] else None for name in NUMBERS} for row in rows]
     return sorted(rows, key=lambda row: row["hours"])

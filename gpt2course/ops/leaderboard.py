@@ -17,7 +17,7 @@ from datetime import date
 from pathlib import Path
 
 from gpt2course.core_tasks import GPT2_CORE, TASKS
-from gpt2course.files import UserError, atomic_dir, atomic_file, coerce, command, read_json, sha256
+from gpt2course.files import UserError, atomic_dir, atomic_file, coerce, command, in_clone, read_json, sha256
 from gpt2course.load import find_run, run_config
 from gpt2course.runlog import read_metrics
 
@@ -68,9 +68,7 @@ FIELDS = [f.name for f in dataclasses.fields(Entry)]
 
 def read(path=None) -> list[Entry]:
     """The entries of the table, fastest first."""
-    path = path or CSV
-    if not Path(path).is_file():
-        raise UserError(f"leaderboard {path} does not exist; it is part of a clone of the course: pip install -e .")
+    path = path or in_clone(CSV)
     try:
         with open(path, encoding="utf-8-sig", newline="") as f:  # -sig: a spreadsheet writes a byte order mark
             rows = list(csv.reader(f))
