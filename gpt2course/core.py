@@ -12,7 +12,6 @@ decisions in less time; its command is `python -m gpt2course.fast.core_fast RUN`
 
 import math
 import random
-import statistics
 from dataclasses import replace
 
 import numpy as np
@@ -34,9 +33,6 @@ from gpt2course.files import UserError, closest
 
 NAN_LOGITS = "the model's logits are NaN: it has diverged; use an earlier checkpoint or a lower learning rate"
 DRAWS = 10_000  # of the bootstrap
-# Standard deviation of CORE over seeds of one recipe, pooled over 5 sets of 39 published runs: nanochat's record 4 and
-# its pull requests 655, 733, 807 and 830
-TRAINING_SD = 0.0054
 
 
 # ---- from an example to prompts, to tokens, to a decision
@@ -172,7 +168,7 @@ def prepare(bundle, tasks, max_examples, max_len):
     for what, value in (("max_examples", max_examples), ("max_len", max_len)):
         if value is not None and value < 1:
             raise UserError(f"{what} = {value} is not allowed; it must be at least 1, or None for no limit")
-    bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, tasks)
+    bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     there = [task.label for task in bundle.tasks]
     if unknown := [label for label in tasks or () if label not in there]:
         raise UserError(f"task {unknown[0]} is not in the bundle; {closest(unknown[0], there)}")
@@ -219,12 +215,12 @@ def result(bundle: Bundle, chosen: list[Task], right: dict[str, list[bool]], max
         }  # fmt: skip
     draws = bootstrap(rows)
     n = sum(row["n"] for row in rows.values())
-    subset = n < sum(len(task.examples) for task in chosen) or len(chosen) < len(bundle.labels)
+    subset = n < sum(len(task.examples) for task in chosen) or len(chosen) < len(bundle.tasks)
     found = {
         "name": bundle.name, "core": sum(row["centred"] for row in rows.values()) / len(rows),
         "core_se": float(draws.std()), "core_interval": np.percentile(draws, (2.5, 97.5)).tolist(),
         "baselines": bundle.baselines, "subset": subset, "max_examples": max_examples, "max_len": max_len, "n": n,
-        "n_tasks": len(chosen), "n_tasks_bundle": len(bundle.labels), "tasks": rows,
+        "n_tasks": len(chosen), "n_tasks_bundle": len(bundle.tasks), "tasks": rows,
     }  # fmt: skip
     return found | ({"above_bar": above(draws)} if bundle.name == "CORE" and not subset else {})
 
@@ -253,22 +249,15 @@ def above(draws: np.ndarray, bar: float = GPT2_CORE) -> float:
     return float((draws > bar).mean() + (draws == bar).mean() / 2)
 
 
-def chance(mean: float, runs: int, bar: float = GPT2_CORE, sd: float = TRAINING_SD) -> float:
-    """The probability that one more training run of a recipe scores above the bar; `runs` runs of it have this mean.
-
-    The new run varies by sd, and the mean is uncertain by sd / sqrt(runs). A mean 0.0006 above the bar is a coin toss.
-    """
-    return 1 - statistics.NormalDist(mean, sd * math.sqrt(1 + 1 / runs)).cdf(bar)
-
-
 # ---- a score as text
 
 
 def notes(result: dict) -> list[str]:
     """What a score does not show."""
+    # 0.0054 is pooled over 5 sets of 39 published runs: nanochat's record 4 and its pull requests 655, 733, 807 and 830
     lines = [
         "The interval is the noise of the questions: other questions of the same kind would give another score. "
-        f"Training adds its own: over seeds of one recipe, CORE has a standard deviation of about {TRAINING_SD}."
+        "Training adds its own: over seeds of one recipe, CORE has a standard deviation of about 0.0054."
     ]
     if result["name"] != "CORE":
         lines.append(f"{result['name']} is not CORE. Do not compare it with CORE scores.")

@@ -12,7 +12,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from gpt2course.files import UserError, closest, home, shown
+from gpt2course.files import UserError, home, shown
 
 MINI = Path(__file__).with_name("core_bundle")  # mini-CORE
 DOWNLOAD = "python -m gpt2course.ops.download core"
@@ -58,7 +57,6 @@ CORE = {
 SHA256 = {"core.yaml": "463f6ae0aa127fbd", "eval_meta_data.csv": "84e279cdc0d836c9"}  # the first 16 digits
 GPT2 = ("GPT-2 small", "GPT-2 medium", "GPT-2 large", "GPT-2 XL")
 TASKS = {label: row[0] for label, row in CORE.items()}  # examples of each task
-BASELINES = {label: row[1] for label, row in CORE.items()}  # percent
 GPT2_CENTRED = {model: {label: row[m] for label, row in CORE.items()} for m, model in enumerate(GPT2, 2)}
 GPT2_MEANS = dict(zip(GPT2, (0.113891, 0.184903, 0.214641, 0.256525)))
 GPT2_CORE = GPT2_MEANS["GPT-2 XL"]  # the bar of the whole course
@@ -93,20 +91,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The tasks chosen from a bundle, and what their mean may be called."""
+    """The tasks of a bundle, and what their mean may be called."""
 
     name: str  # "CORE" for its 22 tasks, "mini-CORE" for our own bundle, else the bundle's name
     baselines: str  # "DCLM v1" for CORE, else what the bundle's core.yaml says
-    labels: tuple[str, ...]  # all tasks of the bundle
     tasks: list[Task]
 
 
 def default_bundle() -> Path:
-    """The bundle that GPT2COURSE_CORE_BUNDLE names, else CORE's in home()/eval if it is there, else mini-CORE."""
-    if named := os.environ.get("GPT2COURSE_CORE_BUNDLE", "").strip():
-        return Path(named).expanduser()
-    found = [path for path in (home() / "eval" / "eval_bundle", home() / "eval" / "eval_bundle.zip") if path.exists()]
-    return found[0] if found else MINI
+    """CORE's bundle where it has been downloaded, else mini-CORE."""
+    path = home() / "eval" / "eval_bundle.zip"
+    return path if path.exists() else MINI
 
 
 @contextlib.contextmanager
@@ -161,8 +156,8 @@ def examples_of(data: bytes, kind: str, shots: int, check: bool) -> list[dict]:
     return examples
 
 
-def read_bundle(path, tasks=None) -> Bundle:
-    """Read a bundle; `tasks` chooses some tasks by label. The whole of CORE takes a second.
+def read_bundle(path) -> Bundle:
+    """Read a bundle. The whole of CORE takes a second.
 
     Where the tasks are CORE's 22, each file must be CORE's own. The examples of another bundle are checked one by one.
     UserError names the file, and the line that is wrong.
@@ -176,25 +171,21 @@ def read_bundle(path, tasks=None) -> Bundle:
             core = set(entries) == set(CORE)
             sha256 = SHA256 | {label: row[-1] for label, row in CORE.items()} if core else {}
             read(file, sha256.get(file, ""))
-            if unknown := [label for label in tasks or () if label not in entries]:
-                raise UserError(f"task {unknown[0]} is not in the bundle {path}; {closest(unknown[0], entries)}")
             file = "eval_meta_data.csv"
             rows = csv.DictReader(io.StringIO(read(file, sha256.get(file, "")).decode()))
             percent = {row["Eval Task"]: row["Random baseline"] for row in rows}
             guess = {label: 0.01 * float(percent[label]) for label in entries}
             if not entries or not all(0 <= value < 1 for value in guess.values()):
                 raise ValueError("each task needs a random baseline from 0 to below 100 percent")
-            chosen = []
+            tasks = []
             for label, entry in entries.items():
-                if tasks and label not in tasks:
-                    continue
                 kind, shots, file = entry["icl_task_type"], entry["num_fewshot"][0], f"eval_data/{entry['dataset_uri']}"
                 gap = entry.get("continuation_delimiter", " ")
                 examples = examples_of(read(file, sha256.get(label, "")), kind, shots, check=not core)
-                chosen.append(Task(label, kind, shots, gap, guess[label], examples))
+                tasks.append(Task(label, kind, shots, gap, guess[label], examples))
     except DAMAGE as e:
         raise UserError(f"evaluation bundle {path}: {file}: {problem(e)}; fetch CORE's with: {DOWNLOAD}") from None
     name = "CORE" if core else str(config.get("name", name))
     if not core and name.strip().upper() == "CORE":
         raise UserError(f"the bundle {path} calls itself CORE, but CORE has exactly 22 tasks; change name in core.yaml")
-    return Bundle(name, "DCLM v1" if core else str(config.get("baselines", "its own")), tuple(entries), chosen)
+    return Bundle(name, "DCLM v1" if core else str(config.get("baselines", "its own")), tasks)

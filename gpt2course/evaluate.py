@@ -23,14 +23,14 @@ from gpt2course.load import load_model, run_config
 EVERY = 15.0  # seconds between two lines of progress
 
 
-def first_bytes(split, limit: int | None) -> list[str]:
-    """The first documents of a split up to `limit` bytes of UTF-8 (at least one document), or all of them.
+def first_bytes(split, limit: int) -> list[str]:
+    """The first documents of a split up to `limit` bytes of UTF-8 (at least one document).
 
     The choice does not depend on the tokenizer, so every model is measured on the same text.
     """
     documents, total = [], 0
     for text in split:
-        if limit is not None and documents and total >= limit:
+        if documents and total >= limit:
             break
         documents.append(text)
         total += len(text.encode("utf-8", "replace"))
@@ -121,14 +121,12 @@ class Evaluate:
     corpus: str | None = None  # corpus whose validation split is read; default: the run's own
     any_text: bool = False  # accept another validation text than the one recorded with the run
     max_bytes: int = 64_000_000  # read the first documents up to this many bytes; xz -9e reads about 1 MB/s
-    batch: int = 16  # rows of T tokens at a time
     device: str = "auto"  # auto, cpu, cuda or mps
     out: str | None = None  # also write the result to this JSON file
 
 
 def main(args: Evaluate) -> None:
-    for name in ("max_bytes", "batch"):
-        coerce(name, getattr(args, name), int, 1)
+    coerce("max_bytes", args.max_bytes, int, 1)
     team = ranks.join(ranks.pick_device(args.device).type)
     try:
         measure(args, team)
@@ -153,8 +151,7 @@ def measure(args: Evaluate, team: ranks.Ranks) -> None:
             print(f"{done:,} of {total:,} rows", flush=True)
             printed = time.monotonic()
 
-    T = plan.model.sequence_len
-    bpb, size = bits_per_byte(model, documents, tokenizer, T, args.batch, progress, team)
+    bpb, size = bits_per_byte(model, documents, tokenizer, plan.model.sequence_len, progress=progress, team=team)
     if not team.first:
         return
     whole = len(documents) == len(corpus.val)
@@ -173,11 +170,8 @@ def measure(args: Evaluate, team: ranks.Ranks) -> None:
 def open_corpus(args: Evaluate, config: dict):
     """The corpus to evaluate on. Its validation text must be the recorded one: other text gives another number, and
     text that was trained on gives one that is too good."""
-    name = args.corpus or config.get("corpus")
-    if name is None:
-        raise UserError(f"{args.run} does not record its corpus; give one, for example --corpus embedded --any-text")
+    name, recorded = args.corpus or config["corpus"], config["val_sha256"]
     corpus = load_corpus(name)
-    recorded = config.get("val_sha256")
     if recorded != corpus.val_sha256 and not args.any_text:
         raise UserError(
             f"the validation text of corpus {name!r} has sha256 {corpus.val_sha256}, the run recorded {recorded}; "

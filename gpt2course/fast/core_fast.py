@@ -331,9 +331,9 @@ def evaluate(
 class Core:
     """Score a run's newest checkpoint on CORE, or on any bundle in the same layout, and print a table.
 
-    Without --bundle: the bundle of $GPT2COURSE_CORE_BUNDLE, or CORE's in $GPT2COURSE_HOME/eval (fetch it with
-    python -m gpt2course.ops.download core), else mini-CORE, a small bundle that comes with the code. A mini-CORE score
-    cannot be compared with CORE. If the evaluation is interrupted, the same command continues after the finished tasks.
+    Without --bundle: CORE's, if `python -m gpt2course.ops.download core` has fetched it, else mini-CORE, a small bundle
+    that comes with the code. A mini-CORE score cannot be compared with CORE. If the evaluation is interrupted, the same
+    command continues after the finished tasks.
 
     Example: torchrun --standalone --nproc_per_node=8 -m gpt2course.fast.core_fast jan29-d24 --out core.json
     """
@@ -350,7 +350,7 @@ def score(args: Core, load: Callable) -> None:
     """Run the command: load(path, device) gives (model, tokenizer). Several ranks share the work; rank 0 prints."""
     team, began = join(pick_device(args.device).type), time.monotonic()
     path = args.bundle or default_bundle()
-    bundle = read_bundle(path, args.tasks)  # before the model: a damaged bundle is an error at once
+    bundle = read_bundle(path)  # before the model: a damaged bundle is an error at once
     model, tokenizer = load(args.run, args.device)
     shown = began
 

@@ -261,15 +261,12 @@ def get_shards(name: str, shards: int) -> None:
 def check_core(path: Path) -> None:
     """UserError unless this is the bundle of CORE; read_bundle compares each file with its sha256."""
     if (bundle := core_tasks.read_bundle(path)).name != "CORE":
-        raise UserError(f"{path} is the bundle {bundle.name} with {len(bundle.labels)} tasks, not CORE's")
+        raise UserError(f"{path} is the bundle {bundle.name} with {len(bundle.tasks)} tasks, not CORE's")
 
 
 def get_core() -> Path:
-    """The bundle of CORE, checked: the one that GPT2COURSE_CORE_BUNDLE names, or the one in home()/eval, downloaded."""
-    path, found = home() / "eval" / "eval_bundle.zip", core_tasks.default_bundle()
-    if found not in (path, core_tasks.MINI):
-        check_core(found)
-        return found
+    """The bundle of CORE in home()/eval, checked; it is downloaded if it is not there."""
+    path = home() / "eval" / "eval_bundle.zip"
     with locked(path.parent / ".lock", wait=True):
         return fetch(CORE_URL, path, check=check_core)
 

@@ -436,7 +436,6 @@ def mini_zip() -> bytes:
 
 
 def test_the_core_bundle_must_be_cores(server, course_home, monkeypatch):
-    monkeypatch.delenv("GPT2COURSE_CORE_BUNDLE", raising=False)
     monkeypatch.setenv(download.MIRROR, server.base)
     server.data = mini_zip()
     with pytest.raises(UserError, match="is the bundle mini-CORE"):
@@ -451,17 +450,10 @@ def test_the_core_bundle_must_be_cores(server, course_home, monkeypatch):
     assert len(server.seen) == 3
 
 
-def test_a_named_bundle_is_checked_and_not_downloaded(monkeypatch, course_home):
-    monkeypatch.setenv("GPT2COURSE_CORE_BUNDLE", str(core_tasks.MINI / "absent"))
-    with pytest.raises(UserError, match="absent"):
-        get_core()
-
-
 def test_the_real_bundle(dev_data, server, course_home, monkeypatch):
     found = [*dev_data.rglob("eval_bundle.zip")]
     if not found:
         pytest.skip("no eval_bundle.zip there")
-    monkeypatch.delenv("GPT2COURSE_CORE_BUNDLE", raising=False)
     monkeypatch.setenv(download.MIRROR, server.base)
     server.data = found[0].read_bytes()
     assert core_tasks.read_bundle(get_core()).name == "CORE"

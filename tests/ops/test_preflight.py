@@ -100,7 +100,6 @@ def test_the_device_batch_that_is_proposed_fits(free):
 def test_shards_that_the_run_downloads_are_no_stop(course_home, monkeypatch):
     asked, problem = [], None
     monkeypatch.setattr(download, "reach", lambda url: asked.append(url) or problem)
-    monkeypatch.delenv("GPT2COURSE_CORE_BUNDLE", raising=False)
     n = shards_needed("climbmix", JAN29.plan.tokens)
     found, to_come = p.look_data("climbmix", JAN29.plan, True)
     assert [level for level, _, _ in found] == ["ok"] * 3 and f"0 of {n + 1} shards" in found[0][2] and to_come == (n + 1) * SHARD_DISK
