@@ -5,6 +5,7 @@ saved, and the learner's tags can skip cells. So the grader makes its own notebo
 
     the course's setup, and the stub of every answer, so that nothing else can replace a missing answer
     for each exercise: the learner's cells up to the check, the course's check, and a guard
+    where it did not pass and a later answer calls it: the course's answer
 
 The guard compares the code that the checks use with its state before the first answer. Tampering becomes evident, but
 not impossible: an answer is a program with the rights of the person who grades it.
@@ -13,6 +14,8 @@ One kernel judges all exercises. If a cell hangs, ends the kernel or tampers wit
 without the cells of that exercise, so that only that exercise loses its points.
 """
 
+import ast
+import contextlib
 import csv
 import datetime
 import hashlib
@@ -66,6 +69,14 @@ class Part:
     cells: list[Code] = field(default_factory=list)  # the cells that run between the check before it and its own
     state: str = ""  # "missing" or "doubled" if the answer cannot be judged
     message: str = ""
+    names: list[str] = field(default_factory=list)  # of the functions that the exercise asks for
+    called: str = ""  # another name that the learner gave to the one function of the exercise
+
+    def calls(self, other: "Part") -> list[str]:
+        """The functions of another exercise, checked before this one, that the answer calls."""
+        text = "\n".join(c.source for c in self.answers)
+        before = other.end < self.end and other is not self
+        return [name for name in other.names if before and re.search(rf"\b{name}\(", text)]
 
 
 def same(a: str, b: str) -> bool:
@@ -110,6 +121,9 @@ def split(number: str, code: list[Code], canonical: list[Cell], name: str) -> li
         for cell in part.cells:
             owners = [p for p in parts if cell in p.answers] or [part]
             cell.owner = "" if "setup" in cell.tags else owners[0].exercise.id
+        if part.called:
+            renamed = Code(part.end, f"{part.names[0]} = {part.called}", [], part.exercise.id)
+            part.cells.append(renamed)
     return parts
 
 
@@ -117,7 +131,7 @@ def find(exercise: Exercise, code: list[Code], stub: str) -> Part:
     """Find the answer to an exercise, by tag and by the names of its functions, and the check below it."""
     names, id = functions(stub), exercise.id
     tagged = [c for c in code if {"answer", f"ex-{id}"} <= set(c.tags)]
-    part = Part(exercise, [c for c in code if defines(c.source, names)] or tagged)
+    part = Part(exercise, [c for c in code if defines(c.source, names)] or tagged, names=names)
     if not part.answers:
         part.state, part.message = "missing", "the notebook has no answer cell: copy it from exercises/"
         return part
@@ -125,12 +139,26 @@ def find(exercise: Exercise, code: list[Code], stub: str) -> Part:
     tests = [c.number for c in code if call.search(c.source) or {"check", f"ex-{id}"} <= set(c.tags)]
     below = [n for n in tests if n >= part.answers[0].number]
     part.end = below[-1] if below else part.answers[-1].number
+    others = renamed(part.answers, stub)
+    if len(names) == len(others) == 1 and not any(defines(c.source, names) for c in part.answers):
+        part.called = others[0]
     begun = [c for c in tagged if not same(c.source, stub)]
     for one, other in itertools.combinations(begun, 2):
         if defines(one.source, names) & defines(other.source, names) and not same(one.source, other.source):
             part.state = "doubled"
             part.message = f"cells {one.number} and {other.number} both hold an answer: delete one of them"
     return part
+
+
+def renamed(cells: list[Code], stub: str) -> list[str]:
+    """Functions in the answer cells with the arguments of the stub's function and another name."""
+    wanted, found = ast.parse(stub).body[0], []
+    for cell in cells:
+        with contextlib.suppress(SyntaxError, ValueError):
+            found += [node for node in ast.parse(cell.source).body if isinstance(node, ast.FunctionDef)]
+    count = lambda node: len(node.args.posonlyargs + node.args.args)
+    alike = [node.name for node in found if node.name != wanted.name and count(node) == count(wanted)]
+    return list(dict.fromkeys(alike)) if isinstance(wanted, ast.FunctionDef) else []
 
 
 def neutral(source: str) -> str:
@@ -207,11 +235,12 @@ def _limit():
     shell.ask_exit = sys.exit
 
 
-def assemble(number: str, canonical: list[Cell], parts: list[Part], without: set[str], judge: list[Part]):
+def assemble(number: str, canonical: list[Cell], parts: list[Part], without: set[str], judge: list[Part], passed=()):
     """(notebook, [(exercise or "", kind, the learner's cell or None) of each cell]).
 
-    without: owners whose cells do not run. judge: the parts whose checks run.
+    without: owners whose cells do not run. judge: the parts whose checks run. passed: exercises that passed before.
     """
+    solved = {c.exercise: build.solved(c.source) for c in build.read_source(number) if c.kind == "answer"}
     v4, cells, places = nbformat.v4, [], []
     apart = lambda source: f"import builtins\nbuiltins.exec({source!r}, {{}})"  # independent of names in the notebook
     guard, kept = f"{inspect.getsource(_guard)}import builtins\n", "builtins.get_ipython()._gpt2course_before"
@@ -240,6 +269,10 @@ def assemble(number: str, canonical: list[Cell], parts: list[Part], without: set
         if part in judge:
             add(tests[id], id, "check", expected=build.passed_line(part.exercise))
             add(end, id, "guard", expected="intact\n")
+        if id not in passed and any(other.calls(part) for other in judge):
+            passing = "builtins.__import__('sys').modules['gpt2course.course.checks']._passed"
+            failed = f"{id!r} not in {passing}" if part in judge else "True"
+            add(f"import builtins\nif {failed}:\n    builtins.exec({solved[id]!r}, builtins.globals())")
     book = v4.new_notebook(cells=cells, metadata=METADATA)
     book.nbformat_minor = 5
     return book, places
@@ -314,10 +347,11 @@ def spoilt(found: dict | None, kind: str, what: str, timeout: float) -> tuple[st
     return None
 
 
-def verdict(check: dict, error: str, changed: bool) -> tuple[str, str]:
+def verdict(check: dict, error: str, changed: bool, other: str = "") -> tuple[str, str]:
     """(state, message) of an exercise from its check cell, after which the guard passed.
 
-    error: what stopped a cell of the answer. changed: whether the answer is more than the stub.
+    error: what stopped a cell of the answer. changed: whether the answer is more than the stub. other: another name of
+    its function.
     """
     if explicit_pass(check):
         return "passed", ""
@@ -332,7 +366,8 @@ def verdict(check: dict, error: str, changed: bool) -> tuple[str, str]:
     if empty and not changed:
         return "not attempted", message
     if empty:
-        return "wrong", f"{message} (the cell was changed, but its function is still the empty one)"
+        what = f"your function is called {other}" if other else "its function is still the empty one"
+        return "wrong", f"{message} (the cell was changed, but {what})"
     return "wrong", message if wrong else f"the check stopped with {check['ename']}: {message}"
 
 
@@ -342,7 +377,8 @@ def judge(number: str, canonical, parts: list[Part], timeout: float, say=lambda 
     without = set(states)
     stubs = {c.exercise: c.source for c in canonical if c.kind == "answer"}
     while pending := [p for p in parts if p.exercise.id not in states]:
-        book, places = assemble(number, canonical, parts, without, pending)
+        passed = {id for id, (state, _) in states.items() if state == "passed"}
+        book, places = assemble(number, canonical, parts, without, pending, passed)
         judged, errors = run(book, timeout), {}
         for n, (id, kind, code) in enumerate(places):
             found, what = judged.get(n), f"cell {code.number}" if code else f"the {kind}"
@@ -357,10 +393,18 @@ def judge(number: str, canonical, parts: list[Part], timeout: float, say=lambda 
             if kind == "yours" and found.get("problem"):
                 errors[id] = f"{what} stopped with {found['ename'] or 'an error'}: {found['evalue']}"
             if kind == "check":
-                answers = next(p.answers for p in parts if p.exercise.id == id)
-                ready = verdict(found, errors.get(id, ""), any(not same(c.source, stubs[id]) for c in answers))
+                part = next(p for p in parts if p.exercise.id == id)
+                changed = any(not same(c.source, stubs[id]) for c in part.answers)
+                other = f"{', '.join(renamed(part.answers, stubs[id]))}, the exercise asks for {', '.join(part.names)}"
+                ready = verdict(found, errors.get(id, ""), changed, other if renamed(part.answers, stubs[id]) else "")
             if kind == "guard":
                 states[id] = ready
+    for part in parts:
+        state, message = states[part.exercise.id]
+        lent = [p for p in parts if part.calls(p) and states[p.exercise.id][0] != "passed"]
+        if lent and state in ("passed", "wrong"):
+            what = " and ".join(f"{', '.join(part.calls(p))} of {p.exercise.id}" for p in lent)
+            states[part.exercise.id] = state, f"{message} (run with the course's {what}, which did not pass)"
     return states
 
 
@@ -379,7 +423,7 @@ def grade(number: str, notebook: Path, timeout: float, say=lambda text: None) ->
     for part in sorted(parts, key=lambda part: int(part.exercise.id.split(".")[1])):
         e, (state, message) = part.exercise, states[part.exercise.id]
         points, head = e.points if state == "passed" else 0, f"[{e.id}] {e.title} - "
-        message = one_line(head + message.removeprefix(head)) if message else ""
+        message = one_line(head + message.removeprefix(head).lstrip()) if message else ""
         row = dict(id=e.id, title=e.title, points=points, of=e.points, state=state, message=message)
         rows.append(row | {"answer_sha256": digest(*(c.source.encode() for c in part.answers))})
     lesson = sys.modules[checks.exercises(number)[0].check.__module__]

@@ -489,6 +489,25 @@ def test_honest_notebooks_get_their_points(toy):
     assert report["note"] and json.loads(json.dumps(report)) == report
 
 
+def test_answers_that_call_others_and_renamed_functions(toy):
+    """An answer gets what it calls: the learner's, else the course's, and the report says so. A renamed function counts."""
+    toy = toy(7)
+    stub = "".join(cell_of(toy.stubs(), 5)["source"])
+    book = toy.solved({
+        1: "def f1(x):\n    return x + 2",
+        2: "def f2(x):\n    return f1(x)",  # of 99.1, which is wrong
+        3: "def f3(x):\n    return f2(x)",  # of 99.2, which passed
+        4: "def plus_one(x):\n    return x + 1",
+        5: stub + "\ndef my_f5(x):\n    return x + 1",
+        6: "def f6(x):\n    return f7(x)",  # of 99.7, which comes later and is a stub here
+    })  # fmt: skip
+    rows = toy.grade(book)
+    assert {id: row["state"] for id, row in rows.items()} == {f"99.{n}": "wrong" if n in (1, 5, 6) else "passed" for n in range(1, 8)}
+    assert rows["99.2"]["message"] == "[99.2] Add one, 2 - (run with the course's f1 of 99.1, which did not pass)"
+    assert not rows["99.3"]["message"] and not rows["99.4"]["message"]
+    assert "your function is called my_f5, the exercise asks for f5" in rows["99.5"]["message"]
+
+
 HANG = "    import time\n    while True:\n        time.sleep(0.01)\n"
 SPOILT = {  # how an answer is spoilt: (source, state, a word of the message)
     "redefined check": ("def f{n}(x):\n    return x\ndef check(*_): print('[99.{n}] Add one, {n}: passed')\n", "wrong", "did you add one"),
