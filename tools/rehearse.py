@@ -187,7 +187,7 @@ class Storage:
     shape: tuple
     dtype: str
     layer: int | None
-    key: tuple | None  # operator, shape, and how many of these the forward pass made before
+    forward: int  # number of the forward pass that made it; 0: none
 
 
 class Watch(TorchDispatchMode):
@@ -202,7 +202,7 @@ class Watch(TorchDispatchMode):
         self.phase, self.layer, self.category = "build", None, "weights"  # of what is made now
         self.ops = collections.defaultdict(collections.Counter)  # phase -> operator -> calls
         self.float64, self.sent = collections.Counter(), collections.defaultdict(lambda: [0, 0])  # calls, bytes
-        self.made, self.kept = collections.Counter(), {}  # in a forward pass; keys of what it keeps -> category
+        self.forwards, self.at_peak = 0, {}  # forward passes so far; phase -> their number at the phase's peak
         self.largest = (0, "", ())  # bytes, operator and shape of the largest temporary
         self.step = 0
         self.fused = False  # the next operator is part of a larger kernel, so its output needs no memory
@@ -244,18 +244,14 @@ class Watch(TorchDispatchMode):
             if at in self.stored or self.fused:
                 continue
             size, shape = -(-storage.nbytes() // 512) * 512, tuple(t.shape)  # as CUDA's allocator rounds
-            key, category = None, self.category
-            if self.phase == "forward":
-                key = name, shape, self.made[name, shape]
-                self.made[name, shape] += 1
-                category = self.kept.get(key, category)
-            self.stored[at] = Storage(size, category, name, shape, str(t.dtype)[6:], self.layer, key)
+            category, number = self.category, self.forwards if self.phase == "forward" else 0
+            self.stored[at] = Storage(size, category, name, shape, str(t.dtype)[6:], self.layer, number)
             self.refs[at] = weakref.ref(storage, lambda _, at=at: self.forget(at))
             self.live[category] += size
             if category in ("temporary", "loss"):
                 self.largest = max(self.largest, (size, name, shape))
             if self.live.total() >= self.peaks[self.phase].total():
-                self.peaks[self.phase] = self.live.copy()
+                self.peaks[self.phase], self.at_peak[self.phase] = self.live.copy(), self.forwards
 
     def forget(self, at: int) -> None:
         old = self.stored.pop(at)
@@ -282,16 +278,18 @@ class Watch(TorchDispatchMode):
 
     def begin(self, phase: str, category: str = "temporary") -> None:
         self.phase, self.category = phase, category
-        self.made.clear()
+        self.forwards += phase == "forward"
 
-    def end_of_forward(self, weights: set) -> None:
-        """What is alive now is kept for the backward pass. The next forward pass makes the same again."""
-        for s in self.stored.values():
-            if s.key and s.category == "temporary":
+    def end_of_forward(self, weights: set) -> list[Storage]:
+        """What this pass made and is alive now is kept for the backward pass; so it was at the peak, in the loss."""
+        made = [s for s in self.stored.values() if s.forward == self.forwards]
+        for s in made:
+            if s.category == "temporary":
                 copy = s.made_by in CASTS and s.shape in weights and s.dtype == "bfloat16"
                 self.move(s, "weight copies" if copy else "saved activations")
-            if s.key and s.category in ("weight copies", "saved activations"):
-                self.kept[s.key] = s.category
+                if self.at_peak["forward"] == self.forwards:
+                    self.peaks["forward"].update({"temporary": -s.bytes, s.category: s.bytes})
+        return made
 
 
 # ---- torch.compile without its code generator
@@ -409,8 +407,7 @@ def two_steps(watch: Watch, plan, model, forward, optimizer, eight, rows: int, a
     def watched(inputs, targets):
         watch.begin("forward")
         loss = forward(inputs, targets)
-        watch.end_of_forward(weights)
-        kept[:] = [asdict(s) for s in watch.stored.values() if s.key]
+        kept[:] = [asdict(s) for s in watch.end_of_forward(weights)]
         watch.begin("backward")
         return loss
 
@@ -521,7 +518,7 @@ def page(args: Rehearse, found: dict) -> list[str]:
                f"({estimate / peak['bytes'] - 1:+.1%})")  # fmt: skip
     parts = sorted(found["phases"][peak["phase"]].items(), key=lambda i: -i[1])
     out.append("    of it " + ", ".join(f"{k} {n / 1e9:.2f}" for k, n in parts))
-    phases = [(p, sum(by.values())) for p, by in found["phases"].items() if p != "data"]
+    phases = [(p, sum(by.values())) for p, by in found["phases"].items() if by and p != "data"]
     out.append("    peaks " + ", ".join(f"{p} {n / 1e9:.2f}" for p, n in phases))
     size, name, shape = found["largest_temporary"]
     out.append(f"    largest temporary {gb(size)}: {name} {list(shape)}")
