@@ -119,6 +119,13 @@ class _Stream:
         return documents
 
 
+def streams_for(documents: int, wanted: int) -> int:
+    """How many streams so few documents allow: `wanted`, halved until each stream has one. Ranks play no part."""
+    while wanted > max(1, documents):
+        wanted //= 2
+    return wanted
+
+
 _COUNTERS = ("epoch", "next", "skipped", "placed", "cropped", "cropped_tokens")
 
 
@@ -256,9 +263,9 @@ class Prefetch:
     """The rows of the next steps, made by a thread while this step is computed. One thread, so the order stays the
     same. An error in the thread is raised by next(), after the batches made before it."""
 
-    def __init__(self, loader: Batches, n: int, device="cpu", depth: int = 1):
+    def __init__(self, loader: Batches, n: int, device="cpu"):
         self.loader, self.n, self.device = loader, n, torch.device(device)
-        self.ready, self.closed = queue.Queue(maxsize=max(1, depth)), threading.Event()
+        self.ready, self.closed = queue.Queue(maxsize=1), threading.Event()
         self.thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
         self.thread.start()
 

@@ -1,4 +1,4 @@
-"""What a run records: metrics for programs, lines for people, and where it was made. Lesson 04.
+"""What a run records: metrics for programs, lines for people, and where it was made.
 
 `metrics.jsonl` has one JSON object a line, always with kind, step, tokens, flops and seconds.
 """
@@ -99,6 +99,8 @@ def introduce(run) -> None:
     plan, model, n, say = run.plan, run.plan.model, run.plan.params, run.log.say
     for line in describe(run.corpus):
         say(line)
+    if run.config["streams"] < run.args.streams:
+        say(f"note: {run.config['streams']} streams in place of {run.args.streams}, so that each has a document")
     what = f"recipe {plan.recipe.name}, depth {model.n_layer}, width {model.n_embd}, T {model.sequence_len}"
     size = f"{n['total']:,} parameters, {n['scaling']:,} of them scaling"
     say(f"run {run.folder.name}: {what}, vocabulary {model.vocab_size}; {size}")
@@ -163,7 +165,8 @@ def describe_machine(device: torch.device) -> dict:
 def cpu_name() -> str:
     """The name of the processor, where the system knows it."""
     try:
-        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return _first_line("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
 

@@ -27,7 +27,7 @@ import tyro
 from safetensors import SafetensorError
 
 from gpt2course import checkpoint, data, ranks
-from gpt2course.batches import Batches, Prefetch, merge_states, statistics
+from gpt2course.batches import Batches, Prefetch, merge_states, statistics, streams_for
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.fast import fp8, kernels
 from gpt2course.files import UserError, coerce, command, duration, locked, run_folder
@@ -97,7 +97,7 @@ def train(args: Train) -> Path:
         compiled = args.compile if args.compile is not None else device.type == "cuda"
         model = make_model(plan, device, compute, embed).init_weights(args.seed)
         optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled, ranks=team.pair)
-        rows = Batches(corpus.train, tokenizer, T, streams=args.streams, rank=team.rank, world=team.world)
+        rows = Batches(corpus.train, tokenizer, T, streams=config["streams"], rank=team.rank, world=team.world)
         run = Run(args, folder, plan, config, corpus, tokenizer, device, team, log, model, optimizer)
         prepare_process(run, cleanup)
         resume(run, rows)
@@ -172,7 +172,8 @@ def open_parts(args: Train, sizes: RunSizes, device: torch.device):
     elif name != "embedded" and name.partition(":")[0] not in data.SHARD_CORPORA:
         name = str(Path(name).expanduser().absolute())
     tokenizer = train_or_load(corpus, sizes.plan.model.vocab_size)
-    facts = {"seed": args.seed, "streams": args.streams, "fp8": args.fp8, "corpus": name}
+    streams = streams_for(len(corpus.train), args.streams)
+    facts = {"seed": args.seed, "streams": streams, "fp8": args.fp8, "corpus": name}
     config = configuration(sizes, corpus, tokenizer, device, compute_dtypes(device, args.dtype)[0], facts)
     return corpus, tokenizer, config
 
@@ -334,9 +335,11 @@ def diverged(run: Run, what: str) -> UserError:
         run.team.leave()
     if weight := checkpoint.non_finite(dict(run.model.named_parameters())):
         what = f"parameter {weight} is not finite after step {run.step}"
+    recipe = run.plan.recipe
+    rate = "matrix_lr" if recipe.matrix_optimizer == "muon" else "matrix_adamw_lr"
     return UserError(
         f"{what}; the last good checkpoint is {run.last_checkpoint}. "
-        "Start a new run with lower rates, for example --name calmer --set matrix_lr=0.01"
+        f"Start a new run with lower rates, for example --name calmer --set {rate}={getattr(recipe, rate) / 2:g}"
     )
 
 
@@ -425,8 +428,7 @@ def finish(run: Run, few: list[str]) -> None:
         evaluate(run, few)
     evaluate(run, documents, final=True)
     seen = statistics(merge_states(run.team.all(run.loader_state)))
-    on_gpu = run.device.type == "cuda"
-    memory = {"peak_memory_bytes": torch.cuda.max_memory_allocated(run.device)} if on_gpu else {}
+    memory = {"peak_memory_bytes": torch.cuda.max_memory_allocated(run.device)} if run.device.type == "cuda" else {}
     clock = {"leaderboard_seconds": round(run.late_clock, 3), "epochs": round(seen["epoch"], 4)}
     run.log.write(kind="done", **run.progress, **clock, **memory)
     run.log.say(f"read {seen['documents']:,} documents; {seen['cropped_share']:.1%} of their tokens were cropped")
