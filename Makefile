@@ -3,7 +3,7 @@
 PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 RUN := .venv/bin/python
 PROFILE ?= laptop
-EXECUTED := work/speedrun/speedrun-$(PROFILE).ipynb
+EXECUTED := work/speedrun/speedrun-$(PROFILE)$(if $(MINE),-mine).ipynb
 
 .DEFAULT_GOAL := help
 .PHONY: help setup speedrun test lab start grade clean
@@ -18,9 +18,9 @@ setup: ## make .venv from nothing, or bring it up to date; PYTHON=python3.12 cho
 	echo "set-up stopped: none of these is a Python 3.11 or newer: $(PYTHONS). Install one, or name it: make setup PYTHON=/path/to/python3" >&2; \
 	exit 1
 
-speedrun: setup ## the whole run through papermill; PROFILE=laptop (default), 1gpu or 8xh100
+speedrun: setup ## the whole run through papermill; PROFILE=laptop (default), 1gpu or 8xh100; MINE=1 with your own pieces
 	@mkdir -p $(dir $(EXECUTED))
-	@$(RUN) -m papermill runbooks/speedrun.ipynb $(EXECUTED) -k gpt2course --cwd . -r profile $(PROFILE) $(PARAMETERS) \
+	@$(RUN) -m papermill runbooks/speedrun.ipynb $(EXECUTED) -k gpt2course --cwd . -r profile $(PROFILE) $(if $(MINE),-p mine true) $(PARAMETERS) \
 		--log-output --autosave-cell-every 30 --no-progress-bar || \
 		{ echo "the run stopped; $(EXECUTED) shows how far it came; the same command continues from there" >&2; exit 1; }
 	@echo "the executed notebook is $(EXECUTED); open it with: make lab"

@@ -48,6 +48,7 @@ smoke = None  # a small run first, true or false; default: not on a laptop
 core_bundle = None  # folder or zip of an evaluation bundle, or mini; default: mini on a laptop
 core_examples = None  # at most so many examples a task; default: all
 settings = ""  # other settings of the recipe as text, see README.md
+mine = False  # train with your own pieces from the exercises and lessons, in work/mine
 force_stage = None  # repeat one stage: data, tokenizer, smoke, evaluate, core, samples or export
 
 # %% [markdown]

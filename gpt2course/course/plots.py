@@ -108,16 +108,19 @@ def _bpb_axes(ax, evals: list[dict], xz_bpb: float | None) -> tuple[float, float
     return bpb[0], last
 
 
-def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
+def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None, beside: list[dict] = ()) -> Figure:
     """Training loss and validation bits per byte against tokens.
 
     metrics: the lines of a run's metrics.jsonl. xz_bpb: what `xz -9e` needs for the same validation text, drawn as a
-    line.
+    line. beside: the metrics of another run, drawn in grey.
     """
     tokens, loss = _columns(metrics, "train", "tokens", "loss")
     evals = [m for m in metrics if m.get("kind") == "eval"]
     ends = _columns(evals, "eval", "tokens", "val_bpb")[0]
     fig, (top, bottom) = figure(4.6, rows=2, sharex=True)
+    shorter = [m for m in beside if not m.get("final")]  # the final one is on other text than the curve
+    for ax, kind, name in ((top, "train", "loss"), (bottom, "eval", "val_bpb")) if beside else ():
+        ax.plot(*_columns(shorter, kind, "tokens", name), color=GREY, linewidth=3)
     top.plot(tokens, loss, color=BLUE, linewidth=1.6)
     name_axes(top, y="training loss\n(nats per token)")
     first, last = _bpb_axes(bottom, evals, xz_bpb)
@@ -130,6 +133,7 @@ def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None) -> Figure:
         f"Training loss goes from {loss[0]:.2f} to {loss[-1]:.2f} nats per token, "
         f"validation from {first:.3f} to {last:.3f} bits per byte."
     )
+    fig.alt += " Wide grey curves show another run." if beside else ""
     fig.alt += "" if xz_bpb is None else f" A dashed line marks xz -9e on the same text at {xz_bpb:.3f}."
     return fig
 

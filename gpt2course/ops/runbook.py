@@ -48,6 +48,9 @@ PROMPTS = ("The capital of France is", "My fellow citizens, the state of", "In 1
            "She was born in", "Water is")  # fmt: skip
 
 ENDED = re.compile(r".*failed \(exitcode: (-?\d+)\) local_rank: (\d+).*")  # written by torchrun
+CLONE = Path(files.__file__).parent.parent
+# The package's run of the laptop profile, to which a run with the learner's pieces is compared
+RECORDED = CLONE / "results" / "2026-11-29_laptop-curve" / "metrics.jsonl"
 NOISE = re.compile(r"[IWE]\d{4} \d\d:|error: |Traceback |  File |    |\[rank\d+\]: (\s|Traceback)")
 
 
@@ -76,6 +79,7 @@ class Params:
     core_bundle: str | None = None
     core_examples: int | None = within(None, 1, 10**6)
     settings: str = ""
+    mine: bool = False
     force_stage: str | None = one_of(*AGAIN, default=None)
 
     @classmethod
@@ -146,7 +150,8 @@ def open_run(params: Params) -> Run:
         corpus = f"{corpus}:{shards_needed(corpus, plan.tokens)}"
     elif Path(corpus).expanduser().exists():
         corpus = str(Path(corpus).expanduser().absolute())
-    name = params.name or f"{params.recipe}-d{model.n_layer}"
+    own = f"-mine-{digest(pieces())[:6]}" if params.mine else ""  # other pieces are another run
+    name = params.name or f"{params.recipe}-d{model.n_layer}{own}"
     run = Run(params, sizes, name, run_folder(name), corpus)
     (run.folder / "stages").mkdir(parents=True, exist_ok=True)
     shape = f"depth {model.n_layer}, width {model.n_embd}, T {model.sequence_len}, vocabulary {model.vocab_size:,}"
@@ -154,6 +159,16 @@ def open_run(params: Params) -> Run:
     work = f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens = {plan.tokens:,} tokens"
     print(f"{work} of {corpus}, {plan.flops:.3g} FLOPs, on {sizes.devices} device{'s' * (sizes.devices > 1)}")
     return run
+
+
+def pieces() -> dict[str, str]:
+    """The learner's pieces, work/mine/<name>.py."""
+    return {path.name: path.read_text(errors="replace") for path in sorted((CLONE / "work" / "mine").glob("*.py"))}
+
+
+def program(run: Run, name: str) -> list[str]:
+    """The module that does a command of the core; with `mine`, the one that does it with the learner's pieces."""
+    return ["gpt2course.course.mine", name] if run.params.mine else [f"gpt2course.{name}"]
 
 
 # ---- child processes and what they write
@@ -317,7 +332,7 @@ def recipe_arguments(run: Run) -> list[str]:
 def train_command(run: Run) -> tuple[list[str], str]:
     """(what trains the run, a hash of what decides the weights)."""
     p = run.params
-    argv = ["gpt2course.train", *recipe_arguments(run), "--name", run.name]
+    argv = [*program(run, "train"), *recipe_arguments(run), "--name", run.name]
     save = p.save_minutes or (1.0 if p.profile == "laptop" else 10.0)  # a small checkpoint takes a moment
     free = ["--log-seconds", str(EVERY), "--save-minutes", str(save), "--stall-seconds", str(60 * p.stall_minutes)]
     return [*argv, *free, *p.arguments(*LIMITS)], digest([argv, fingerprint(run.corpus)])
@@ -424,7 +439,7 @@ def data(run: Run) -> dict:
 def tokenizer(run: Run) -> dict:
     """The tokenizer: how much it compresses, and a sentence in coloured tokens."""
     vocab_size = run.sizes.plan.model.vocab_size
-    argv = ["gpt2course.tokenizer", "train", "--corpus", run.corpus, "--vocab-size", str(vocab_size)]
+    argv = [*program(run, "tokenizer"), "train", "--corpus", run.corpus, "--vocab-size", str(vocab_size)]
     r = stage(run, "tokenizer", argv, fingerprint(run.corpus))
     plots.show(plots.coloured_tokens(r["pieces"]))
     return r
@@ -472,8 +487,12 @@ def weights(run: Run) -> list:
 def evaluate(run: Run) -> dict:
     """Bits per byte of the model on the validation text, beside `xz -9e` on the same bytes."""
     inputs = [weights(run), fingerprint(run.corpus)]
-    r = stage(run, "evaluate", ["gpt2course.evaluate", run.name], inputs, run.sizes.devices)
-    plots.show(plots.loss_and_bpb(read_metrics(run.folder), r["xz_bpb"]))
+    r = stage(run, "evaluate", [*program(run, "evaluate"), run.name], inputs, run.sizes.devices)
+    p, beside = run.params, []
+    if p.mine and (p.profile, p.recipe, p.corpus, p.changes) == ("laptop", "jan29", None, []) and RECORDED.exists():
+        beside = [json.loads(line) for line in RECORDED.read_text().splitlines()]
+        print(f"the grey curve is the package's own run of this recipe, recorded in {RECORDED.parent.name}")
+    plots.show(plots.loss_and_bpb(read_metrics(run.folder), r["xz_bpb"], beside))
     return r
 
 
@@ -489,7 +508,8 @@ def core(run: Run) -> dict:
 
 def samples(run: Run) -> dict:
     """Six prompts, continued by the model."""
-    return stage(run, "samples", ["gpt2course.sample", run.name, "--prompt", *PROMPTS, "--number", "1"], weights(run))
+    argv = [*program(run, "sample"), run.name, "--prompt", *PROMPTS, "--number", "1"]
+    return stage(run, "samples", argv, weights(run))
 
 
 def export(run: Run) -> dict:

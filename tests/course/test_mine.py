@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import json
+import re
 import sys
 
 import pytest
@@ -15,6 +16,8 @@ from gpt2course.course.pieces import PIECES
 from gpt2course.data import load_corpus
 from gpt2course.files import UserError
 from gpt2course.load import load_model
+from gpt2course.ops import runbook
+from gpt2course.recipes import resolve_run
 from gpt2course.runlog import read_metrics
 
 SIZE = "depth=4 width=32 head_dim=16 sequence_len=64 vocab_size=300 batch_tokens=256 tiny_batch_lr=0.3 eval_bytes=2000 warmup_steps=2".split()
@@ -310,6 +313,46 @@ def test_the_command_trains_with_what_is_kept(corpus, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mine"])
     mine.main()
     assert "2 of 14 pieces are yours" in capsys.readouterr().out
+
+
+def test_the_runbook_trains_with_them(clone, monkeypatch, capsys):
+    """Each stage of the core goes through the command; other pieces are another run; the recorded curve is drawn beside."""
+    monkeypatch.setattr(runbook, "CLONE", clone)
+    names = []
+    for text in (None, "x = 1", "x = 2"):
+        if text:
+            write("norm", text)
+        run = runbook.open_run(runbook.Params.check(mine="true"))
+        names.append(run.name)
+        assert runbook.train_command(run)[0][:4] == ["gpt2course.course.mine", "train", "jan29", "--profile"]
+    assert len({*names}) == 3 and all(re.fullmatch(r"jan29-d4-mine-[0-9a-f]{6}", name) for name in names)
+    plain = runbook.open_run(runbook.Params.check())
+    assert plain.name == "jan29-d4" and runbook.program(plain, "sample") == ["gpt2course.sample"]
+    asked = []
+    monkeypatch.setattr(runbook, "stage", lambda run, name, argv, *rest: asked.append(argv[:2]) or {"pieces": ["a"], "xz_bpb": 2.0})
+    monkeypatch.setattr(runbook, "weights", lambda run: [])
+    metrics = [json.loads(line) for line in runbook.RECORDED.read_text().splitlines()]
+    monkeypatch.setattr(runbook, "read_metrics", lambda folder: metrics)
+    monkeypatch.setattr(runbook.plots, "show", lambda fig: asked.append(fig.alt))
+    for stage in (runbook.tokenizer, runbook.evaluate, runbook.samples):
+        stage(run)
+    assert [a[1] for a in asked if isinstance(a, list)] == ["tokenizer", "evaluate", "sample"]
+    assert "Wide grey curves show another run." in asked[-2] and "2026-11-29_laptop-curve" in capsys.readouterr().out
+    runbook.evaluate(plain)
+    assert "grey" not in asked[-1]
+
+
+def test_the_recorded_curve_is_whole():
+    """The package's run of the laptop profile: its provenance, and the same seed and corpus as the runbook's default."""
+    folder = runbook.RECORDED.parent
+    config = json.loads((folder / "config.json").read_text())
+    lines = [json.loads(line) for line in runbook.RECORDED.read_text().splitlines()]
+    plan = config["plan"]
+    assert (plan["recipe"]["name"], config["seed"], config["corpus"], plan["steps"]) == ("jan29", 42, "embedded", 1300)
+    assert json.loads(json.dumps(resolve_run("jan29", "laptop", {}).plan.to_json())) == plan
+    assert lines[-1]["kind"] == "done" and lines[-1]["step"] == 1300 and config["commit"] and config["val_sha256"]
+    final = [m for m in lines if m["kind"] == "eval" and m["final"]]
+    assert len(final) == 1 and final[0]["val_bytes"] > 500_000
 
 
 # ---- the lab's verbs
