@@ -1,4 +1,4 @@
-"""Lesson 10. CORE: one number for what a base model can do, from 22 tasks read in context.
+"""Lesson 10. CORE: one number for what a base model can do, from tasks read in context.
 
 Each task asks questions in one of three ways. The model is not trained on them: it reads a prompt, and is scored on
 what it finds likely. A task's accuracy is centred, so that 0 is guessing and 1 is perfect. CORE is the mean of the 22.

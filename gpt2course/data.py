@@ -3,8 +3,7 @@
 `embedded` comes with the set-up; `climbmix` and `fineweb-edu` are shards that `python -m gpt2course.ops.download` gets;
 a path names your own files. Of parquet files only a few blocks are in memory; jsonl and txt files are read whole.
 
-A damaged file is an error. A bad document in a good parquet file becomes an empty one: training skips it, so every
-other document keeps its number, and `Split.notes` counts it.
+A damaged file is an error. An empty document keeps its number: training skips it, and `Split.notes` counts it.
 """
 
 import bisect
@@ -41,12 +40,9 @@ def valid(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _clean(text: str | bytes | None) -> str:
-    """A document as valid text of bounded length; "" for white space, a null, or bytes that are not UTF-8."""
-    try:
-        text = valid((text.decode() if isinstance(text, bytes) else text or "")[:MAX_DOCUMENT])
-    except UnicodeDecodeError:
-        return ""
+def _clean(text: str | None) -> str:
+    """A document as valid text of bounded length; "" for white space or a null."""
+    text = valid((text or "")[:MAX_DOCUMENT])
     return "" if text.isspace() else text
 
 
@@ -95,9 +91,9 @@ class Split:
         return sum(size for size, _ in read) if len(read) == len(self.blocks) else None
 
     def notes(self) -> list[str]:
-        """How many of the documents read so far are empty, if any: in the file, or because they are not text."""
+        """How many of the documents read so far are empty, if any."""
         empty = sum(empty for _, empty in list(self.found.values()))
-        return [f"{empty:,} of {len(self):,} documents are empty or not UTF-8, and skipped"] if empty else []
+        return [f"{empty:,} of {len(self):,} documents are empty and skipped"] if empty else []
 
 
 def from_list(texts: list[str]) -> Split:
@@ -156,11 +152,7 @@ def _parquet(paths: list[Path]) -> Split:
     def read(b):
         path, g, _ = groups[b]
         with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-            column = file.read_row_group(g, columns=["text"], use_threads=False).column("text")
-            try:
-                return column.to_pylist()
-            except UnicodeDecodeError:  # _clean finds out which document
-                return column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+            return file.read_row_group(g, columns=["text"], use_threads=False).column("text").to_pylist()
 
     return Split([n for *_, n in groups], read, cached=4, about=about)
 

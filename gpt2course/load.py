@@ -1,4 +1,4 @@
-"""The folders of runs: make one, find one, load its model. Lesson 04.
+"""The folders of runs: make one, find one, load its model.
 
 A model is named by its run, by the path of a run or checkpoint folder, or by the path of an exported folder (written by
 gpt2course.ops.export). Everything is checked on loading: sha256, names and shapes of tensors, and no NaN or infinity.

@@ -89,10 +89,6 @@ def join(device_type: str) -> Ranks:
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         return Ranks()
-    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing:
-        how = f"torchrun --standalone --nproc_per_node={world} -m gpt2course.train ..."
-        raise UserError(f"WORLD_SIZE is {world} but {missing[0]} is not set; start several processes with: {how}")
     if device_type == "cuda":
         local, have = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= have:
@@ -113,12 +109,11 @@ def started_again() -> bool:
 def lasting_errors(path: Path | None, team: Ranks):
     """Under torchrun: keep a UserError in the file `path`, because starting the ranks again cannot help.
 
-    When the same torchrun does so, they end at once with the same message. A new torchrun deletes the file.
+    When the same torchrun does so, they end at once with the same message. A new torchrun deletes the file. Running out
+    of GPU memory becomes such an error.
     """
     this_torchrun = os.environ.get("TORCHELASTIC_RUN_ID")
-    if path is None or this_torchrun is None:
-        yield
-        return
+    kept = path is not None and this_torchrun is not None
 
     def look():
         if not started_again():
@@ -126,14 +121,17 @@ def lasting_errors(path: Path | None, team: Ranks):
         elif path.exists() and (old := read_json(path)).get("restart") == this_torchrun:
             raise UserError(old["error"])
 
-    team.from_first(look)
+    if kept:
+        team.from_first(look)
     try:
         yield
-    except UserError as e:
-        if team.first:
+    except (UserError, torch.OutOfMemoryError) as e:
+        no_memory = isinstance(e, torch.OutOfMemoryError)
+        error = UserError("the GPU ran out of memory; use a lower --device-batch") if no_memory else e
+        if kept and (team.first or no_memory):  # any rank may run out of memory, alone
             with contextlib.suppress(OSError):  # a full disk must not hide the error
-                write_json(path, {"error": str(e), "restart": this_torchrun})
-        raise
+                write_json(path, {"error": str(error), "restart": this_torchrun})
+        raise error from None
 
 
 def part() -> None:

@@ -428,13 +428,15 @@ class Show:
 
 def settings_from_text(pairs) -> dict:
     """{"width": "192"} from ("width=192",), for `--set`."""
+    settings = {}
     for pair in pairs:
-        if "=" not in pair:
+        name, equals, value = pair.partition("=")
+        if not equals:
             raise UserError(f"--set {pair!r}: write name=value, for example --set width=192")
-    names = [pair.split("=", 1)[0] for pair in pairs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"--set gives {twice} twice; give it once")
-    return dict(pair.split("=", 1) for pair in pairs)
+        if name in settings:
+            raise UserError(f"--set gives {name} twice; give it once")
+        settings[name] = value
+    return settings
 
 
 def main(args: Show) -> None:

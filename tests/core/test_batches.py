@@ -443,9 +443,9 @@ def test_last_documents_are_those_whose_tokens_are_in_the_row(lengths, options):
 # ---- the thread
 
 
-def feed_of(loader, *args, **options):
+def feed_of(loader, *args):
     """A Prefetch whose next() fails where it would wait for ever."""
-    feed = module.Prefetch(loader, *args, **options)
+    feed = module.Prefetch(loader, *args)
     feed.ready.get = functools.partial(feed.ready.get, timeout=30)
     return feed
 
@@ -455,24 +455,24 @@ def toy(**options):
 
 
 @settings(max_examples=40, deadline=None)
-@given(LENGTHS, SETTINGS, st.sampled_from([1, 2, 4, 8]), st.integers(1, 7), st.integers(1, 3), st.integers(0, 8), st.integers(1, 5))
-def test_prefetching_changes_nothing_and_a_resume_from_it_loses_no_row(lengths, options, world, n, depth, before, after):
+@given(LENGTHS, SETTINGS, st.sampled_from([1, 2, 4, 8]), st.integers(1, 7), st.integers(0, 8), st.integers(1, 5))
+def test_prefetching_changes_nothing_and_a_resume_from_it_loses_no_row(lengths, options, world, n, before, after):
     """Rows and states are the plain loader's; the state of the last batch continues with the very next row."""
     if not usable(lengths, options["streams"]) or options["streams"] % world:
         return
     split, place = Split(documents(lengths)), dict(rank=world - 1, world=world)
     plain_loader, first, second = (Batches(split, Coder(), **options, **place) for _ in range(3))
     state = first.state_dict()
-    feed = feed_of(first, n, depth=depth)
+    feed = feed_of(first, n)
     for loader, batches in ((None, before), (second, after)):
         if loader:
             loader.load_state_dict(json_copy(state))
-            feed = feed_of(loader, n, depth=depth)
+            feed = feed_of(loader, n)
         for _ in range(batches):
             rows, state = feed.next()
             assert rows.dtype == torch.int64 and rows.tolist() == plain_loader.next_rows(n).tolist()
             assert state == plain_loader.state_dict()
-        while feed.ready.qsize() < depth:  # it has run ahead
+        while feed.ready.empty():  # it has run ahead
             time.sleep(0.0002)
         assert state == plain_loader.state_dict()  # and has not changed the state that it gave
         feed.close()
@@ -488,7 +488,7 @@ def test_an_error_in_the_thread_reaches_the_caller_after_the_good_batches_and_th
     split, want = Split(documents([5] * 40)), Batches(Split(documents([5] * 40)), Coder(), 16, streams=1, buffer_docs=1)
     read = split.read_block
     split.read_block = lambda b: read(b) if b < 3 else (_ for _ in ()).throw(error)
-    feed = feed_of(Batches(split, Coder(), 16, streams=1, buffer_docs=1), 2, depth=2)
+    feed = feed_of(Batches(split, Coder(), 16, streams=1, buffer_docs=1), 2)
     with pytest.raises(type(error)) as caught:
         for _ in range(100):
             assert feed.next()[0].tolist() == want.next_rows(2).tolist()

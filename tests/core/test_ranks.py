@@ -300,6 +300,17 @@ def test_an_error_is_remembered_within_one_torchrun_only(tmp_path, corpus, monke
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_running_out_of_gpu_memory_is_remembered_by_any_rank(tmp_path, monkeypatch, rank):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setattr(ranks.Ranks, "from_first", lambda self, make: make())
+    for _ in range(2):  # the second start ends before it trains
+        with pytest.raises(UserError, match="ran out of memory; use a lower --device-batch"), ranks.lasting_errors(tmp_path / "error.json", ranks.Ranks(rank, 2)):
+            assert not (tmp_path / "error.json").exists()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 @pytest.mark.slow
 def test_sigterm_to_torchrun_saves_on_all_ranks(one_and_two, tmp_path, corpus):
     process = start(2, tmp_path, corpus, name="two", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="120")
@@ -339,12 +350,8 @@ def test_ranks_share_an_evaluation(one_and_two, monkeypatch):
     assert found[0].pop("val_bpb") == pytest.approx(found[1].pop("val_bpb"), rel=1e-6) and found[0] == found[1]
 
 
-def test_ranks_without_torchrun_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match="WORLD_SIZE is 2 but RANK is not set; start several processes with: torchrun --standalone --nproc_per_node=2"):
-        ranks.join("cpu")
-    monkeypatch.delenv("WORLD_SIZE")
+def test_one_process_is_its_own_team(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = ranks.join("cpu")
     assert alone == ranks.Ranks() and alone.reduce(1.5, 2) == [1.5, 2] and alone.all("x") == ["x"] and alone.from_first(lambda: 7) == 7
 

@@ -203,14 +203,6 @@ def test_settings_of_later_rungs_are_refused_for_gpt2(name):
         resolve("gpt2", **{name: getattr(LADDER["jan29"], name)})
 
 
-def test_a_plan_written_before_there_was_a_gpt2_rung_still_loads():
-    plan = resolve("jan29", depth=4)
-    old = json.loads(json.dumps(plan.to_json()))
-    for name in ("architecture", "lr_schedule", "warmup_ratio", "eps", "matrix_betas", "grad_clip"):
-        del old["recipe"][name]
-    assert Plan.from_json(old) == plan
-
-
 def test_profiles_change_sizes_only():
     sizes = {"depth", "width", "head_dim", "sequence_len", "vocab_size", "batch_tokens", "steps", "ratio", "eval_bytes"}
     for name, profile in PROFILES.items():
