@@ -110,24 +110,20 @@ def train(args: Train) -> Path:
         eval_every = args.eval_every or math.ceil(plan.steps / 8)
         log_every = max(1, plan.steps // (2000 if device.type == "cuda" else 500))
         reason = None
-        try:
-            while run.step < plan.steps and reason is None:
-                if run.step and run.step % eval_every == 0:
-                    if args.keep_best:  # before the evaluation, so that an error in it cannot cost the weights
-                        save(run)
-                    evaluate(run, few)
-                take_step(run)
-                if run.step % log_every == 0 or run.step == plan.steps:
-                    report(run)
-                reason, due = asked(run)
-                if (reason or due) and run.step < plan.steps:
-                    save(run, must=reason is not None)
-            if reason is None:
-                finish(run, few)
-        except Stopped as e:
-            reason = str(e)
-            save(run, must=True)
-        if reason:
+        while run.step < plan.steps and reason is None:
+            if run.step and run.step % eval_every == 0:
+                if args.keep_best:  # before the evaluation, so that an error in it cannot cost the weights
+                    save(run)
+                evaluate(run, few)
+            take_step(run)
+            if run.step % log_every == 0 or run.step == plan.steps:
+                report(run)
+            reason, due = asked(run)
+            if (reason or due) and run.step < plan.steps:
+                save(run, must=reason is not None)
+        if reason is None:
+            finish(run, few)
+        else:
             log.say(f"stopped at step {run.step} by {reason}; a checkpoint is saved, the same command continues")
     return folder
 
@@ -220,14 +216,10 @@ class Run:
         return {"step": self.step, "tokens": tokens, "flops": flops, "seconds": round(self.clock, 3)}
 
 
-class Stopped(Exception):
-    """A signal came during an evaluation."""
-
-
 def prepare_process(run: Run, cleanup: contextlib.ExitStack) -> None:
     """Signals, random numbers, and what watches over the process; `cleanup` undoes all of it.
 
-    From here on SIGTERM and Ctrl-C are requests to save and stop; a second Ctrl-C stops at once.
+    From here on SIGTERM and Ctrl-C are requests to stop after the next step; a second Ctrl-C stops at once.
     """
 
     def on_signal(number, _frame):
@@ -400,17 +392,11 @@ def save(run: Run, must: bool = False) -> None:
 
 def evaluate(run: Run, documents: list[str], final: bool = False) -> None:
     """Bits per byte on these validation documents, into the metrics."""
-
-    def each_batch(_done, _total):
-        alive(run)
-        if run.signals and run.team.world == 1:  # several ranks stop after a step, when all know of the signal
-            raise Stopped(f"signal {signal.Signals(run.signals[0]).name}")
-
     alive(run)
     began = time.perf_counter()
     T, rows = run.plan.model.sequence_len, min(run.config["device_batch"], 64)
     with run.eight.off() if run.eight else contextlib.nullcontext():
-        bpb, size = bits_per_byte(run.model, documents, run.tokenizer, T, rows, each_batch, run.team)
+        bpb, size = bits_per_byte(run.model, documents, run.tokenizer, T, rows, lambda *_: alive(run), run.team)
     took = round(time.perf_counter() - began, 3)
     run.log.write(kind="eval", **run.progress, val_bpb=bpb, val_bytes=size, final=final, took=took)
     whole = " (all of it)" if len(documents) == len(run.corpus.val) else ""
