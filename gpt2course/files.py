@@ -45,6 +45,8 @@ def home() -> Path:
     try:
         path = Path(given or "~/.cache/gpt2course").expanduser().absolute()
         problem = "is a file" if path.is_file() else None
+        if given:  # the same for child processes, which may run in another folder
+            os.environ["GPT2COURSE_HOME"] = str(path)
     except RuntimeError:  # "~nobody", or a user without a home
         problem = "names a user without a home folder"
     except (OSError, ValueError) as e:  # a folder that may not be entered, a name with a NUL

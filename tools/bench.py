@@ -144,7 +144,7 @@ def compared(samples: dict[str, dict]) -> dict:
 def resident() -> int:
     """The most memory this process has held, in bytes."""
     try:
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1])
     except OSError:
         import resource
 

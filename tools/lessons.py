@@ -60,7 +60,7 @@ def build(path: Path) -> None:
 
 def glossary() -> str:
     """GLOSSARY.md: the words of glossary.yaml in alphabetical order, each with a link to its lesson."""
-    lessons = yaml.safe_load((LESSONS / "glossary.yaml").read_text())
+    lessons = yaml.safe_load((LESSONS / "glossary.yaml").read_text(encoding="utf-8"))
     words = [(word, text, name) for name, known in lessons.items() if name in TOPICS for word, text in known.items()]
     words.sort(key=lambda entry: entry[0].lower())
     lines = [f"- **{word}** ([{lesson}]({lesson}_{TOPICS[lesson]}.ipynb)): {text}" for word, text, lesson in words]
@@ -83,7 +83,7 @@ def pictures(book) -> list[tuple[str, bytes]]:
 def table() -> tuple[str, dict[Path, bytes]]:
     """The table of the course for README.md, and the picture files that it shows."""
     lines, files = ["| | lesson | what you build | minutes | |", "|---|---|---|---|---|"], {}
-    for number, entry in yaml.safe_load((LESSONS / "course.yaml").read_text()).items():
+    for number, entry in yaml.safe_load((LESSONS / "course.yaml").read_text(encoding="utf-8")).items():
         name = f"{number}_{TOPICS.get(number)}"
         if not (LESSONS / f"{name}.ipynb").exists():
             lines.append(f"| {number} | {entry['title']} | {entry['builds']} | to come | |")
@@ -110,8 +110,8 @@ def stale(sources: list[Path]) -> list[str]:
     """The generated files that differ from their sources."""
     found = [p.with_suffix(".ipynb").name for p in sources if not current(p)]
     page = LESSONS / "GLOSSARY.md"
-    found += [page.name] * (not page.exists() or page.read_text() != glossary())
-    readme = (ROOT / "README.md").read_text()
+    found += [page.name] * (not page.exists() or page.read_text(encoding="utf-8") != glossary())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found += ["README.md (the table of the course)"] * (readme != with_table(readme))
     return found + [p.name for p, data in table()[1].items() if not p.exists() or p.read_bytes() != data]
 
@@ -125,8 +125,8 @@ def main(names: list[str]) -> None:
     for path in sources:
         if path.name[:2] in names if names else not current(path):
             build(path)
-    (LESSONS / "GLOSSARY.md").write_text(glossary())
-    (ROOT / "README.md").write_text(with_table((ROOT / "README.md").read_text()))
+    (LESSONS / "GLOSSARY.md").write_text(glossary(), encoding="utf-8")
+    (ROOT / "README.md").write_text(with_table((ROOT / "README.md").read_text(encoding="utf-8")), encoding="utf-8")
     for path, data in table()[1].items():
         path.write_bytes(data)
 

@@ -34,7 +34,7 @@ CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton|flash-attn-4|quack-kernels|apach
 def main() -> None:
     with tempfile.TemporaryDirectory() as tmp:
         extra = Path(tmp) / "extra.in"
-        extra.write_text(f"pip\nsetuptools>=77\ntorch=={TORCH}\n")
+        extra.write_text(f"pip\nsetuptools>=77\ntorch=={TORCH}\n", encoding="utf-8")
         command = [
             "uv", "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header",
             "--no-annotate", "--quiet", "--prerelease", "if-necessary-or-explicit",
@@ -51,7 +51,7 @@ def main() -> None:
         parts[f"requirements{part}.lock"].append(package)
     for file, lines in parts.items():
         lines.insert(0, "# Made by tools/lock.py from pyproject.toml; do not edit.")
-        (ROOT / file).write_text("\n".join(lines) + "\n")
+        (ROOT / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(f"{file}: {len(lines)} packages", file=sys.stderr)
 
 

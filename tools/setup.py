@@ -58,7 +58,7 @@ def make_venv() -> None:
             PYTHON.unlink(missing_ok=True)  # first, so that half a deletion is not taken for an environment
             shutil.rmtree(VENV)
         VENV.mkdir()
-        STAMP.write_text("")
+        STAMP.write_text("", encoding="utf-8")
         venv.create(VENV, with_pip=True)
     except (subprocess.CalledProcessError, OSError) as error:
         mend = "on Debian and Ubuntu: sudo apt install python3-venv"
@@ -71,7 +71,7 @@ def main() -> None:
     intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
     no_build = "PyTorch has no build for this Python, one for Intel Macs; with Apple silicon install an arm64 Python"
     need(not intel_mac, no_build)
-    with open(ROOT / "pyproject.toml") as lock:
+    with open(ROOT / "pyproject.toml", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -83,7 +83,8 @@ def main() -> None:
 def set_up() -> None:
     digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in INPUTS)).hexdigest()
     state = f"{VENV}\n{digest}\n"
-    before = STAMP.read_text() if STAMP.exists() else None  # None: nothing there, or an environment made by hand
+    # None: nothing there, or an environment made by hand
+    before = STAMP.read_text(encoding="utf-8") if STAMP.exists() else None
     if before == state and PYTHON.exists():
         print(f"{VENV} is up to date")
         return
@@ -91,7 +92,7 @@ def set_up() -> None:
     has_pip = any(VENV.glob("lib/python3*/site-packages/pip/__main__.py"))
     if cut_short_or_moved or not PYTHON.exists() or not has_pip:
         make_venv()
-    STAMP.write_text("")
+    STAMP.write_text("", encoding="utf-8")
 
     mend = "check the connection to your package index, then run the same again"
     unreachable = f"packages could not be installed (see above); {mend}"
@@ -124,7 +125,7 @@ def set_up() -> None:
     ask = "import gpt2course, platform, torch; print(f'Python {platform.python_version()}, torch {torch.__version__}')"
     versions = output("-c", ask)
     need(versions != "", "torch or gpt2course cannot be imported (see above)")
-    STAMP.write_text(state)
+    STAMP.write_text(state, encoding="utf-8")
     say(f"{VENV} is ready: {versions}")
 
 

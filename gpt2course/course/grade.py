@@ -303,7 +303,8 @@ def run(book, timeout: float) -> dict[int, dict]:
                     process.wait()
         judged = read_judged(lines)
         if not judged:
-            raise UserError(f"nbval did not run: {' '.join(log.read_text(errors='replace').split())[-400:]}")
+            end = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-400:]
+            raise UserError(f"nbval did not run: {end}")
         return judged
 
 

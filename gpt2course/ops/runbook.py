@@ -162,8 +162,8 @@ def open_run(params: Params) -> Run:
 
 
 def pieces() -> dict[str, str]:
-    """The learner's pieces, work/mine/<name>.py."""
-    return {path.name: path.read_text(errors="replace") for path in sorted((CLONE / "work" / "mine").glob("*.py"))}
+    """The sha256 of each of the learner's pieces, work/mine/<name>.py."""
+    return {path.name: files.sha256(path) for path in sorted((CLONE / "work" / "mine").glob("*.py"))}
 
 
 def program(run: Run, name: str) -> list[str]:
@@ -490,7 +490,7 @@ def evaluate(run: Run) -> dict:
     r = stage(run, "evaluate", [*program(run, "evaluate"), run.name], inputs, run.sizes.devices)
     p, beside = run.params, []
     if p.mine and (p.profile, p.recipe, p.corpus, p.changes) == ("laptop", "jan29", None, []) and RECORDED.exists():
-        beside = [json.loads(line) for line in RECORDED.read_text().splitlines()]
+        beside = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
         print(f"the grey curve is the package's own run of this recipe, recorded in {RECORDED.parent.name}")
     plots.show(plots.loss_and_bpb(read_metrics(run.folder), r["xz_bpb"], beside))
     return r

@@ -129,7 +129,7 @@ def train(run: Run, args: Sweep, out: Path, end: float) -> dict | None:
         "--final-eval-bytes", str(final_eval_bytes), "--save-minutes", "2", "--keep", "1", "--no-keep-best",
         "--log-seconds", str(EVERY), "--set", *run.set,
     ]  # fmt: skip
-    with open(out / "train.log", "a+") as log:
+    with open(out / "train.log", "a+", encoding="utf-8", errors="replace") as log:
         begin, shown = log.seek(0, 2), time.monotonic()
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,

@@ -70,7 +70,7 @@ def name_axes(ax, x: str | None = None, y: str | None = None) -> None:
 
 def name_rows(ax, names, below: float = 0.4) -> None:
     """One row a name on the y axis, the first at the top; `below`: the space under the last, in rows."""
-    names = list(names)
+    names = [name.replace("$", r"\$") for name in names]  # a dollar is a dollar, not the start of a formula
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 1 + (1 - below), -0.6)

@@ -1,0 +1,345 @@
+"""What real users run into: text of their own, other folders, other accounts. Each test is named after a row of that list of reports.
+
+Rows that are kept elsewhere: layouts of a corpus, tests/core/test_data.py; other text than the recorded, tests/core/test_evaluate.py; NULs
+in the metrics and NaN in a checkpoint while training, tests/core/test_train.py; several processes, tests/core/test_tokenizer.py.
+"""
+
+import ast
+import functools
+import http.server
+import json
+import os
+import random
+import shutil
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import SIZE
+from safetensors.torch import load_file, save_file
+
+from gpt2course import checkpoint, files
+from gpt2course.course import lab, plots
+from gpt2course.files import UserError, home, sha256
+from gpt2course.load import load_model
+from gpt2course.ops import download, leaderboard
+from gpt2course.ops.export import export
+from gpt2course.ops.runbook import Params
+from gpt2course.train import Train, train
+
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+other_account = pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can start a process of another account")
+
+
+def documents(n: int, words: int = 200) -> list[str]:
+    draw = random.Random(n)
+    return [" ".join("".join(draw.choices("abcdefgh", k=draw.randint(2, 7))) for _ in range(words)) for _ in range(n)]
+
+
+def corpus(folder: Path, texts: list[str]) -> str:
+    path = folder / "own.jsonl"
+    path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts), encoding="utf-8")
+    return str(path)
+
+
+def command(*argv: str, module: str = "-m", env: dict | None = None, **options) -> subprocess.CompletedProcess:
+    """A command of the package as a person starts it."""
+    argv = [sys.executable, module, *argv]
+    return subprocess.run(argv, env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}), capture_output=True, timeout=300, **options)
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    text = done.stderr.decode("utf-8", "replace")
+    assert done.returncode == 2 and text.startswith("error: ") and text.count("\n") == 1, text
+    return text
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A home with a run of three steps and its export, made under the umask of a group that shares its files."""
+    folder = tmp_path_factory.mktemp("shared home")
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv("GPT2COURSE_HOME", str(folder / "home"))
+        before = os.umask(0o002)
+        try:
+            train(Train(set=(*SIZE[:-2], "steps=3", SIZE[-1]), corpus=corpus(folder, documents(40)), name="a", device="cpu"))
+            export("a")
+        finally:
+            os.umask(before)
+    return folder / "home"
+
+
+@pytest.fixture
+def shared(trained, monkeypatch):
+    monkeypatch.setenv("GPT2COURSE_HOME", str(trained))
+    return trained
+
+
+# ---- row 4: a closed lid, a paused container
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals of Linux")
+def test_row_04_a_paused_notebook_leaves_its_command_alone(course_home, monkeypatch):
+    """Nothing in ops measures silence, so a pause of any length ends nothing."""
+    code = "from gpt2course.ops import runbook as rb; from pathlib import Path; import sys; " \
+           "run = rb.Run(rb.Params(), None, 'toy', Path(sys.argv[1]), ''); (run.folder / 'stages').mkdir(parents=True); " \
+           "print(rb.stage(run, 'data', ['gpt2course.data', sys.argv[2]], [])['val_name'])"  # fmt: skip
+    course_home.mkdir()
+    argv = [sys.executable, "-c", code, str(course_home / "runs" / "toy"), corpus(course_home, documents(5))]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    time.sleep(1)
+    child.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    child.send_signal(signal.SIGCONT)
+    assert "last 1 of 5 documents" in child.communicate(timeout=120)[0] and child.returncode == 0
+
+
+# ---- row 5: one home, however it is written
+
+HOMES = ["~/big", "~", "~/a b", "~/é", "relative", "./relative", "a/../b", "..", " ~/space around ", "a b/c", "~/x/", "$HOME/x", "%h", "-rf"]
+
+
+@pytest.mark.parametrize("given", HOMES)
+def test_row_05_one_home_for_every_program_and_folder(given, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GPT2COURSE_HOME", given)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    first = home()
+    assert first.is_absolute() and "~" not in str(first)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code = "from gpt2course.files import home; print(ascii(str(home())))"
+    assert home() == first and command(code, module="-c").stdout.decode().strip() == ascii(str(first))  # a child, in another folder
+
+
+# ---- row 6: a HOME that may not be entered
+
+
+@other_account
+@pytest.mark.parametrize("module", ["evaluate", "train", "tokenizer", "sample", "ops.download", "ops.runbook", "ops.export", "ops.preflight"])
+def test_row_06_a_home_that_may_not_be_entered_is_one_line(module, tmp_path):
+    """The user of a container: HOME is root's."""
+    (tmp_path / "root").mkdir(mode=0o700)
+    words = {"tokenizer": ["show", "--text", "x"], "ops.download": ["core"], "ops.runbook": ["status", "x"], "train": [], "ops.preflight": []}.get(module, ["x"])
+    for folder in [tmp_path, *tmp_path.parents]:
+        os.chmod(folder, os.stat(folder).st_mode | 0o055)
+    os.chmod(tmp_path / "root", 0o700)
+    env = {"HOME": str(tmp_path / "root"), "GPT2COURSE_HOME": "", "MPLCONFIGDIR": str(tmp_path)}  # matplotlib has its own folder and warning
+    text = one_line(command(f"gpt2course.{module}", *words, env=env, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/"))
+    assert "~/.cache/gpt2course cannot be used (Permission denied); set it to a folder that you may write to" in text
+
+
+# ---- row 7: rights by the umask
+
+
+def test_row_07_files_and_folders_have_the_rights_of_the_umask(trained):
+    """Run, checkpoints, tokenizer, export: another member of the group may read and write."""
+    wrong = {str(p.relative_to(trained)): oct(p.stat().st_mode & 0o777) for p in trained.rglob("*") if p.stat().st_mode & 0o777 != (0o775 if p.is_dir() else 0o664)}
+    assert wrong == {} and len(list(trained.rglob("*"))) > 20
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_row_07_downloads_too(umask, tmp_path, monkeypatch):
+    monkeypatch.delenv("http_proxy", raising=False)
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "f").write_bytes(b"abc")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    before = os.umask(umask)
+    try:
+        with socketserver.TCPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            got = download.fetch(f"http://127.0.0.1:{server.server_address[1]}/f", tmp_path / "new" / "f")
+            server.shutdown()
+    finally:
+        os.umask(before)
+    assert got.stat().st_mode & 0o777 == 0o666 & ~umask and got.parent.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+@other_account
+def test_row_07_another_account_reads_a_run(trained, tmp_path):
+    folder = tmp_path / "home"
+    shutil.copytree(trained, folder)
+    for path in [folder, *folder.parents]:
+        os.chmod(path, os.stat(path).st_mode | 0o055)
+    data = ["--corpus", "embedded", "--any-text", "--max-bytes", "3000"]
+    env = {"GPT2COURSE_HOME": str(folder), "HOME": "/"}
+    done = command("gpt2course.evaluate", "a", *data, env=env, user=NOBODY, group=NOBODY, extra_groups=[])
+    assert done.returncode == 0 and b"bits per byte" in done.stdout, done.stderr
+
+
+# ---- row 8: NaN and infinity in weights from outside
+
+BAD = [torch.nan, torch.inf, -torch.inf]
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("name", ["wte.weight", "lm_head.weight", "resid_lambdas", "blocks.0.attn.q.weight", "blocks.1.mlp.up.weight"])
+@pytest.mark.parametrize("kind", ["checkpoint", "export"])
+def test_row_08_a_weight_that_is_no_number_is_one_line_with_its_name(shared, tmp_path, kind, name, value):
+    """From another program, with checksums that fit."""
+    run = tmp_path / "runs" / "a"
+    shutil.copytree(shared / "runs" / "a", run)
+    model = load_model(str(run), "cpu")[0]
+    names = list(dict(model.named_parameters()))
+    name = name if name in names else next(n for n in names if n.split(".")[-1] == name.split(".")[-1])
+    folder = checkpoint.all_checkpoints(run)[-1] if kind == "checkpoint" else run / "export"
+    weights = load_file(folder / "model.safetensors")
+    weights[name].view(-1)[-1] = value
+    save_file(weights, folder / "model.safetensors")
+    if kind == "checkpoint":
+        state = json.loads((folder / "state.json").read_text())
+        state["sha256"]["model.safetensors"] = sha256(folder / "model.safetensors")
+        (folder / "state.json").write_text(json.dumps(state))
+    else:
+        sums = [f"{sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS"]
+        (folder / "SHA256SUMS").write_text("".join(sums))
+    with pytest.raises(UserError, match=rf"^weight {name} of .* holds NaN or infinity") as e:
+        load_model(str(folder if kind == "export" else run), "cpu")
+    assert "\n" not in str(e.value)
+
+
+# ---- row 9: papermill --inject-paths
+
+
+def test_row_09_papermills_own_names_are_no_parameters():
+    paths = {"PAPERMILL_INPUT_PATH": "a.ipynb", "PAPERMILL_OUTPUT_PATH": "b.ipynb", "PAPERMILL_OUTPUT_DIR_PATH": None}
+    assert Params.from_namespace({"depth": 3} | paths).depth == 3
+    with pytest.raises(UserError, match="parameter depht does not exist"):
+        Params.from_namespace({"depht": 3} | paths)
+
+
+# ---- row 10: the package apart from its clone
+
+APART = {
+    "words": "from gpt2course.course import lab; lab.words('05')",
+    "recorded": "from gpt2course.course import lab; lab.recorded('ladder-laptop')",
+    "published": "from gpt2course.course import lab; lab.published()",
+    "leaderboard": "from gpt2course.ops import leaderboard; leaderboard.main()",
+    "start": "from gpt2course.course import build; build.main(build.Args('start', ('03',)))",
+    "grade": "from gpt2course.course import grade; grade.main(grade.Grade('03'))",
+}
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """What `pip install .` leaves: the package in a folder of its own, without lessons and results."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    shutil.copytree(ROOT / "gpt2course", folder / "gpt2course", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.parametrize("what", APART)
+def test_row_10_a_package_apart_from_its_clone_names_the_fix(apart, what, tmp_path):
+    code = f"from gpt2course.files import UserError\ntry:\n    {APART[what]}\nexcept UserError as e:\n    print(e)"
+    done = command(code, module="-c", env={"PYTHONPATH": str(apart)}, cwd=tmp_path)
+    text = done.stdout.decode()
+    assert text == f"gpt2course is installed apart from the clone of the course, in {apart}; in the clone, run: pip install -e .\n", text + done.stderr.decode()
+
+
+# ---- row 12: a corpus of few documents
+
+
+@pytest.mark.parametrize("n,streams", [(2, 1), (3, 2), (5, 4), (9, 8), (40, 8)])
+def test_row_12_few_documents_are_trained_on_with_fewer_streams(course_home, tmp_path, capsys, n, streams):
+    given = dict(set=(*SIZE[:-2], "steps=4", SIZE[-1]), corpus=corpus(tmp_path, documents(n, 300)), name="few", device="cpu")
+    run = train(Train(**given, stop_after=2))
+    assert files.read_json(run / "config.json")["streams"] == streams
+    assert (f"note: {streams} streams in place of 8, so that each has a document" in capsys.readouterr().out) == (streams < 8)
+    train(Train(**given))  # it continues
+    assert checkpoint.all_checkpoints(run)[-1].name == "step_00000004"
+
+
+# ---- row 13: other locales, other editors, other networks
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "iso8859-15"])
+def test_row_13_a_terminal_that_is_not_utf8_shows_what_it_can(course_home, tmp_path, encoding):
+    texts = ["Ein Käse. " * 9, "東京 and 1,234.5. " * 9, "naïve “quotes” – and … " * 9]
+    env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    for argv in (["gpt2course.data", corpus(tmp_path, texts)], ["gpt2course.ops.leaderboard"]):
+        done = command(*argv, env=env)
+        assert done.returncode == 0 and done.stderr == b"", done.stderr
+        assert done.stdout.decode(encoding)
+
+
+def test_row_13_every_text_file_is_opened_as_utf8_by_name():
+    """Without a name, Python takes the encoding of the locale."""
+    found = []
+    for path in [*ROOT.glob("gpt2course/**/*.py"), *ROOT.glob("tools/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and not any(k.arg in ("encoding", None) for k in node.keywords):
+                name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                mode = node.args[1] if name == "open" and len(node.args) > 1 else None
+                binary = mode is not None and (not isinstance(mode, ast.Constant) or "b" in mode.value)  # runbook.launch takes the mode
+                if name in ("read_text", "write_text") or name == "open" and isinstance(node.func, ast.Name) and not binary:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+def test_row_13_a_table_that_a_spreadsheet_has_written(tmp_path, monkeypatch):
+    (tmp_path / "leaderboard.csv").write_bytes(b"\xef\xbb\xbf" + leaderboard.CSV.read_bytes().replace(b"\n", b"\r\n"))
+    assert leaderboard.read(tmp_path / "leaderboard.csv") == leaderboard.read()
+    expected = lab.published()
+    monkeypatch.setattr(lab, "RESULTS", tmp_path)
+    assert lab.published() == expected
+
+
+@pytest.mark.parametrize("text", ["$", "$x$", "$\\frac$", "a_{b$c$", "\\$", "$$"])
+def test_row_13_a_dollar_in_a_label_is_a_dollar(text):
+    for figure in (plots.coloured_tokens([text, "b", text]), plots.core_bars({text: 0.1, "b": 0.2}, {}), plots.where_time_went({text: 1.0})):
+        assert plots.png(figure)
+
+
+def test_row_13_a_clone_has_unix_line_ends_everywhere():
+    assert "* text=auto eol=lf" in (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+
+
+class Refuses(http.server.BaseHTTPRequestHandler):
+    """A proxy that wants a password."""
+
+    def do_CONNECT(self):
+        self.server.asked += 1
+        self.send_error(407, "Proxy Authentication Required")
+
+    do_GET = do_CONNECT
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_row_13_a_proxy_that_wants_a_password_gets_its_own_advice(tmp_path, monkeypatch, scheme):
+    for name in ("no_proxy", "NO_PROXY", download.MIRROR):
+        monkeypatch.delenv(name, raising=False)
+    with socketserver.TCPServer(("127.0.0.1", 0), Refuses) as proxy:
+        proxy.asked = 0
+        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
+        with pytest.raises(UserError, match="HTTP 407.*your proxy wants a name and a password: export https_proxy=http://NAME"):
+            download.fetch(f"{scheme}://files.example/f", tmp_path / "f")
+        assert proxy.asked == 1 and "your proxy wants" in download.reach(f"{scheme}://files.example/f")
+        proxy.shutdown()
+
+
+@other_account
+def test_row_13_a_read_only_home_is_read_and_a_write_is_one_line(trained, tmp_path):
+    folder = tmp_path / "home"
+    shutil.copytree(trained, folder)
+    for path in [folder, *folder.rglob("*")]:
+        os.chmod(path, 0o555 if path.is_dir() else 0o444)
+    for path in folder.parents:
+        os.chmod(path, os.stat(path).st_mode | 0o055)
+    given = dict(env={"GPT2COURSE_HOME": str(folder), "HOME": "/"}, user=NOBODY, group=NOBODY, extra_groups=[])
+    for argv in (["evaluate", "a", "--corpus", "embedded", "--any-text", "--max-bytes", "3000"], ["sample", "a", "--max-tokens", "2"], ["fast.core_fast", "a", "--max-examples", "2"]):
+        done = command(f"gpt2course.{argv[0]}", *argv[1:], **given)
+        assert done.returncode == 0, (argv, done.stderr)
+    for argv in (["train", "--name", "b", "--corpus", "embedded", "--set", *SIZE], ["ops.export", "a"], ["ops.download", "core"]):
+        assert "cannot be used (Permission denied)" in one_line(command(f"gpt2course.{argv[0]}", *argv[1:], **given)), argv
