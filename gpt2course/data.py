@@ -30,7 +30,7 @@ from gpt2course.files import UserError, command, home, write_json
 BLOCK = 128  # documents of a block, except in parquet files, which have row groups
 PIECE = 800  # characters of a piece of a long text, about; see embedded()
 # Characters that are read of one document. A row holds T+1 tokens of a document, so training loses nothing. A document
-# of 100 MB would cost the tokenizer minutes, and a million white-space characters in a row would crash its regex.
+# of 100 MB would cost the tokenizer minutes, and a million white-space characters in a row would crash tiktoken.
 MAX_DOCUMENT = 1_000_000
 VAL_SHARE = 0.05  # of the documents, where no file is marked as validation
 
@@ -430,8 +430,7 @@ def main(args: Data) -> None:
     for role, split in (("training", corpus.train), ("validation", corpus.val)):
         if split.about < 100e6:
             split.scan()
-        exact = split.bytes is not None and (role == "validation" or not corpus.missing)
-        result[role] = {"documents": len(split), "bytes": split.bytes or split.about, "exact": exact}
+        result[role] = {"documents": len(split), "bytes": split.bytes or split.about}
     result["first"] = [" ".join(corpus.train[i][:300].split()) for i in range(min(3, len(corpus.train)))]
     print(*describe(corpus), *(f"\n  {text}" for text in result["first"]), sep="\n")
     if args.out:

@@ -55,7 +55,7 @@ def make_folder(folder: Path, tokenizer: Tokenizer, config: dict) -> None:
         fixed -= {"device_batch"}  # another number of rows on each rank
     if different := sorted(k for k in fixed if old.get(k) != config[k]):
         why = f"run {folder.name!r} was started with other settings ({', '.join(different)})"
-        raise UserError(f"{why}; use another --name, or --fresh to start it anew")
+        raise UserError(f"{why}; use another --name, or --fresh to start again")
 
 
 def move_aside(folder: Path) -> Path:

@@ -417,12 +417,11 @@ def make_optimizer(
 class Show:
     """Print every resolved number of a recipe at a depth as JSON.
 
-    Example: python -m gpt2course.recipes jan29 --depth 24 --ratio 12
+    Example: python -m gpt2course.recipes jan29 --depth 24 --set ratio=12
     """
 
     recipe: tyro.conf.Positional[str]  # gpt2, modern, muon, windows, lambdas, jan29 or record
     depth: int = 24  # layers; everything else follows from it
-    ratio: float | None = None  # training tokens for each scaling parameter; default: the recipe's
     set: tuple[str, ...] = ()  # any other setting, as name=value, for example --set width=192 head_dim=64
 
 
@@ -440,8 +439,7 @@ def settings_from_text(pairs) -> dict:
 
 
 def main(args: Show) -> None:
-    ratio = {} if args.ratio is None else {"ratio": args.ratio}
-    changes = {"depth": args.depth} | ratio | settings_from_text(args.set)
+    changes = {"depth": args.depth} | settings_from_text(args.set)
     print(json.dumps(resolve(args.recipe, **changes).to_json(), indent=2))
 
 

@@ -40,7 +40,6 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 DOC_CAP = 10_000  # characters of a document that training reads (nanochat 348fbb3)
 MAX_CHARS = 2_000_000_000  # characters that training reads in all (nanochat 348fbb3)
-MAX_PART = 1_000_000  # characters that tiktoken gets at a time: it crashes at a million white-space characters in a row
 FORMAT = 1
 SENTENCE = "In 1969, Apollo 11 landed on the Moon: 384,400 kilometres away, unbelievably far."
 
@@ -115,14 +114,12 @@ class Tokenizer:
 
         Lone surrogates, which a Python str can hold and UTF-8 cannot, are encoded as U+FFFD.
         """
-        ids, text = [self.bos] if bos else [], valid(text)
-        for start in range(0, len(text), MAX_PART):
-            ids += self._encoding.encode_ordinary(text[start : start + MAX_PART])
-        return ids
+        ids = self._encoding.encode_ordinary(valid(text))
+        return [self.bos, *ids] if bos else ids
 
-    def encode_batch(self, texts: list[str], bos: bool = False, threads: int | None = None) -> list[list[int]]:
-        """`encode` of every text, in order, by `threads` threads (default: one for each core, at most 8)."""
-        with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+    def encode_batch(self, texts: list[str], bos: bool = False) -> list[list[int]]:
+        """`encode` of every text, in order, by one thread for each core, at most 8."""
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             return list(pool.map(lambda text: self.encode(text, bos), texts))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:

@@ -73,7 +73,7 @@ class Train:
     max_cost_usd: float | None = within(None, 0)  # the same for the cost; needs price_per_hour
     stop_after: int | None = within(None, 1)  # stop with a checkpoint after this step, to continue later
     stall_seconds: float = within(600.0, 1)  # end the process, and show where it hangs, after so long without progress
-    fresh: bool = False  # start anew; an earlier run of the same name is moved aside, not deleted
+    fresh: bool = False  # start from the beginning; an earlier run of the same name is renamed, not deleted
 
 
 def train(args: Train) -> Path:
@@ -88,7 +88,7 @@ def train(args: Train) -> Path:
         corpus, tokenizer, config = open_run(args, folder, sizes, device, team)
         log = Log(folder) if team.first else NoLog()
         if any(line["kind"] == "done" for line in read_metrics(folder)):
-            log.say(f"run {folder.name} is finished already; --fresh starts it anew")
+            log.say(f"run {folder.name} is finished already; --fresh starts it again")
             return folder
         if team.first:
             cleanup.enter_context(locked(folder / "lock", f"run {folder.name!r} is being trained"))
@@ -341,13 +341,13 @@ def asked(run: Run) -> tuple[str | None, bool]:
     due = time.perf_counter() - run.last_save >= args.save_minutes * 60
     due = due or bool(args.save_every and run.step % args.save_every == 0)
     late = args.max_hours is not None and hours >= args.max_hours
-    dear = args.max_cost_usd is not None and hours * args.price_per_hour >= args.max_cost_usd
-    number, late, dear, due = run.team.reduce(run.signals[0] if run.signals else 0, late, dear, due, how="max")
+    costly = args.max_cost_usd is not None and hours * args.price_per_hour >= args.max_cost_usd
+    number, late, costly, due = run.team.reduce(run.signals[0] if run.signals else 0, late, costly, due, how="max")
     reasons = [
         (number, number and f"signal {signal.Signals(int(number)).name}"),
         (args.stop_after is not None and run.step >= args.stop_after, f"stop_after {args.stop_after}"),
         (late, f"max_hours {args.max_hours}"),
-        (dear, f"max_cost_usd {args.max_cost_usd}"),
+        (costly, f"max_cost_usd {args.max_cost_usd}"),
     ]
     reason = next((text for holds, text in reasons if holds), None)
     return (reason if run.step < run.plan.steps else None), bool(due)

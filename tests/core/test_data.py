@@ -440,8 +440,8 @@ def test_the_command_describes_a_corpus_and_writes_the_result(tmp_path, capsys):
     assert lines[4] == "note: 1 of 6,542 shards; 1 more are not there yet" and lines[5].startswith("licence: ClimbMix: NVIDIA, CC BY-NC 4.0")
     assert "  shard 0 document 0" in lines
     result = read_json(tmp_path / "out.json")
-    assert result["training"] == {"documents": 20, "bytes": 370, "exact": False}
-    assert result["validation"] == {"documents": 20, "bytes": 430, "exact": True}
+    assert result["training"] == {"documents": 20, "bytes": 370}
+    assert result["validation"] == {"documents": 20, "bytes": 430}
     assert (result["val_name"], result["first"]) == ("climbmix/shard_06542", [f"shard 0 document {i}" for i in range(3)])
     assert result["val_sha256"] in lines[3] and result["licences"][0] in lines[5]
 

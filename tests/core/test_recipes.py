@@ -210,7 +210,7 @@ def test_profiles_change_sizes_only():
 
 
 def test_the_command_prints_json():
-    out = subprocess.run([sys.executable, "-m", "gpt2course.recipes", "jan29", "--depth", "24", "--ratio", "12"], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, "-m", "gpt2course.recipes", "jan29", "--depth", "24", "--set", "ratio=12"], capture_output=True, text=True, check=True).stdout
     assert json.loads(out)["steps"] == 16704
     bad = subprocess.run([sys.executable, "-m", "gpt2course.recipes", "jan29", "--set", "width"], capture_output=True, text=True)
     assert bad.returncode == 2 and bad.stderr == "error: --set 'width': write name=value, for example --set width=192\n"
