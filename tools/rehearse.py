@@ -471,6 +471,7 @@ def summary(args: Rehearse, plan, rank: int, watch: Watch, compiler: Compiler | 
         "parameters": 2 * sum(plan.params[k] for k in ("wte", "value_embeds")) + 4 * plan.params["scaling"],  # bytes
         "communication": {kind: {"calls": n // 2, "bytes": b // 2} for kind, (n, b) in watch.sent.items()},
         "operators": {p: count.total() for p, count in watch.ops.items()},
+        "calls": {p: {op: n for op, n in watch.ops[p].items() if PRODUCT.search(op)} for p in ("forward", "backward")},
         "float64": dict(watch.float64),
         "graphs": dict(compiler.graphs) if compiler else {},
         "compiled_late": compiler.late if compiler else 0,
@@ -478,6 +479,7 @@ def summary(args: Rehearse, plan, rank: int, watch: Watch, compiler: Compiler | 
     }
 
 
+PRODUCT = re.compile(r"mm|fa4|attn|attention")  # what a GPU's matrix units compute
 TRAINING = ("forward", "backward", "optimizer", "fp8 refresh")
 
 
