@@ -11,6 +11,7 @@ Read in full, the choices of CORE's 22 tasks are 160 million tokens. What saves 
 - Prompts of similar length share a forward pass, up to a budget of tokens.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -18,11 +19,9 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 import tyro
 
@@ -31,7 +30,7 @@ from gpt2course.attention import Cache
 from gpt2course.core_tasks import GPT2_CENTRED, Task, default_bundle, read_bundle
 from gpt2course.files import UserError, command, duration, home, read_json, write_json
 from gpt2course.load import load_model
-from gpt2course.ranks import join, part, pick_device
+from gpt2course.ranks import Ranks, join, part, pick_device
 
 CHECKED = 16  # examples of a task whose prompts are also encoded whole, to see that blocks give the same tokens
 HEAD = 1 << 24  # most logits at a time: 64 MB in float32
@@ -73,10 +72,8 @@ class Prompts:
     def __init__(self, task: Task, n: int, tokenizer):
         self.task, self.tokenizer, self.blocks = task, tokenizer, {}
         sample = sorted(random.Random(0).sample(range(n), min(CHECKED, n)))
-        for self.joined in (True, False, None):  # blocks with their "\n\n"; without it; None: every prompt whole
-            self.blocks.clear()
-            if self.joined is None or all(self.rows(i) == self.whole(i) for i in sample):
-                break
+        self.fits = True  # whether blocks give the tokens of whole prompts
+        self.fits = all(self.rows(i) == self.whole(i) for i in sample)
 
     def whole(self, i: int):
         """(rows, spans) of example i as the plain evaluator makes them."""
@@ -86,18 +83,14 @@ class Prompts:
     def block(self, j: int) -> list[int]:
         """The tokens of example j as a solved one."""
         if j not in self.blocks:
-            text = core.solved(self.task, j)
-            if self.joined:
-                self.blocks[j] = self.tokenizer.encode(text + "\n\n")
-            else:
-                self.blocks[j] = self.tokenizer.encode(text) + self.tokenizer.encode("\n\n")
+            self.blocks[j] = self.tokenizer.encode(core.solved(self.task, j) + "\n\n")
         return self.blocks[j]
 
     def rows(self, i: int):
         """(rows, spans) of example i."""
         shots = core.few_shot(self.task, i)
         last = core.render(self.task, i, [])  # the prompts without solved examples
-        if self.joined is None or shots and self.task.kind == "language_modeling" and last[1][:1].isspace():
+        if not self.fits or shots and self.task.kind == "language_modeling" and last[1][:1].isspace():
             return self.whole(i)  # an empty question: `render` strips a space here but not after solved examples
         rows, spans = core.tokens_and_spans(self.task.kind, last, self.tokenizer)  # each begins with BOS
         if not shots:
@@ -280,39 +273,40 @@ def key_of(task: Task, n: int, max_len, tokenizer, model: str) -> str:
 
 
 def evaluate(
-    model, tokenizer, bundle, *, max_examples=None, tasks=None, progress=None, max_len=None, budget=None, keep=None
-) -> dict:
+    model, tokenizer, bundle, *, max_examples=None, tasks=None, progress=None, max_len=None, budget=None, keep=None,
+    team=None,
+) -> dict:  # fmt: skip
     """What `core.evaluate` returns, with the same decisions, and each task's "right": its decisions, a text of 0 and 1.
 
     Args as there, but for: model (our GPT or GPT2, or anything with parameters(), hidden(ids, cache) and head(x));
     progress(done, total, label) estimates the work in characters; budget is the most tokens of a forward pass (default
     1,024 on a CPU, 65,536 on a GPU); keep is (a file, the model's fingerprint): the decisions on finished tasks are
     written to the file, and an evaluation of the same model and questions uses them.
-    Under torchrun every rank scores its share, and all ranks return the whole.
+    The ranks of `team` share the examples, and all of them return the whole.
     """
     bundle, chosen, prepared = core.prepare(bundle, tasks, max_examples, max_len)
+    team = team or Ranks()
     device, training = next(model.parameters()).device, model.training
     reader = Reader(model.eval(), tokenizer.bos, budget or (1024 if device.type == "cpu" else 65_536))
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
     sizes = [n * (task.num_fewshot + 1) * len(str(task.examples[0])) for task, n in prepared]  # characters, about
     total = sum(sizes)
-    kept = read_json(keep[0], "kept decisions") if keep and Path(keep[0]).exists() else {}
-    done, right = 0, {}
+    done, right, kept = 0, {}, {}
+    with contextlib.suppress(UserError):  # no file, or a damaged one
+        kept = read_json(keep[0]) if keep else {}
     for (task, n), size in zip(prepared, sizes):
         key = key_of(task, n, max_len, tokenizer, keep[1]) if keep else None
         if keep and key in kept:
             right[task.label] = kept[key]
         else:
             advance = lambda share, done=done, size=size, label=task.label: progress(done + share * size, total, label)
-            mine = score_task(task, range(rank, n, world), n, tokenizer, reader, max_len, progress and advance)
-            if world > 1:
-                shares = [None] * world
-                dist.all_gather_object(shares, mine)
-                mine = {i: value for share in shares for i, value in share.items()}
-            right[task.label] = "".join("01"[mine[i]] for i in range(n))
-            if keep and rank == 0:
+            indices = range(team.rank, n, team.world)
+            mine = score_task(task, indices, n, tokenizer, reader, max_len, progress and advance)
+            every = {i: value for share in team.all(mine) for i, value in share.items()}
+            right[task.label] = "".join("01"[every[i]] for i in range(n))
+            if keep and team.first:
                 kept[key] = right[task.label]
-                write_json(keep[0], kept)
+                with contextlib.suppress(OSError):  # a home that is read-only, or full
+                    write_json(keep[0], kept)
         done += size
         if progress:
             progress(done, total, task.label)
@@ -364,7 +358,7 @@ def score(args: Core, load: Callable) -> None:
     name = fingerprint(model)
     found = evaluate(
         model, tokenizer, bundle, max_examples=args.max_examples, tasks=args.tasks, progress=progress,
-        max_len=model.max_len, keep=(home() / "eval" / "kept" / f"{name[:16]}.json", name),
+        max_len=model.max_len, team=team, keep=(home() / "eval" / "kept" / f"{name[:16]}.json", name),
     )  # fmt: skip
     if team.first:
         table = core.table(found)
