@@ -136,7 +136,7 @@ def examine(name: str, f: Callable) -> str:
     piece = find(name)
     if piece.exercise and (wrong := checks.run(piece.exercise, f)):
         raise UserError(wrong)
-    small()  # outside the clock, and made by the package alone
+    small(), piece.probe()  # outside the clock, and made by the package alone
     theirs, package = timed(piece.probe)
     try:
         with installed({name: f}):

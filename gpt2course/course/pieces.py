@@ -13,9 +13,10 @@ import random
 import time
 import types
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import regex
 import torch
@@ -45,6 +46,38 @@ class Piece:
 # ---- adapters
 
 
+class Index:
+    """Which words hold which pair, so that a trainer in plain Python looks at a few words for each merge, not at all.
+
+    With only the words of the most frequent pairs, the counts of these are right and those of the others too small. So
+    a function that looks for the most frequent pair finds the same one.
+    """
+
+    def __init__(self, words: list[tuple[list[int], int]]):
+        self.words, self.counts, self.where = words, Counter(), defaultdict(set)
+        for i in range(len(words)):
+            self.add(i, 1)
+
+    def add(self, i: int, sign: int) -> None:
+        ids, n = self.words[i]
+        for pair in pairwise(ids):
+            self.counts[pair] += sign * n
+            (self.where[pair].add if sign > 0 else self.where[pair].discard)(i)
+            if not self.counts[pair]:
+                del self.counts[pair]
+
+    def frequent(self) -> list[tuple[list[int], int]]:
+        least = 0.9 * max(self.counts.values(), default=0)
+        found = set().union(*(self.where[pair] for pair, n in self.counts.items() if n >= least))
+        return [self.words[i] for i in sorted(found)]
+
+    def replace(self, pair: tuple[int, int], merged: Callable) -> None:
+        for i in list(self.where[pair]):
+            self.add(i, -1)
+            self.words[i] = merged(self.words[i][0]), self.words[i][1]
+            self.add(i, 1)
+
+
 def _trainer(pieces):
     pair, merge, package = pieces["pair"], pieces["merge"], tokenizer.default_folder
     sources = "".join(getattr(f, "source", "") for f in (pair, merge))
@@ -63,12 +96,12 @@ def _trainer(pieces):
             if about["chars"] >= max_chars:
                 break
         words, ranks = [(list(word.encode()), n) for word, n in counts.items()], [bytes([b]) for b in range(256)]
+        index = Index(words)
         end = vocab_size - len(tokenizer.SPECIAL_TOKENS)
         for new in range(256, end):
-            words = [(ids, n) for ids, n in words if len(ids) > 1]  # a single token has no pair
-            if not (best := pair(words)):
+            if not (best := pair(index.frequent())):
                 raise UserError(f"vocab_size {vocab_size} is too large for this text: no pair is left to merge")
-            words = [(merge(ids, best, new) if best[0] in ids else ids, n) for ids, n in words]
+            index.replace(tuple(best), lambda ids: merge(ids, best, new))  # noqa: B023
             ranks.append(ranks[best[0]] + ranks[best[1]])
             if time.monotonic() - spoke >= EVERY:
                 spoke = time.monotonic()

@@ -373,7 +373,7 @@ def test_keep_and_mine_from_a_notebook(capsys, monkeypatch):
     assert lab.mine("sampling") is sample.pick
     assert lab.mine("schedule")(0, 10, 2, 4, 0) == 0.5
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("norm: yours; largest") and lines[1].startswith("sampling: the package's; a lesson asks for pick(")
+    assert lines[0].startswith("norm: yours; largest") and lines[1].startswith("sampling: the course's; a lesson asks for pick(")
     small = dict(steps=4, width=32, head_dim=16, sequence_len=32, batch_tokens=64, vocab_size=300)
     ours, theirs = lab.train("muon", **small), lab.train_with("muon", "norm", recipe="muon", **small)
     assert ours["loss"] != theirs["loss"] and torch.allclose(*(torch.tensor(r["loss"]) for r in (ours, theirs)), atol=1e-3)
