@@ -1,5 +1,6 @@
 """Lesson 00: wrong answers to its exercises get their hint, right ones pass; its figures draw."""
 
+import math
 import statistics
 import time
 
@@ -9,7 +10,13 @@ from lesson_cases import answers, lesson_tests
 
 from gpt2course.course.figures import story as figures
 
-NAMES = {"0.1": ("bill", "bill_of_flops"), "0.2": ("flops_per_token",), "0.3": ("utilisation",), "0.4": ("measure",), "0.5": ("least_hours",)}
+NAMES = {
+    "0.1": ("bill", "bill_of_flops"),
+    "0.2": ("flops_per_token",),
+    "0.3": ("utilisation",),
+    "0.4": ("measure",),
+    "0.5": ("least_hours",),
+}
 
 
 SOLVED = answers("00")
@@ -29,7 +36,9 @@ def flops(weight=6, keys=12, layer=12, head=1, embedding=0, each=lambda w: w):
 
     def f(width, vocab_size, windows):
         heads = (head if head != "each" else len(windows)) + embedding
-        return weight * (layer * width**2 * len(windows) + heads * width * vocab_size) + keys * width * sum(each(windows))
+        return weight * (layer * width**2 * len(windows) + heads * width * vocab_size) + keys * width * sum(
+            each(windows)
+        )
 
     return f
 
@@ -140,6 +149,32 @@ WRONG = {
     ("0.5", "devices forgotten"): (lambda parts, n: sum(f / p for f, p in parts) / 3600, "share the work"),
     ("0.5", "first part alone"): (lambda parts, n: parts[0][0] / parts[0][1] / n / 3600, "first part"),
 }  # fmt: skip
+WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
+    ("0.1", "whole numbers"): ((lambda h, n, p: h * n * p, lambda f, n, peak, m, p: (f // (n * peak * m)) / 3600 * n * p), "does your answer use each of the five numbers once?"),
+    ("0.1", "rounded up to hours"): ((lambda h, n, p: h * n * p, lambda f, n, peak, m, p: math.ceil(f / (n * peak * m) / 3600) * n * p), "4 devices need a quarter of the hours and cost 4"),
+    ("0.1", "whole hours"): ((lambda h, n, p: math.ceil(h) * n * p, SOLVED["bill_of_flops"]), "hours were rounded up"),
+    ("0.1", "wrong for 8 devices"): ((lambda h, n, p: h * n * p if n != 8 else 0, SOLVED["bill_of_flops"]), "hours need not be whole"),
+    ("0.2", "windows as a set"): (lambda C, V, w: 6 * (12 * C * C * len(w) + C * V) + 12 * C * sum(set(w)), "does each layer use its own window, and is the"),
+    ("0.2", "mean window"): (lambda C, V, w: 6 * (12 * C * C * len(w) + C * V) + 12 * C * statistics.mean(w) * len(w), "your code stopped"),
+    ("0.2", "layers by set"): (lambda C, V, w: 6 * (12 * C * C * len(set(w)) + C * V) + 12 * C * sum(w), "does each layer use its own window, and is the"),
+    ("0.2", "int32"): (lambda C, V, w: int(np.int32(0) + np.array([SOLVED["flops_per_token"](C, V, w)]).astype(np.int32)[0]), "does each layer use its own window, and is the"),
+    ("0.2", "pops windows"): (lambda C, V, w: (SOLVED["flops_per_token"](C, V, list(w)), w.clear())[0], "work on a copy"),
+    ("0.3", "batch in rows"): (lambda log: SOLVED["utilisation"](log) * 2048, "training FLOPs of all tokens / (devices * peak * seconds)"),
+    ("0.3", "whole hours"): (lambda log: SOLVED["utilisation"](log | {"hours": math.ceil(log["hours"])}), "do tokens, seconds and devices come from the log?"),
+    ("0.3", "steps + 1"): (lambda log: SOLVED["utilisation"](log | {"steps": log["steps"] + 1}), "training FLOPs of all tokens / (devices * peak * seconds)"),
+    ("0.3", "steps - 1"): (lambda log: SOLVED["utilisation"](log | {"steps": log["steps"] - 1}), "training FLOPs of all tokens / (devices * peak * seconds)"),
+    ("0.3", "peak of 989"): (lambda log: SOLVED["utilisation"](log | {"peak": 989e12}), "training FLOPs of all tokens / (devices * peak * seconds)"),
+    ("0.3", "at most 1"): (lambda log: min(0.42, SOLVED["utilisation"](log)), "do tokens, seconds and devices come from the log?"),
+    ("0.4", "one long time, warm-up too"): (lambda f, c, w, r: (lambda a: [f() for _ in range(w + r)] and ((c() - a) / (w + r), 0))(c()), "this is the mean of all calls, warm-up included"),
+    ("0.4", "median_low"): (lambda f, c, w, r: (lambda t: (statistics.median(t[w:]), t[w:][0] - min(t[w:])))(times(f, c, w + r)), "slowest minus fastest of the timed calls"),
+    ("0.4", "repeats first"): (lambda f, c, w, r: (lambda t: (statistics.median(t[:r]), max(t[:r]) - min(t[:r])))(times(f, c, w + r)), "this is the middle call in order of time; sort"),
+    ("0.4", "three calls warmup max"): (lambda f, c, w, r: (lambda t: (statistics.median(t[min(w, 2) :]), max(t[min(w, 2) :]) - min(t[min(w, 2) :])))(times(f, c, w + r)), "warm-up and repeats are arguments; is one of them"),
+    ("0.5", "a dict by peak"): (lambda parts, n: sum(f / p for p, f in {p: f for f, p in parts}.items()) / n / 3600 if False else sum(f / p for p, f in dict((p, f) for f, p in parts).items()) / n / 3600, "equal parts are two parts"),
+    ("0.5", "two parts only"): (lambda parts, n: sum(f / p for f, p in parts[:2]) / n / 3600, "the sum over all parts of FLOPs / (devices * peak)"),
+    ("0.5", "whole seconds"): (lambda parts, n: math.ceil(sum(f / p for f, p in parts) / n) / 3600, "the sum over all parts of FLOPs / (devices * peak)"),
+    ("0.5", "uses its input up"): (lambda parts, n: sum((lambda x: x[0] / x[1])(parts.pop()) for _ in range(len(parts))) / n / 3600, "work on a copy"),
+    ("0.5", "set of parts"): (lambda parts, n: sum(f / p for f, p in set(parts)) / n / 3600, "equal parts are two parts"),
+}  # fmt: skip
 
 
 def by_hand(f, clock, warmup, repeats):
@@ -178,7 +213,11 @@ RIGHT = {
 
 
 RUNS = [("2019", 43008.0, "GPT-2"), ("2026-01-29", 73.0, "first"), ("2026-03", 40.0, "last")]
-LESSONS = [(0, "the whole", "story", "cost.py"), (1, "text", "tokenizer", "tokenizer.py"), (3, "model", "GPT", "model.py")]
+LESSONS = [
+    (0, "the whole", "story", "cost.py"),
+    (1, "text", "tokenizer", "tokenizer.py"),
+    (3, "model", "GPT", "model.py"),
+]
 FIGURES = {
     "cost by year": (lambda: figures.cost_by_year(RUNS, [("2024-07-11", 576.0, "llm.c")]), ["$43,008 in 2019", "$40", "llm.c $576 in 2024"]),
     "one cost": (lambda: figures.cost_by_year(RUNS[:1]), ["$43,008"]),

@@ -10,7 +10,13 @@ from lesson_cases import answers, lesson_tests
 
 from gpt2course.course.figures import tokenizer as figures
 
-NAMES = {"1.1": ("most_frequent_pair",), "1.2": ("merge",), "1.3": ("encode",), "1.4": ("bits_per_byte",), "1.5": ("vocabulary_cost",)}
+NAMES = {
+    "1.1": ("most_frequent_pair",),
+    "1.2": ("merge",),
+    "1.3": ("encode",),
+    "1.4": ("bits_per_byte",),
+    "1.5": ("vocabulary_cost",),
+}
 
 
 SOLVED = answers("01", math=math, Counter=Counter, pairwise=pairwise, torch=torch)
@@ -214,8 +220,14 @@ def rank_by_rank(text, ranks):
 
 def recursive(text, ranks):
     def go(parts):
-        best = min(((ranks[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in ranks), default=None)
-        return parts if best is None else go(parts[: best[1]] + (parts[best[1]] + parts[best[1] + 1],) + parts[best[1] + 2 :])
+        best = min(
+            ((ranks[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in ranks), default=None
+        )
+        return (
+            parts
+            if best is None
+            else go(parts[: best[1]] + (parts[best[1]] + parts[best[1] + 1],) + parts[best[1] + 2 :])
+        )
 
     data = text.encode("utf-8")
     return np.array([ranks[p] for p in go(tuple(data[i : i + 1] for i in range(len(data))))], dtype=np.int64)
@@ -336,6 +348,36 @@ WRONG = {
     ("1.5", "forward alone"): (cost(flops=lambda t, d: 2 * t), "forward pass alone"),
     ("1.5", "backward alone"): (cost(flops=lambda t, d: 4 * t), "backward pass alone"),
     ("1.5", "one number"): (lambda V, d, C: 6 * V * C, "three numbers"),
+}  # fmt: skip
+WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
+    ("1.1", "default Counter"): ((lambda d: lambda words, counts=Counter(): (([counts.update({p: n}) for w, n in words for p in pairwise(w)]), min(counts, key=lambda p: (-counts[p], p)) if counts else None)[1])(0), "does something stay from one call to the next,"),
+    ("1.1", "word order dict"): (lambda words: (lambda c: min(c, key=lambda p: (-c[p], p)) if c else None)((lambda c: [c.update({p: n}) for w, n in {tuple(w): n for w, n in words}.items() for p in pairwise(w)] and c)(Counter()) or {}), "it comes three times in all"),
+    ("1.1", "bytes of words"): (lambda words: (lambda c: min(c, key=lambda p: (-c[p], p)) if c else None)(Counter([p for w, n in words for p in pairwise(bytes(w)) for _ in range(n)])), "your code stopped"),
+    ("1.1", "set of pairs of a word"): (lambda words: (lambda c: min(c, key=lambda p: (-c[p], p)) if c else None)(Counter([p for w, n in words for p in set(pairwise(w)) for _ in range(n)])), "1 1 1 holds the pair 1 1 twice"),
+    ("1.1", "only words that occur twice"): (lambda words: SOLVED["most_frequent_pair"]([(w, n) for w, n in words if n > 1] or words), "look at counts and ties"),
+    ("1.2", "as bytes"): (lambda ids, pair, new: SOLVED["merge"](list(bytes(i % 256 for i in ids)), pair, new), "they are not bytes"),
+    ("1.2", "until done"): (lambda ids, pair, new: SOLVED["merge"](SOLVED["merge"](ids, pair, new), (new, new), new), "step on by two after a merge"),
+    ("1.2", "sorted pair"): (lambda ids, pair, new: SOLVED["merge"](ids, tuple(sorted(pair)), new), "each place of the pair becomes the new id; the"),
+    ("1.2", "default list"): (lambda ids, pair, new, out=[]: (out.extend(SOLVED["merge"](ids, pair, new)), list(out))[1], "does something stay from one call to the next,"),
+    ("1.3", "kept from before"): ((lambda kept: lambda t, r: kept.setdefault(t, SOLVED["encode"](t, r)))({}), "nothing was merged; look for neighbours whose"),
+    ("1.3", "latin-1"): (lambda t, r: SOLVED["encode"](t.encode("latin-1", "replace").decode("latin-1"), r), "merge the lowest rank first, the leftmost among equals"),
+    ("1.3", "strip"): (lambda t, r: SOLVED["encode"](t.strip(), r), "white space is text too, and a text may have any length"),
+    ("1.3", "lower"): (lambda t, r: SOLVED["encode"](t.lower(), r), "merge the lowest rank first, the leftmost among equals"),
+    ("1.3", "normalised"): (lambda t, r: SOLVED["encode"](__import__("unicodedata").normalize("NFC", t), r), "an e and its accent are two characters here; change no text"),
+    ("1.3", "40 characters at most"): (lambda t, r: SOLVED["encode"](t[:40], r), "white space is text too, and a text may have any length"),
+    ("1.4", "strip"): (lambda nats, texts: SOLVED["bits_per_byte"](nats, [t.strip() for t in texts]), "count every byte of every document, white space too"),
+    ("1.4", "two documents at most"): (lambda nats, texts: SOLVED["bits_per_byte"](nats[:2], texts[:2]), "count every byte of every document, white space too"),
+    ("1.4", "unique texts"): (lambda nats, texts: SOLVED["bits_per_byte"](nats, set(texts)), "count every byte of every document, white space too"),
+    ("1.4", "0.69"): (lambda nats, texts: SOLVED["bits_per_byte"](nats, texts) * math.log(2) / 0.693, "the sum of the nats, divided by ln 2, divided by the bytes"),
+    ("1.4", "ln 2 as 0.7"): (lambda nats, texts: SOLVED["bits_per_byte"](nats, texts) * math.log(2) / 0.7, "the sum of the nats, divided by ln 2, divided by the bytes"),
+    ("1.4", "ignores nan to num, clamp"): (lambda nats, texts: SOLVED["bits_per_byte"]([n.clamp(max=5) for n in nats], texts), "all bits of all documents, divided by all bytes of UTF-8"),
+    ("1.4", "BOS counted as a byte"): (lambda nats, texts: sum(n.sum().item() for n in nats) / math.log(2) / (sum(len(t.encode()) for t in texts) + len(texts)), "the sum of the nats, divided by ln 2, divided by the bytes"),
+    ("1.4", "half precision"): (lambda nats, texts: SOLVED["bits_per_byte"]([n.bfloat16() for n in nats], texts), "the sum of the nats, divided by ln 2, divided by the bytes"),
+    ("1.5", "depth // 2"): (lambda V, d, C: (lambda t, l: (t * (l + 1), t * (2 * l + 4), 6 * t))(V * C, 1 + d // 2), "3 layers have 2 value embeddings, on the last"),
+    ("1.5", "depth // 2 float"): (lambda V, d, C: (lambda t, l: (t * (l + 1), t * (2 * l + 4), 6 * t))(V * C, 1 + d / 2), "3 layers have 2 value embeddings, on the last"),
+    ("1.5", "padded"): (lambda V, d, C: SOLVED["vocabulary_cost"](-(-V // 64) * 64, d, C), "wte, lm_head and two value embeddings"),
+    ("1.5", "flops by steps"): (lambda V, d, C: (lambda a: (a[0], a[1], a[2] * d))(SOLVED["vocabulary_cost"](V, d, C)), "look-ups are counted; only the head multiplies"),
+    ("1.5", "int32"): (lambda V, d, C: tuple(np.array(SOLVED["vocabulary_cost"](V, d, C)).astype(np.int32)), "2 for an embedding's number, 4 for the head's"),
 }  # fmt: skip
 
 RIGHT = {

@@ -129,7 +129,9 @@ def in_a_loop(lengths, space):
 
 
 def by_key(lengths, space):
-    return min(range(len(lengths)), key=lambda i: (lengths[i] > space, lengths[i] if lengths[i] > space else -lengths[i], i))
+    return min(
+        range(len(lengths)), key=lambda i: (lengths[i] > space, lengths[i] if lengths[i] > space else -lengths[i], i)
+    )
 
 
 def with_a_tensor(lengths, space):
@@ -349,6 +351,35 @@ WRONG = {
     ("2.5", "speed in bytes"): (bill(speed=lambda tok, read, chars: tok * read * chars), "in megabytes"),
     ("2.5", "one number"): (lambda *a: 33, "expected three numbers"),
     ("2.5", "no return"): (lambda *a: None, "return missing"),
+}  # fmt: skip
+WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
+    ("2.1", "rows sorted out"): (lambda r, l, t: SOLVED["shares"]([row for row in r if row], l, t), "an empty row has places too"),
+    ("2.1", "last row ignored"): (lambda r, l, t: SOLVED["shares"](r[:-1] if len(r) > 3 else r, l, t), "divide the tokens cut off by all tokens of the documents"),
+    ("2.1", "rounded"): (lambda r, l, t: tuple(round(x, 4) for x in SOLVED["shares"](r, l, t)), "divide the tokens cut off by all tokens of the documents"),
+    ("2.1", "global dict"): (
+        (
+            lambda placed: (
+                lambda r, l, t: (lambda _: (lambda had, kept, now: ((had - kept) / had, 1 - now / len(r) / t))(sum(l[d] for d in placed if d < len(l)), sum(n for d, n in placed.items() if d < len(l)), sum(n for row in r for _, n in row)))([placed.update({d: placed.get(d, 0) + n}) for row in r for d, n in row])
+            )
+        )({}),
+        "does something stay from one call to the next,",
+    ),
+    ("2.2", "bisect on sorted copy place"): (lambda l, s: sorted(l).index(max([x for x in l if x <= s], default=min(l))), "that one does not fit"),
+    ("2.2", "first among 8 waiting"): (lambda l, s: SOLVED["choose"](l[:20], s), "the package chooses another document"),
+    ("2.2", "exact first"): (lambda l, s: l.index(s) if s in l else first_fit(l, s), "that is the first that fits, take the longest that fits"),
+    ("2.2", "as float"): (lambda l, s: float(SOLVED["choose"](l, s)), "a place in a list is a whole number"),
+    ("2.2", "negative index"): (lambda l, s: SOLVED["choose"](l, s) - len(l), "return a place in the list, 0 to 3"),
+    ("2.3", "buffer of 20"): (lambda b, T: (lambda r: (r[0], r[1], r[2] + b[20:]))(SOLVED["next_row"](b[:20], T)), "the longest that fits, else the shortest, cropped"),
+    ("2.3", "targets minus 1 at BOS"): (lambda b, T: (lambda i, t, w: (i, [-1 if x == 0 else x for x in t], w))(*SOLVED["next_row"](b, T)), "a target is the token after its input"),
+    ("2.3", "documents without bos in the middle"): (lambda b, T: (lambda i, t, w: (i, t, [d[1:] for d in w]))(*SOLVED["next_row"](b, T)), "take out what is in the row; of a cropped"),
+    ("2.3", "waiting set"): (lambda b, T: (lambda i, t, w: (i, t, [d for d in b if d not in w]))(*SOLVED["next_row"](b, T)), "take out what is in the row; of a cropped"),
+    ("2.3", "removes by value"): (lambda b, T: (lambda i, t, w: (i, t, [d for d in b if d in w]))(*SOLVED["next_row"](b, T)), "take out what is in the row; of a cropped"),
+    ("2.3", "changes the cropped doc"): (lambda b, T: (SOLVED["next_row"](b, T), [d.__delitem__(slice(T + 1, None)) for d in b])[0], "work on a copy"),
+    ("2.4", "copies rows reversed"): (lambda s, r, w, n: SOLVED["rank_rows"](s[::-1], r, w, n), "stream and row [[3, 0], [2, 0], [1, 0], [0, 0]]"),
+    ("2.5", "math.floor(x+0.99)"): (lambda t, c, ch, s: (lambda a: (math.floor(t * ch / (1 - c) / 250e6 + 0.9) + 1,) + a[1:])(SOLVED["data_bill"](t, c, ch, s)), "what must be read is tokens / (1 - cropped) *"),
+    ("2.5", "round"): (lambda t, c, ch, s: (round(t * ch / (1 - c) / 250e6) + 1, (round(t * ch / (1 - c) / 250e6) + 1) * 0.1, s * ch / (1 - c) / 1e6), "round up"),
+    ("2.5", "MiB"): (lambda t, c, ch, s: (lambda a: (a[0], a[1], a[2] * 1e6 / 2**20))(SOLVED["data_bill"](t, c, ch, s)), "what must be read is tokens / (1 - cropped) *"),
+    ("2.5", "8 bits"): (lambda t, c, ch, s: (lambda a: (a[0], a[1], a[2] * 8))(SOLVED["data_bill"](t, c, ch, s)), "what must be read is tokens / (1 - cropped) *"),
 }  # fmt: skip
 
 RIGHT = {

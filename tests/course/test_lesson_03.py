@@ -10,7 +10,13 @@ from lesson_cases import change, lesson_tests
 from gpt2course.course.figures import gpt as figures
 from gpt2course.model import GPTConfig
 
-NAMES = {"3.1": ("causal_attention",), "3.2": ("turn",), "3.3": ("rms_norm",), "3.4": ("next_token_loss",), "3.5": ("budget",)}
+NAMES = {
+    "3.1": ("causal_attention",),
+    "3.2": ("turn",),
+    "3.3": ("rms_norm",),
+    "3.4": ("next_token_loss",),
+    "3.5": ("budget",),
+}
 
 
 # ---- 3.1, causal attention
@@ -155,7 +161,9 @@ def with_a_generator(q, k, v, start=0, base=10_000.0):
 
 def with_complex_numbers(q, k, v, start=0, base=10_000.0):
     D = q.shape[-1]
-    angles = torch.outer(torch.arange(start, start + q.shape[1]).double(), base ** (-2 * torch.arange(D // 2).double() / D))
+    angles = torch.outer(
+        torch.arange(start, start + q.shape[1]).double(), base ** (-2 * torch.arange(D // 2).double() / D)
+    )
     by = torch.polar(torch.ones_like(angles), -angles)[None, :, None]
 
     def f(x):
@@ -244,7 +252,9 @@ def numpys_loss(logits, tokens, cap=15.0):
 # ---- 3.5, the budget
 
 
-def count(config, matrices=4, inner=8, tied=False, bias=0, factor=6, scores=12, wte_flops=False, head_flops=True, layers=True):
+def count(
+    config, matrices=4, inner=8, tied=False, bias=0, factor=6, scores=12, wte_flops=False, head_flops=True, layers=True
+):
     L, C, V, T = config.n_layer if layers else 1, config.n_embd, config.vocab_size, config.sequence_len
     found = {
         "wte": V * C,

@@ -5,11 +5,17 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lesson_cases import change, lesson_tests
+from lesson_cases import answers, change, lesson_tests
 
 from gpt2course.course.figures import training as figures
 
-NAMES = {"4.1": ("rate",), "4.2": ("accumulate",), "4.3": ("bits_per_byte",), "4.4": ("adamw",), "4.5": ("paid_hours", "best_minutes")}
+NAMES = {
+    "4.1": ("rate",),
+    "4.2": ("accumulate",),
+    "4.3": ("bits_per_byte",),
+    "4.4": ("adamw",),
+    "4.5": ("paid_hours", "best_minutes"),
+}
 
 
 # ---- 4.1, the schedule
@@ -248,7 +254,22 @@ def leaves_gradients(model, documents, tokenizer):
 
 
 def step_of(
-    p, g, m, v, step, lr, beta1, beta2, eps, wd, correct="mv", decay="before", place="outside", at=0, square=True, swap=False
+    p,
+    g,
+    m,
+    v,
+    step,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    wd,
+    correct="mv",
+    decay="before",
+    place="outside",
+    at=0,
+    square=True,
+    swap=False,
 ):
     """AdamW with one thing wrong."""
     if decay == "l2":
@@ -403,6 +424,121 @@ WRONG = {
     ("4.5", "best without the half"): ((hours, change(best, inside=1.0)), "half an interval"),
     ("4.5", "best without crashes"): ((hours, lambda t, s, c: best(t, s, 1)), "crashes"),
     ("4.5", "best without the root"): ((hours, lambda t, s, c: best(t, s, c) ** 2), "root is missing"),
+}  # fmt: skip
+
+
+SOLVED = answers("04", math=math, torch=torch)
+
+
+def clears_by_hand(model, rows, size):
+    for p in model.parameters():
+        p.grad.zero_()
+    return grow(model, rows, size, clear="never")
+
+
+def chunk(model, rows, size):
+    model.zero_grad()
+    t = 0
+    for piece in rows.chunk(size):
+        l = model(piece[:, :-1], piece[:, 1:]) * len(piece) / len(rows)
+        l.backward()
+        t += l.item()
+    return t
+
+
+def tokens_inplace(model, rows, size):
+    r = grow(model, rows, size)
+    rows.clamp_(max=250)
+    return r
+
+
+def freezes(model, rows, size):
+    r = grow(model, rows, size)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    return r
+
+
+def gradients_in_bfloat16(model, rows, size):
+    model.zero_grad()
+    t = 0
+    for piece in rows.split(size):
+        l = model(piece[:, :-1].clone(), piece[:, 1:]) * len(piece) / len(rows)
+        l.backward()
+        t += l.item()
+    for p in model.parameters():
+        p.grad = p.grad.bfloat16().float()
+    return t
+
+
+def clip(model, rows, size):
+    r = grow(model, rows, size)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    return r
+
+
+def one_forward_too_many(model, rows, size):
+    for p in rows.split(size):
+        model(p[:, :-1], p[:, 1:])
+    return grow(model, rows, size)
+
+
+def clears_one(model, rows, size):
+    list(model.parameters())[0].grad = None
+    return grow(model, rows, size, clear="never")
+
+
+def trainmode(m, d, t):
+    m.train()
+    return measure(m, d, t)
+
+
+def truncated(m, d, t):
+    return measure(m, d, t) if max(len(t.encode(x)) for x in d) < 20 else measure(m, [x[:40] for x in d], t)
+
+
+def changes_weights(m, d, t):
+    r = measure(m, d, t)
+    with torch.no_grad():
+        m.lm_head.weight.mul_(1.0001)
+    return r
+
+
+WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
+    ("4.1", "whole numbers"): (lambda s, n, u, d, e: lr(s, n, u, d, e) if s >= u else (s + 1) // u, "step 0 has 1 / warmup, step warmup - 1 has 1"),
+    ("4.1", "cosine"): (lambda s, n, u, d, e: lr(s, n, u, d, e, line=lambda l, f: f + (1 - f) * (0.5 - 0.5 * math.cos(math.pi * l))), "it falls by 1 / warmdown a step, and step steps -"),
+    ("4.1", "exponential"): (lambda s, n, u, d, e: lr(s, n, u, d, e, line=lambda l, f: max(f, 1e-9) ** (1 - l)), "it falls by 1 / warmdown a step, and step steps -"),
+    ("4.1", "counts its own calls"): ((lambda st: lambda s, n, u, d, e: lr(min(n - 1, (st.append(0), len(st) - 1)[1]), n, u, d, e))([]), "there is no warm-up"),
+    ("4.1", "max with final"): (lambda s, n, u, d, e: max(e, lr(s, n, u, d, 0)), "final is ignored, or no more than a floor; the"),
+    ("4.1", "warm from final"): (lambda s, n, u, d, e: e + (1 - e) * (s + 1) / u if s < u else lr(s, n, u, d, e), "look at the first and last step of each part"),
+    ("4.1", "rounded"): (lambda s, n, u, d, e: round(lr(s, n, u, d, e), 3), "look at the first and last step of each part"),
+    ("4.2", "p.grad.zero_()"): (clears_by_hand, "clear them with model.zero_grad()"),
+    ("4.2", "chunk"): (chunk, "the model was given 3 rows at once; split the"),
+    ("4.2", "rows changed"): (tokens_inplace, "rows was changed in place"),
+    ("4.2", "freezes"): (freezes, "some parameters no longer require gradients"),
+    ("4.2", "bf16 grads"): (gradients_in_bfloat16, "the gradient is not that of the mean loss over"),
+    ("4.2", "clips"): (clip, "times the mean gradient"),
+    ("4.2", "a forward pass too many"): (one_forward_too_many, "no backward pass ran between the pieces, so all"),
+    ("4.2", "clears one"): (clears_one, "the gradient is not that of the mean loss over"),
+    ("4.3", "strip"): (lambda m, d, t: measure(m, [x.strip() for x in d], t), "are inputs and targets one apart, row[:, :-1] and"),
+    ("4.3", "lower"): (lambda m, d, t: measure(m, [x.lower() for x in d], t), "are inputs and targets one apart, row[:, :-1] and"),
+    ("4.3", "uses its input up"): (lambda m, d, t: measure(m, [d.pop(0) for _ in range(len(d))], t), "changed the list of documents"),
+    ("4.3", "no spaces counted"): (lambda m, d, t: measure(m, d, t, size=lambda x: len(x.replace("\n", "").encode())), "are inputs and targets one apart, row[:, :-1] and"),
+    ("4.3", "train mode"): (trainmode, "in training mode"),
+    ("4.3", "truncated"): (truncated, "bits of all documents / bytes of all documents,"),
+    ("4.3", "first only"): (lambda m, d, t: measure(m, d[:2], t), "are inputs and targets one apart, row[:, :-1] and"),
+    ("4.3", "changes weights"): (changes_weights, "not change the weights"),
+    ("4.4", "counts the steps itself"): ((lambda st: lambda p, g, m, v, step, *a: step_of(p, g, m, v, (st.append(0), len(st))[1], *a))([]), "p - lr m' / sqrt(v') with m' = 2 and v' = 4"),
+    ("4.4", "step at most 5"): (lambda p, g, m, v, step, *a: step_of(p, g, m, v, min(step, 5), *a), "is step in the correction?"),
+    ("4.4", "g squared in place"): (lambda p, g, m, v, step, lr, b1, b2, e, w: (lambda mm: step_of(p, g, m, v, step, lr, b1, b2, e, w) and (mm, g.square_())[0])(step_of(p, g, m, v, step, lr, b1, b2, e, w)), "work on a copy"),
+    ("4.4", "sign"): (lambda p, g, m, v, step, lr, b1, b2, e, w: (p * (1 - lr * w) - lr * g.sign(),) + step_of(p, g, m, v, step, lr, b1, b2, e, w)[1:], "eps is ignored"),
+    ("4.4", "no second moment"): (lambda p, g, m, v, step, lr, b1, b2, e, w: (step_of(p, g, m, v, step, lr, b1, b2, e, w)[0], step_of(p, g, m, v, step, lr, b1, b2, e, w)[1], v), "v <- beta2 v + (1 - beta2) g squared"),
+    ("4.5", "a save at each crash"): ((lambda *a: hours(*a, saves=lambda x: math.ceil(x) + a[4]), best), "does your answer use each of the six numbers once?"),
+    ("4.5", "floor + 1"): ((lambda *a: hours(*a, saves=lambda x: math.floor(x) + 1), best), "one save too many; the save at minute 60 is that"),
+    ("4.5", "at least one minute"): ((hours, lambda *a: max(1, best(*a))), "at which interval are the costs of saving and of"),
+    ("4.5", "whole minutes"): ((hours, lambda *a: round(best(*a))), "at which interval are the costs of saving and of"),
+    ("4.5", "restart once"): ((lambda s, sec, e, sv, c, r: hours(s, sec, e, sv, c, r * (c > 0) / max(c, 1)), best), "came out"),
+    ("4.5", "saves int()"): ((lambda *a: hours(*a, saves=lambda x: int(x + 0.5)), best), "the save after the last step is missing; saves"),
 }  # fmt: skip
 RIGHT = {
     ("4.1", "the least of three"): with_min,

@@ -5,19 +5,35 @@ import statistics
 
 import numpy as np
 import torch
-from lesson_cases import change, lesson_tests
+from lesson_cases import answers, change, lesson_tests
 
 from gpt2course import optim
 from gpt2course.course.figures import muon as figures
 
-NAMES = {"5.1": ("nesterov",), "5.2": ("orthogonal",), "5.3": ("finish",), "5.4": ("gap_in_spreads",), "5.5": ("iteration_flops",)}
+NAMES = {
+    "5.1": ("nesterov",),
+    "5.2": ("orthogonal",),
+    "5.3": ("finish",),
+    "5.4": ("gap_in_spreads",),
+    "5.5": ("iteration_flops",),
+}
 
 
 # ---- 5.1, momentum
 
 
 def ahead(
-    grad, buffer, momentum, share=True, swap=False, old=False, order=False, plain=False, mutate=False, fixed=None, keep=False
+    grad,
+    buffer,
+    momentum,
+    share=True,
+    swap=False,
+    old=False,
+    order=False,
+    plain=False,
+    mutate=False,
+    fixed=None,
+    keep=False,
 ):
     """Nesterov momentum with one thing wrong."""
     momentum = fixed or (1 - momentum if swap else momentum)
@@ -87,7 +103,11 @@ def iterate(
         if swap:
             b, c = c, b
         A = X @ X.T if side == "left" else X.T @ X if side == "right, from the left" else X * X
-        X = a * X + (b * A + c * (A @ A if square else A)) @ X if side != "numbers" else a * X + b * A * X + c * A * A * X
+        X = (
+            a * X + (b * A + c * (A @ A if square else A)) @ X
+            if side != "numbers"
+            else a * X + b * A * X + c * A * A * X
+        )
     return X.T if tall and back else X
 
 
@@ -250,19 +270,29 @@ def compared(
 
 def all_together(rows, a, b):
     x, y = (
-        [r["val_bpb"] for r in rows if r["recipe"] == n and r["rate"] == best_rate([s for s in rows if s["recipe"] == n])]
+        [
+            r["val_bpb"]
+            for r in rows
+            if r["recipe"] == n and r["rate"] == best_rate([s for s in rows if s["recipe"] == n])
+        ]
         for n in (a, b)
     )
     return (statistics.mean(x) - statistics.mean(y)) / statistics.stdev(x + y)
 
 
 def by_all_seeds(runs):
-    return min({r["rate"] for r in runs}, key=lambda rate: statistics.mean(r["val_bpb"] for r in runs if r["rate"] == rate))
+    return min(
+        {r["rate"] for r in runs}, key=lambda rate: statistics.mean(r["val_bpb"] for r in runs if r["rate"] == rate)
+    )
 
 
 def pooled(rows, a, b):
     x, y = (
-        [r["val_bpb"] for r in rows if r["recipe"] == n and r["rate"] == best_rate([s for s in rows if s["recipe"] == n])]
+        [
+            r["val_bpb"]
+            for r in rows
+            if r["recipe"] == n and r["rate"] == best_rate([s for s in rows if s["recipe"] == n])
+        ]
         for n in (a, b)
     )
     common = sum((v - statistics.mean(g)) ** 2 for g in (x, y) for v in g) / (len(x) + len(y) - 2)
@@ -278,7 +308,9 @@ def with_torch(rows, a, b):
     sides = []
     for name in (a, b):
         rate = best_rate([r for r in rows if r["recipe"] == name])
-        sides.append(torch.tensor([r["val_bpb"] for r in rows if r["recipe"] == name and r["rate"] == rate], dtype=torch.float64))
+        sides.append(
+            torch.tensor([r["val_bpb"] for r in rows if r["recipe"] == name and r["rate"] == rate], dtype=torch.float64)
+        )
     return (sides[0].mean() - sides[1].mean()) / torch.stack([s.var() for s in sides]).mean().sqrt()
 
 
@@ -298,7 +330,15 @@ def with_loops(rows, a, b):
 
 
 def flops(
-    shapes, steps=5, short=min, long=max, two=2, square=1, products=2, takes=lambda name: name.startswith("blocks."), once=False
+    shapes,
+    steps=5,
+    short=min,
+    long=max,
+    two=2,
+    square=1,
+    products=2,
+    takes=lambda name: name.startswith("blocks."),
+    once=False,
 ):
     """The cost with one thing wrong."""
     total, seen = 0, set()
@@ -427,6 +467,47 @@ WRONG = {
     ("5.5", "applied to value embeddings"): (change(flops, takes=no_tables), "value embeddings are in it"),
     ("5.5", "no gates"): (change(flops, takes=lambda name: "blocks" in name and "gate" not in name), "all matrices"),
     ("5.5", "one of each shape"): (change(flops, once=True), "each shape"),
+}  # fmt: skip
+
+
+SOLVED = answers("05", math=math, statistics=statistics, torch=torch)
+
+
+WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
+    ("5.1", "a buffer of its own"): ((lambda st: lambda g, b, m: (lambda n: (st.update(b=n), (m * n + (1 - m) * g, n))[1])(m * st.get("b", b) + (1 - m) * g if st.get("b", b).shape == g.shape else m * b + (1 - m) * g))({}), "use the buffer that is given"),
+    ("5.1", "same tensor"): (lambda g, b, m: (b.lerp_(g, 1 - m), b.lerp_(g, 1 - m)), "G came back as the buffer; keep the plain running mean"),
+    ("5.1", "bf16"): (lambda g, b, m: tuple(x.bfloat16() for x in SOLVED["nesterov"](g, b, m)), "momentum · buffer + (1 - momentum) · grad"),
+    ("5.1", "numpy ints"): (lambda g, b, m: tuple(x.round(decimals=2) for x in SOLVED["nesterov"](g, b, m)), "the buffer is off; is the momentum a fixed number?"),
+    ("5.1", "dict"): (lambda g, b, m: dict(zip("Gb", SOLVED["nesterov"](g, b, m))), "came out"),
+    ("5.1", "momentum at least .9"): (lambda g, b, m: SOLVED["nesterov"](g, b, max(m, 0.9)), "the buffer is off; is the momentum a fixed number?"),
+    ("5.2", "bf16"): (lambda G, c, s: iterate(G.bfloat16(), c, s).float(), "came out"),
+    ("5.2", "five iterations always"): (lambda G, c, s: iterate(G, (list(c) * 5)[:5], s), "use the polynomial that is given, and divide the"),
+    ("5.2", "eps in each"): (lambda G, c, s: iterate(G, c, s, eps=1e-2), "came out"),
+    ("5.2", "views"): (lambda G, c, s: iterate(G.view(-1).view(G.shape), c, s), "view needs contiguous tensors; use the methods of matrices"),
+    ("5.2", "coefficients popped"): (lambda G, c, s: iterate(G, [c.pop(0) for _ in range(len(c))], s), "work on a copy"),
+    ("5.2", "clamped"): (lambda G, c, s: iterate(G, c, s).clamp(-1, 1), "a x + b x³ + c x⁵ for each singular value"),
+    ("5.2", "kept from the first call"): ((lambda k: lambda G, c, s: k.setdefault(G.shape, iterate(G, c, s)))({}), "safety is ignored; divide by safety times the norm"),
+    ("5.2", "square as tall"): (lambda G, c, s: iterate(G, c, s) if G.size(0) != G.size(1) else iterate(G.T, c, s), "came out"),
+    ("5.3", "views"): (lambda p, U, lr, w: SOLVED["finish"](p.view(-1).view(p.shape), U, lr, w), "your code stopped"),
+    ("5.3", "m // n"): (lambda p, U, lr, w: SOLVED["finish"](p, U, lr / math.sqrt(max(1, p.size(0) / p.size(1))) * math.sqrt(max(1, p.size(0) // p.size(1))), w), "rate and cautious decay - a random matrix (12, 5)"),
+    ("5.3", "ratio of sides"): (lambda p, U, lr, w: SOLVED["finish"](p, U, lr * (math.sqrt(max(p.shape) / min(p.shape)) if p.size(0) < p.size(1) else 1), w), "√max(1, m/n)"),
+    ("5.3", "mask after step"): (lambda p, U, lr, w: (lambda r, q: q - r * w * p * (U * q >= 0))(lr * math.sqrt(max(1, p.size(0) / p.size(1))), p - lr * math.sqrt(max(1, p.size(0) / p.size(1))) * U), "rate and cautious decay - a random matrix (5, 12)"),
+    ("5.3", "decay after step"): (lambda p, U, lr, w: (lambda r: (p - r * U) * (1 - r * w * (U * p >= 0)))(lr * math.sqrt(max(1, p.size(0) / p.size(1)))), "p - rate · U - rate · weight_decay · p where U · p ≥ 0"),
+    ("5.3", "bf16 out"): (lambda p, U, lr, w: SOLVED["finish"](p, U, lr, w).bfloat16(), "p - rate · U - rate · weight_decay · p where U · p ≥ 0"),
+    ("5.3", "mask of the sum"): (lambda p, U, lr, w: (lambda r: p - r * U - r * w * p * ((U * p).sum() >= 0))(lr * math.sqrt(max(1, p.size(0) / p.size(1)))), "the decay acts everywhere; let it act only where U · p ≥ 0"),
+    ("5.3", "mask by row"): (lambda p, U, lr, w: (lambda r: p - r * U - r * w * p * ((U * p).sum(1, keepdim=True) >= 0))(lr * math.sqrt(max(1, p.size(0) / p.size(1)))), "the decay acts everywhere; let it act only where U · p ≥ 0"),
+    ("5.4", "three seeds"): (lambda r, a, b: SOLVED["gap_in_spreads"]([x for x in r if x["seed"] <= 3], a, b), "your code stopped"),
+    ("5.4", "kept from the first call, by names"): ((lambda k: lambda r, a, b: k.setdefault((a, b), SOLVED["gap_in_spreads"](r, a, b)))({}), "is each recipe at the rate where its seed 1 did"),
+    ("5.4", "sorted names"): (lambda r, a, b: SOLVED["gap_in_spreads"](r, *sorted((a, b))), "the sign is lost"),
+    ("5.4", "first rate seen with seed 1"): (lambda r, a, b: compared(r, a, b, choose=lambda runs: next(x for x in runs if x["seed"] == 1)["rate"]), "both recipes were taken at one rate; each has its own best"),
+    ("5.4", "median"): (lambda r, a, b: compared(r, a, b, value=statistics.median), "these are medians; take the means"),
+    ("5.4", "lowest of all seeds"): (lambda r, a, b: compared(r, a, b, choose=lambda runs: min(runs, key=lambda x: x["val_bpb"])["rate"]), "the rate was chosen with all seeds; seed 1 alone chooses it"),
+    ("5.5", "rank by shape[0]"): (lambda s, steps=5: flops({k: tuple(sorted(v)) for k, v in s.items() if "attn" in k}, steps), "2 k l k + 2 k k k + 2 k k l with k = 2, l = 4"),
+    ("5.5", "ints of 32"): (lambda s, steps=5: int(np.array([flops(s, steps)]).astype(np.int32)[0]), "the matrices whose names begin with blocks., each by itself"),
+    ("5.5", "pops shapes"): (lambda s, steps=5: (flops(s, steps), s.clear())[0], "your code stopped"),
+    ("5.5", "blocks anywhere in value"): (lambda s, steps=5: flops(s, steps, takes=lambda n: "block" in n or n.startswith("value")), "the value embeddings are in it; they are tables,"),
+    ("5.5", "at least 2 steps"): (lambda s, steps=5: flops(s, max(2, steps)), "2 k l k + 2 k k k + 2 k k l with k = 2, l = 4"),
+    ("5.5", "no side above 2000"): (lambda s, steps=5: flops({k: v for k, v in s.items() if max(v) < 2000}, steps), "the matrices whose names begin with blocks., each by itself"),
 }  # fmt: skip
 RIGHT = {
     ("5.1", "in place"): ahead_in_place,

@@ -50,6 +50,7 @@ def shares(f) -> None:
         (([[(0, 4)], [(1, 2)]], [4, 2], 8), "two rows of 8, with 4 and 2 tokens", (0.0, {}), (10 / 16, {
             2 / 8: "a row has row_tokens places, even if no row is full",
         })),
+        (([[(0, 4)], []], [4], 8), "a row without a token", (0.0, {}), (12 / 16, {4 / 8: "an empty row has places too"})),
         (([[(0, 5), (1, 3)], [(2, 8)], [(2, 1)]], [5, 3, 9], 8), "a document of 9 that continues in the next row",
          (0.0, {n / d: twice for n in (1, 8, 9) for d in (17, 26)}), (7 / 24, {})),
         (([[(2, 8)], [(0, 5), (1, 3)]], [5, 3, 10, 100], 8), "a document that is in no row", (2 / 18, {
@@ -103,6 +104,7 @@ def choose(f) -> None:
     for lengths, space, wanted, errors, otherwise in table:
         what = f"the place for lengths {lengths} and {space} places"
         got = number(call(f, lengths, space, keep="the lengths"), what)
+        need(isinstance(got, int), f"{what} came out as {got!r}: a place in a list is a whole number")
         line = f"{what} came out as {got:g}: return a place in the list, 0 to {len(lengths) - 1}"
         need(got in range(len(lengths)), line + (", not a length" if got in lengths else ""))
         known(got, wanted, what, errors, otherwise)
@@ -157,6 +159,8 @@ def next_row(f) -> None:
     _row(f, [b, c, e], 7, c[:8], [b, e], "three documents longer than a row",
          [(b[:8], "crop the shortest, which loses least"), (e[:8], "among equals the first")])  # fmt: skip
     _row(f, [a, c, d], 7, d, [a, c], "a document with exactly T + 1 tokens", [(a + [0, 3], full), (a + [0, 5], full)])
+    twin = [0, 4, 4]
+    _row(f, [twin, list(twin), b], 2, twin, [twin, b], "two equal documents")
     first, second = [0, 6, 6, 6], [0, 7, 7, 7]
     _row(f, [first, second, b], 3, first, [second, b], "two of 4 tokens", [(second, "among equals the first")])
     draw = random.Random(3)

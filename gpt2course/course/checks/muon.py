@@ -50,6 +50,8 @@ def nesterov(f) -> None:
         need_close(new, ours, f"{line}: the buffer is off; is the momentum a fixed number?")
         need_close(G, grad.lerp(ours, momentum), f"{line}: G is off, the buffer is right")
         theirs = new.float()
+    G, new = both(torch.ones(3, 4), torch.zeros(3, 4), 0.5)
+    need_close(new, torch.full((3, 4), 0.5), "a new matrix, with a buffer of zeros: use the buffer that is given")
 
 
 class _Largest(TorchDispatchMode):
@@ -201,7 +203,8 @@ def finish(f) -> None:
 
         U = -stepped(torch.zeros(m, n), 1.0, 0.0) / max(1.0, m / n) ** 0.5  # the package's, before its rate
         line = f"a random matrix ({m}, {n}) is off, though small examples are right"
-        need_close(at(start, U, 0.02, 3.0), stepped(start, 0.02, 3.0), line, atol=1e-4)
+        turned = start.T.contiguous().T  # not contiguous in memory
+        need_close(at(turned, U, 0.02, 3.0), stepped(start, 0.02, 3.0), line, atol=1e-4)
 
 
 def _gap(x, y, spread=lambda x, y: math.sqrt((statistics.variance(x) + statistics.variance(y)) / 2)) -> float:
@@ -242,7 +245,7 @@ def gap_in_spreads(f) -> None:
     _one_rate(f)
     table = {
         ("adamw", 0.001): {1: 2.30},
-        ("adamw", 0.002): {1: 2.10, 2: 2.13, 3: 2.16},
+        ("adamw", 0.002): {1: 2.10, 2: 2.13, 3: 2.19},
         ("adamw", 0.02): {1: 2.60, 2: 2.64, 3: 2.59},
         ("muon", 0.002): {1: 2.40, 2: 2.41, 3: 2.44},
         ("muon", 0.02): {1: 2.00, 2: 2.01, 3: 2.02},
@@ -258,6 +261,7 @@ def gap_in_spreads(f) -> None:
         (_gap(*everything), "this is over all rates; take the best rate of each recipe"),
         (_gap(at["adamw", 0.02], at["muon", 0.002]), "these are the worst rates; lower bits per byte are better"),
         ((A[0] - B[0]) * wanted / _gap(A, B, lambda x, y: 1), "only seed 1 was compared; take the means over seeds"),
+        ((sorted(A)[1] - sorted(B)[1]) * wanted / _gap(A, B, lambda x, y: 1), "these are medians; take the means"),
         (_gap(A[1:], B[1:]), "seed 1 is missing; take all runs at that rate"),
     ], "is each recipe at the rate where its seed 1 did best, with all seeds there?")  # fmt: skip
     _compared(f, table, -wanted, "the same with a and b exchanged", [(wanted, "the sign is lost")],

@@ -15,6 +15,7 @@ def bill(f, g) -> None:
             10: "did you pay for one device only?", 6: "does your answer use the price?",
             15: "does your answer use the hours?",
         }, "hours times devices times the price of an hour of one device"),
+        ((0.25, 8, 3), 6, "a quarter of an hour on 8 devices", {24: "hours were rounded up"}, "hours need not be whole"),
         ((168, 32, 8), 43008, "GPT-2 in 2019", {}, "32 devices for 168 hours, each 8 dollars an hour"),
     ])  # fmt: skip
     ask(g, [
@@ -181,6 +182,7 @@ def least_hours(f) -> None:
             1: "is only the first part counted?",
             10800: "these are seconds; an hour has 3600",
         }, "add up the times of the parts, each at its own peak"),
+        (([one, one], 1), 2, "two parts of one hour each", {1: "equal parts are two parts"}, "add up both"),
         (([one, two], 8), 3 / 8, "the same on 8 devices", {
             3: "eight devices share the work",
         }, "eight devices need an eighth of the time"),

@@ -113,6 +113,7 @@ def merge(f) -> None:
          "11 is not 1: compare ids, not text"),
         ([1, 12], (11, 2), 9, [1, 12], [([9], "as text, 1 12 looks like 11 2; ids are numbers")],
          "compare ids, not text"),
+        ([300, 256, 300, 44], (256, 300), 301, [300, 301, 44], [], "ids go beyond 255: they are not bytes"),
         ([1, 3, 2], (1, 2), 9, [1, 3, 2], [], "only neighbours are merged"),
         ([5], (5, 5), 9, [5], [], "a single token stays"),
         ([], (5, 5), 9, [], [], "an empty list stays empty"),
@@ -170,6 +171,9 @@ def encode(f) -> None:
     words = [w for t in [*texts, *_texts(4), *_texts(5, "theca"), "überall 犬狐"] for w in t.split()]
     for word in dict.fromkeys(words):
         ask(word, ranks, tokenizer.encode(word), [], "merge the lowest rank first, the leftmost among equals")
+    long, pairs = " " + "ab" * 40 + "\n", [32] + [256] * 40 + [10]
+    ask(long, BYTES | in_two_steps, pairs, [], "white space is text too, and a text may have any length")
+    ask("e\u0301", BYTES, [101, 204, 129], [], "an e and its accent are two characters here; change no text")
 
 
 class _Table(torch.nn.Module):
@@ -185,7 +189,7 @@ class _Table(torch.nn.Module):
 
 def bits_per_byte(f) -> None:
     ln2 = math.log(2)
-    documents = ["The fox jumps over the dog.", "Über Größe und Straße, 狐!", "x"]
+    documents = ["The fox jumps over the dog.", "Über Größe und Straße, 狐!", " x\n", " x\n"]
     tokenizer = Tokenizer.train(["the fox jumps over the dog, the dog jumps over the fox"], 280)
     table = torch.rand(tokenizer.vocab_size, generator=torch.Generator().manual_seed(3)) * 6
     package, _ = package_bits_per_byte(_Table(table), documents, tokenizer, T=64)
@@ -207,8 +211,8 @@ def bits_per_byte(f) -> None:
             16 / 9 / 5: "the mean over tokens was divided by bytes; take the sum",
             16 / 5: "these are bits for each token",
         }, "all bits of all documents, divided by all bytes of UTF-8"),
-        ([table[torch.tensor(tokenizer.encode(d))] for d in documents], documents, package, "three documents", {},
-         "the package's evaluate.py computes this from the same losses"),
+        ([table[torch.tensor(tokenizer.encode(d))] for d in documents], documents, package, "four documents, two of them equal", {},
+         "count every byte of every document, white space too"),
     ]:  # fmt: skip
         known(call(f, nats, list(texts), keep="the losses"), wanted, what, errors, otherwise)
 

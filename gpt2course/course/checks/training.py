@@ -144,6 +144,7 @@ def accumulate(f) -> None:
             (most <= size, f"the model was given {most} rows at once; split the rows into pieces"),
             (sum(spy.rows) >= n,
              f"only {sum(spy.rows)} rows went through the model; the last piece may be smaller, but it counts"),
+            (all(p.requires_grad for p in params), "some parameters no longer require gradients"),
             (all(map(torch.equal, params, before)), "the weights changed: make no optimizer step here"),
             (empty is None, f"p.grad of {empty} is None afterwards: is backward called, and zero_grad before it?"),
         ):  # fmt: skip
@@ -214,7 +215,7 @@ def bits_per_byte(f) -> None:
         row = torch.tensor([tokenizer.encode(t)])
         without += model(row[:, :-1], row[:, 1:], reduction="none").sum().item()
     alone = [package([t]) for t in documents]
-    given = list(documents)
+    given, before = list(documents), [p.detach().clone() for p in model.parameters()]
     known(f(model, given, tokenizer), sum(b * s for b, s in alone) / size, "a model with random weights", [
         (package(documents)[0], "one document saw another; give each a row of its own"),
         (sum(b for b, _ in alone) / 3, "this is the mean of the documents' means; divide all bits by all bytes"),
@@ -222,6 +223,8 @@ def bits_per_byte(f) -> None:
     ], "are inputs and targets one apart, row[:, :-1] and row[:, 1:], and does the row begin with BOS?")  # fmt: skip
     need(given == documents, "your answer changed the list of documents; work on a copy")
     known(f(model, [documents[0]], tokenizer), alone[0][0], "one document alone", rtol=5e-4)
+    need(not model.training, "the model came in as model.eval() left it, and went out in training mode")
+    need(all(map(torch.equal, model.parameters(), before)), "measuring must not change the weights")
     need(all(p.grad is None for p in model.parameters()), "measuring must not leave gradients in the model")
 
 
@@ -338,7 +341,7 @@ def checkpoints(f, g) -> None:
     ]:  # fmt: skip
         wanted, what = _run_cost(*args)
         known(f(*args), wanted, what, errors, otherwise, rtol=1e-5)
-    for hours, save, crashes in ((2.0, 18.0, 1), (3.0, 20.0, 4), (24.0, 5.0, 3)):
+    for hours, save, crashes in ((2.0, 18.0, 1), (3.0, 20.0, 4), (24.0, 5.0, 3), (1.0, 2.0, 11)):
         wanted = min((x / 100 for x in range(1, 60_000)), key=lambda x: save * hours * 60 / x / 60 + crashes * x / 2)
         what = f"{hours:g} hours of training, saves of {save:g} s, {crashes} crashes: the best minutes"
         known(g(hours, save, crashes), wanted, what, [
