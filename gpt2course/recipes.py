@@ -1,4 +1,4 @@
-"""The ladder of recipes and the dial `depth`, which together fix every number of a run. Lessons 03 and 14.
+"""The ladder of recipes and the dial `depth`, which together fix every number of a run. Lessons 04 and 14.
 
 A recipe says how to train, depth how large the model is; `resolve` computes a Plan from both, with every number fixed.
 Sources: `gpt2` is the model of 2019 with the training settings that the GPT-3 paper published (arXiv 2005.14165,

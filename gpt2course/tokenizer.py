@@ -220,8 +220,6 @@ def train_or_load(corpus: Corpus, vocab_size: int, folder=None, max_chars: int =
     folder = Path(folder) if folder else default_folder(corpus.name, vocab_size)
     source = {"corpus": corpus.name, "train_documents": len(corpus.train), "val_sha256": corpus.val_sha256}
     wanted = source | {"max_chars": max_chars, "doc_cap": DOC_CAP}
-    if tokenizer := _load_fitting(folder, vocab_size, wanted):
-        return tokenizer
     with locked(folder.with_name(f".{folder.name}.lock"), wait=True):
         if tokenizer := _load_fitting(folder, vocab_size, wanted):
             return tokenizer
