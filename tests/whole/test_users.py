@@ -15,6 +15,7 @@ import signal
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -82,6 +83,14 @@ def shared(trained, monkeypatch):
     return trained
 
 
+@pytest.fixture
+def public():
+    """A folder that another account may enter: pytest closes its own folders whenever it starts."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 # ---- row 4: a closed lid, a paused container
 
 
@@ -124,16 +133,13 @@ def test_row_05_one_home_for_every_program_and_folder(given, tmp_path, monkeypat
 
 @other_account
 @pytest.mark.parametrize("module", ["evaluate", "train", "tokenizer", "ops.download", "ops.runbook"])
-def test_row_06_a_home_that_may_not_be_entered_is_one_line(module, tmp_path):
+def test_row_06_a_home_that_may_not_be_entered_is_one_line(module, public):
     """The user of a container: HOME is root's."""
-    (tmp_path / "matplotlib").mkdir()
-    os.chmod(tmp_path / "matplotlib", 0o777)  # it has a folder and a warning of its own
-    (tmp_path / "root").mkdir(mode=0o700)
+    (public / "matplotlib").mkdir()
+    os.chmod(public / "matplotlib", 0o777)  # it has a folder and a warning of its own
+    (public / "root").mkdir(mode=0o700)
     words = {"tokenizer": ["show", "--text", "x"], "ops.download": ["core"], "ops.runbook": ["status", "x"], "train": []}.get(module, ["x"])
-    for folder in [tmp_path, *tmp_path.parents]:
-        os.chmod(folder, os.stat(folder).st_mode | 0o055)
-    os.chmod(tmp_path / "root", 0o700)
-    env = {"HOME": str(tmp_path / "root"), "GPT2COURSE_HOME": "", "MPLCONFIGDIR": str(tmp_path / "matplotlib")}
+    env = {"HOME": str(public / "root"), "GPT2COURSE_HOME": "", "MPLCONFIGDIR": str(public / "matplotlib")}
     text = one_line(command(f"gpt2course.{module}", *words, env=env, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/"))
     assert "~/.cache/gpt2course cannot be used (Permission denied); set it to a folder that you may write to" in text
 
@@ -165,11 +171,9 @@ def test_row_07_downloads_too(umask, tmp_path, monkeypatch):
 
 
 @other_account
-def test_row_07_another_account_reads_a_run(trained, tmp_path):
-    folder = tmp_path / "home"
+def test_row_07_another_account_reads_a_run(trained, public):
+    folder = public / "home"
     shutil.copytree(trained, folder)
-    for path in [folder, *folder.parents]:
-        os.chmod(path, os.stat(path).st_mode | 0o055)
     data = ["--corpus", "embedded", "--any-text", "--max-bytes", "3000"]
     env = {"GPT2COURSE_HOME": str(folder), "HOME": "/"}
     done = command("gpt2course.evaluate", "a", *data, env=env, user=NOBODY, group=NOBODY, extra_groups=[])
@@ -332,13 +336,11 @@ def test_row_13_a_proxy_that_wants_a_password_gets_its_own_advice(tmp_path, monk
 
 
 @other_account
-def test_row_13_a_read_only_home_is_read_and_a_write_is_one_line(trained, tmp_path):
-    folder = tmp_path / "home"
+def test_row_13_a_read_only_home_is_read_and_a_write_is_one_line(trained, public):
+    folder = public / "home"
     shutil.copytree(trained, folder)
     for path in [folder, *folder.rglob("*")]:
         os.chmod(path, 0o555 if path.is_dir() else 0o444)
-    for path in folder.parents:
-        os.chmod(path, os.stat(path).st_mode | 0o055)
     given = dict(env={"GPT2COURSE_HOME": str(folder), "HOME": "/"}, user=NOBODY, group=NOBODY, extra_groups=[])
     for argv in (["evaluate", "a", "--corpus", "embedded", "--any-text", "--max-bytes", "3000"], ["sample", "a", "--max-tokens", "2"], ["fast.core_fast", "a", "--max-examples", "2"]):
         done = command(f"gpt2course.{argv[0]}", *argv[1:], **given)
