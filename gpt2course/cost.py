@@ -1,4 +1,4 @@
-"""What a run costs: hours, dollars and memory, computed before it starts. Lessons 00, 03, 04 and 12.
+"""What a run costs: hours, dollars and memory, computed before it starts. Lessons 00 and 12.
 
 The arithmetic of this file:
 

@@ -29,7 +29,7 @@ def lm(label, *texts, answer_words=1):
 
 
 def bundle(*tasks, name="made up"):
-    return Bundle(name, "its own", tuple(task.label for task in tasks), list(tasks))
+    return Bundle(name, "its own", list(tasks))
 
 
 def look(task, *documents):

@@ -33,6 +33,7 @@ from types import FunctionType
 import torch
 from torch.overrides import TorchFunctionMode
 
+from gpt2course.course import plots
 from gpt2course.files import UserError
 
 # lesson -> the name of its module here and in figures/, and of its files: lessons/05_muon.ipynb
@@ -398,8 +399,6 @@ def check(id: str, *answer) -> None:
 
 def pictures(id: str, draw: Callable, *answer) -> None:
     """Show draw(answer) and below it draw(the reference): two figures. An answer that cannot be drawn gets a line."""
-    from gpt2course.course import plots
-
     reference = find(id).reference
     right = reference if type(reference) is tuple else (reference,)
     for name, functions in (("yours", answer), ("the reference", right)):
