@@ -1,4 +1,4 @@
-"""Causal attention with sliding windows in one function, and the cache of keys and values. Lessons 06 and 13.
+"""Causal attention with sliding windows in one function, and the cache of keys and values. Lessons 03, 06, 13.
 
 The model calls `attention` in training and `Cache.attend` in sampling. `sdpa`, torch's own attention with a mask, runs
 on every device and is the reference for all faster kernels. The file fast/kernels.py installs one of those.
