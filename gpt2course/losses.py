@@ -1,4 +1,4 @@
-"""Cross-entropy of softcapped logits in pieces: the (N, V) logits of a batch never exist at once. Lessons 03 and 12.
+"""Cross-entropy of softcapped logits in pieces: the (N, V) logits of a batch never exist at once. Lesson 12.
 
 At depth 24 with 32 rows per device the float32 logits alone would take 8.6 GB. The gradient with respect to a piece of
 the logits needs only that piece. So the forward pass computes it at once and keeps two small results: the gradients

@@ -21,7 +21,10 @@ EXCEPTIONS = {
 INSIDE = {("course.grade", "gpt2course.course")}  # the source of this function runs in the learner's kernel
 # optional libraries, or heavy ones that most commands do without; of a platform; of IPython
 LAZY = {"tyro", "readline", "fcntl", "triton", "transformers", "tokenizers", "flash_attn", "flash_attn_interface", "kernels", "IPython", "matplotlib", "nbclient", "nbformat", "jupytext", "lzma"}
-LINES = {"core": 4400, "fast": 750, "ops": 1500, "course": 1300}
+# No room may grow beyond this. The aims were 4,400, 750, 1,500 and 1,300 lines with six lessons and without a learner's own pieces;
+# LOG.md of 2026-11-29 says what stands above them.
+LINES = {"core": 5300, "fast": 850, "ops": 1860, "course": 2070}
+WHOLE = 13_800
 
 
 def room(name: str) -> str:
@@ -81,7 +84,7 @@ def test_no_import_of_the_package_hides_in_a_function():
     hidden = {(name, n) for name in FILES for n, inside in imports(name) if inside and n.startswith("gpt2course")}
     assert hidden == INSIDE
     lazy = {(name, n.split(".")[0]) for name in FILES for n, inside in imports(name) if inside and not n.startswith("gpt2course") and name != "course.grade"}
-    assert {(name, n) for name, n in lazy if n not in LAZY} == set()
+    assert {(name, n) for name, n in lazy if n not in LAZY} == {("fast.kernels", "torch")}  # parts of torch that not every version has
 
 
 def test_only_runbooks_launch_and_tools_import_ops():
@@ -95,7 +98,7 @@ def test_files_are_small():
     assert len(core) <= 22, core
     sizes = {r: sum(lines(n) for n in FILES if room(n) == r and not n.startswith(("course.checks", "course.figures"))) for r in ALLOWED}
     assert {r: n for r, n in sizes.items() if n > LINES[r]} == {}
-    assert sum(map(lines, FILES)) <= 11_500
+    assert sum(map(lines, FILES)) <= WHOLE
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if not n.endswith("__init__")])
