@@ -645,8 +645,9 @@ jan29, modern = resolve("jan29", depth=24), resolve("modern", depth=24)
 print(f"{1000 * jan29.flops_per_token * jan29.batch_tokens / (8 * cost.peak_flops('H100') * 0.5):.0f} ms a step")
 n, shape = modern.params, modern.model
 values = 16 * 2048 * shape.n_embd
+kept, rest = cost.SAVED[True, False]  # tensors of B * T * C that torch.compile keeps: for each layer, and besides
 numbers = 4 * (n["matrices"] + n["lm_head"]) + 2 * n["wte"]  # bytes: float32, and bfloat16 for the embedding
-yours = {"weights": numbers, "gradients": numbers, "optimizer": 2 * numbers, "activations": (15 * 24 + 2) * values * 2}
+yours = {"weights": numbers, "gradients": numbers, "optimizer": 2 * numbers, "activations": (kept * 24 + rest) * values * 2}
 sizes = dict(B=16, T=2048, n_layer=24, n_embd=1536, vocab_size=32768, matrix_optimizer="adamw", compiled=True)
 estimate = cost.memory_estimate(n, **sizes)
 for part, size in yours.items():
@@ -656,7 +657,7 @@ print(f"in all {estimate.total / 1e9:.1f} of 80 GB")
 lab.compare(torch.tensor(list(yours.values())) / 1e9, torch.tensor([getattr(estimate, part) for part in yours]) / 1e9)
 
 # %% [markdown]
-# The activations (15 tensors of B · T · C a layer, a number fitted to published measurements) are more than all the rest, so
+# The activations (about 19 tensors of B · T · C a layer, counted in a rehearsal without a GPU) are more than all the rest, so
 # the micro-batch decides what fits. A checkpoint holds weights and means, three of the four:
 
 # %%
