@@ -152,7 +152,7 @@ def memory_sizes(plan: Plan, on_gpu: bool) -> dict:
 
 def judge_memory(sizes: RunSizes, free: float, on_gpu: bool, where: str = "here") -> Finding:
     """free: bytes of the emptiest GPU, or of the system."""
-    plan, arguments = sizes.plan, memory_sizes(sizes.plan, on_gpu)
+    plan, arguments = sizes.plan, memory_sizes(sizes.plan, on_gpu) | {"world": sizes.devices}
     need = SLACK * memory_estimate(plan.params, B=sizes.device_batch, **arguments).total
     text = f"device batch {sizes.device_batch} needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free {where}"
     if free >= need:
