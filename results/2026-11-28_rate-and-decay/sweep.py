@@ -13,8 +13,9 @@ each recipe with seeds 2 and 3.
 import json
 from pathlib import Path
 
-from gpt2course.checkpoint import run_config
-from gpt2course.train import Train, read_metrics, train
+from gpt2course.load import run_config
+from gpt2course.runlog import read_metrics
+from gpt2course.train import Train, train
 
 HERE = Path(__file__).parent
 SIZE = ("depth=4", "width=128", "head_dim=64", "sequence_len=256", "vocab_size=2048", "batch_tokens=2048", "steps=450")

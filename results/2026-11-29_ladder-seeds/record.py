@@ -1,0 +1,68 @@
+"""The ladder and what jan29 loses without one thing at a time, with many seeds, at laptop size.
+
+Size and evaluation are those of results/2026-11-28_rate-and-decay, whose best cells give the rate and the decay of the matrices:
+Muon 0.02 and 0.02, AdamW 0.0015 and 0. Every arm from `muon` on inherits Muon's two numbers; the other rates of a recipe are as the
+recipe has them. Runs with one seed share weights where the shapes are the same, and the data, so differences are paired by seed.
+
+Each run is one line of runs.jsonl; a run that is there is not repeated. Name arms to run only these:
+
+    OMP_NUM_THREADS=1 python results/2026-11-29_ladder-seeds/record.py muon windows
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from gpt2course.load import run_config
+from gpt2course.runlog import read_metrics
+from gpt2course.train import Train, train
+
+HERE = Path(__file__).parent
+SIZE = ("depth=4", "width=128", "head_dim=64", "sequence_len=256", "vocab_size=2048", "batch_tokens=2048", "steps=450")
+MUON, ADAMW = ("matrix_lr=0.02", "weight_decay=0.02"), ("matrix_adamw_lr=0.0015", "weight_decay=0")
+ARMS = {  # name -> (recipe, settings)
+    **{name: (name, MUON) for name in ("muon", "windows", "lambdas", "jan29")},
+    "record": ("record", (*MUON, "weight_decay_rule=depth", "batch_rule=fixed")),
+    "jan29 without value embeddings": ("jan29", (*MUON, "value_embeds=false")),
+    "jan29 without x0": ("jan29", (*MUON, "x0_lambda=none")),
+    "jan29 without residual lambdas": ("jan29", (*MUON, "resid_lambda=none")),
+    "jan29 without windows": ("jan29", (*MUON, "window_pattern=L")),
+    "jan29 without QK-norm": ("jan29", (*MUON, "qk_norm=false")),
+    "jan29 without softcap": ("jan29", (*MUON, "softcap=0")),
+    "modern": ("modern", ADAMW),
+    "jan29 without Muon": ("jan29", ("matrix_optimizer=adamw", *ADAMW)),
+}
+SEEDS = range(1, 9)
+
+
+def one(arm: str, seed: int) -> dict:
+    """Train one model; returns its line."""
+    recipe, settings = ARMS[arm]
+    name = f"seeds-{arm.replace(' ', '-')}-{seed}"
+    run = train(Train(recipe, set=(*SIZE, *settings), name=name, seed=seed, eval_every=10**6, log_seconds=60, device="cpu"))
+    config, metrics = run_config(str(run)), read_metrics(run)
+    done, final = metrics[-1], [m for m in metrics if m["kind"] == "eval"][-1]
+    machine = config["machine"]
+    return {
+        "arm": arm, "recipe": recipe, "seed": seed, "settings": settings, "val_bpb": final["val_bpb"],
+        "val_bytes": final["val_bytes"], "val_sha256": config["val_sha256"], "tokens": done["tokens"],
+        "flops": done["flops"], "seconds": done["seconds"], "parameters": config["plan"]["params"]["total"],
+        "device": machine["device"], "cpu_threads": machine["cpu_threads"], "torch": machine["torch"],
+        "commit": config["commit"], "command": f"python results/{HERE.name}/record.py",
+    }  # fmt: skip
+
+
+def main(arms: list[str]) -> None:
+    out = HERE / "runs.jsonl"
+    for seed in SEEDS:
+        for arm in arms:
+            rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+            if not any(row["arm"] == arm and row["seed"] == seed for row in rows):
+                row = one(arm, seed)
+                with open(out, "a") as f:
+                    f.write(json.dumps(row) + "\n")
+                print(arm, seed, row["val_bpb"], flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(ARMS))
