@@ -15,6 +15,7 @@ import dataclasses
 import faulthandler
 import gc
 import math
+import os
 import signal
 import sys
 import threading
@@ -202,6 +203,7 @@ class Run:
     saved: int | None = None  # step of the newest checkpoint
     last_save: float = field(default_factory=time.perf_counter)
     last_print: float = field(default_factory=time.perf_counter)
+    silent: float = -math.inf  # seconds since the last progress, counted by `watch` from the first progress on
     signals: list[int] = field(default_factory=list)  # that came
 
     @property
@@ -232,18 +234,31 @@ def prepare_process(run: Run, cleanup: contextlib.ExitStack) -> None:
             cleanup.callback(signal.signal, s, signal.signal(s, on_signal))
     cleanup.callback(torch.set_rng_state, torch.get_rng_state())
     torch.manual_seed(run.args.seed)  # no recipe draws random numbers in a step; a layer that you add may (dropout)
-    cleanup.callback(faulthandler.cancel_dump_traceback_later)
+    stop = threading.Event()
+    cleanup.callback(stop.set)
+    threading.Thread(target=watch, args=(run, stop), daemon=True).start()
     if gc.isenabled():  # Python's garbage collection would interrupt a step: `take_step` starts it between steps
         gc.disable()
         cleanup.callback(gc.enable)
 
 
 def alive(run: Run) -> None:
-    """Progress was made. Without the next call within stall_seconds, the process prints where it hangs and ends.
+    """Progress was made: before each step, batch of an evaluation, and checkpoint."""
+    run.silent = 0
 
-    A thread in C watches, so it also notices when Python itself hangs. torchrun then starts the ranks again.
+
+def watch(run: Run, stop: threading.Event) -> None:
+    """In a thread: without `alive` for stall_seconds, print where the process hangs and end it.
+
+    torchrun then starts the ranks again. A second counts only if this thread ran in it: a closed laptop or a paused
+    container is no stall, although the clock goes on.
     """
-    faulthandler.dump_traceback_later(run.args.stall_seconds, exit=True, file=sys.__stderr__)
+    while not stop.wait(1):
+        run.silent += 1
+        if run.silent > run.args.stall_seconds:
+            print(f"no progress for {run.args.stall_seconds:g} seconds; it hangs here:", file=sys.__stderr__)
+            faulthandler.dump_traceback(file=sys.__stderr__)
+            os._exit(1)
 
 
 def resume(run: Run, rows: Batches) -> None:

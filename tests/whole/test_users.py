@@ -32,6 +32,7 @@ from gpt2course.load import load_model
 from gpt2course.ops import download, leaderboard
 from gpt2course.ops.export import export
 from gpt2course.ops.runbook import Params
+from gpt2course.runlog import read_metrics
 from gpt2course.train import Train, train
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +109,24 @@ def test_row_04_a_paused_notebook_leaves_its_command_alone(course_home, monkeypa
     time.sleep(3)
     child.send_signal(signal.SIGCONT)
     assert "last 1 of 5 documents" in child.communicate(timeout=120)[0] and child.returncode == 0
+
+
+def test_row_04_a_training_that_was_paused_for_longer_than_the_limit_goes_on(course_home):
+    """A closed laptop: the clock goes on, and the process does not."""
+    course_home.mkdir()
+    run = course_home / "runs" / "paused"
+    argv = [sys.executable, "-m", "gpt2course.train", "jan29", "--name", "paused", "--stall-seconds", "2", "--device", "cpu"]
+    argv += ["--corpus", corpus(course_home, documents(40)), "--set", *[p for p in SIZE if not p.startswith("steps")], "steps=300"]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not read_metrics(run) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGSTOP)
+    paused_at = len(read_metrics(run))
+    time.sleep(6)
+    child.send_signal(signal.SIGCONT)
+    out = child.communicate(timeout=240)[0]
+    assert child.returncode == 0 and paused_at < 300 and read_metrics(run)[-1]["kind"] == "done", out
 
 
 # ---- row 5: one home, however it is written
