@@ -8,9 +8,12 @@ rank makes the same calls in the same order. Only rank 0 prints and writes.
 import contextlib
 import ctypes
 import datetime
+import faulthandler
+import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,3 +182,27 @@ def compute_dtypes(device: torch.device, name: str = "auto") -> tuple[torch.dtyp
         raise UserError(f"dtype {name!r} is not allowed; it must be auto, float32 or bfloat16")
     dtype = getattr(torch, name)
     return dtype, dtype
+
+
+class Watch:
+    """Ends this process, and prints where it hangs, after `limit` seconds without progress; torchrun restarts it.
+
+    It counts from the first `progress` on. A second counts only if the watching thread ran in it: a closed laptop or a
+    paused container is no hang, although the clock goes on.
+    """
+
+    def __init__(self, limit: float):
+        self.limit, self.silent, self.ended = limit, -math.inf, threading.Event()
+        self.stop = self.ended.set
+        threading.Thread(target=self._count, daemon=True).start()
+
+    def progress(self) -> None:
+        self.silent = 0
+
+    def _count(self) -> None:
+        while not self.ended.wait(1):
+            self.silent += 1
+            if self.silent > self.limit:
+                print(f"no progress for {self.limit:g} seconds; it hangs here:", file=sys.__stderr__)
+                faulthandler.dump_traceback(file=sys.__stderr__)
+                os._exit(1)

@@ -12,10 +12,8 @@ batches nor the checkpoints depend on the number of ranks: what 8 ranks saved, 4
 
 import contextlib
 import dataclasses
-import faulthandler
 import gc
 import math
-import os
 import signal
 import sys
 import threading
@@ -99,7 +97,8 @@ def train(args: Train) -> Path:
         model = make_model(plan, device, compute, embed).init_weights(args.seed)
         optimizer = make_optimizer(model, plan, ns_dtype=compute, compile=compiled, ranks=team.pair)
         rows = Batches(corpus.train, tokenizer, T, streams=config["streams"], rank=team.rank, world=team.world)
-        run = Run(args, folder, plan, config, corpus, tokenizer, device, team, log, model, optimizer)
+        watch = ranks.Watch(args.stall_seconds)
+        run = Run(args, folder, plan, config, corpus, tokenizer, device, team, log, model, optimizer, watch)
         prepare_process(run, cleanup)
         resume(run, rows)
         prepare_kernels(run, compute, compiled)
@@ -190,6 +189,7 @@ class Run:
     log: Log | NoLog
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
+    watch: ranks.Watch  # ends a process that hangs
     forward: torch.nn.Module | None = None  # the model, compiled or not
     eight: fp8.Float8 | None = None
     feed: Prefetch | None = None
@@ -203,7 +203,6 @@ class Run:
     saved: int | None = None  # step of the newest checkpoint
     last_save: float = field(default_factory=time.perf_counter)
     last_print: float = field(default_factory=time.perf_counter)
-    silent: float = -math.inf  # seconds since the last progress, counted by `watch` from the first progress on
     signals: list[int] = field(default_factory=list)  # that came
 
     @property
@@ -234,31 +233,10 @@ def prepare_process(run: Run, cleanup: contextlib.ExitStack) -> None:
             cleanup.callback(signal.signal, s, signal.signal(s, on_signal))
     cleanup.callback(torch.set_rng_state, torch.get_rng_state())
     torch.manual_seed(run.args.seed)  # no recipe draws random numbers in a step; a layer that you add may (dropout)
-    stop = threading.Event()
-    cleanup.callback(stop.set)
-    threading.Thread(target=watch, args=(run, stop), daemon=True).start()
+    cleanup.callback(run.watch.stop)
     if gc.isenabled():  # Python's garbage collection would interrupt a step: `take_step` starts it between steps
         gc.disable()
         cleanup.callback(gc.enable)
-
-
-def alive(run: Run) -> None:
-    """Progress was made: before each step, batch of an evaluation, and checkpoint."""
-    run.silent = 0
-
-
-def watch(run: Run, stop: threading.Event) -> None:
-    """In a thread: without `alive` for stall_seconds, print where the process hangs and end it.
-
-    torchrun then starts the ranks again. A second counts only if this thread ran in it: a closed laptop or a paused
-    container is no stall, although the clock goes on.
-    """
-    while not stop.wait(1):
-        run.silent += 1
-        if run.silent > run.args.stall_seconds:
-            print(f"no progress for {run.args.stall_seconds:g} seconds; it hangs here:", file=sys.__stderr__)
-            faulthandler.dump_traceback(file=sys.__stderr__)
-            os._exit(1)
 
 
 def resume(run: Run, rows: Batches) -> None:
@@ -297,7 +275,7 @@ def prepare_kernels(run: Run, compute: torch.dtype, compiled: bool) -> None:
 def take_step(run: Run) -> None:
     """One optimizer step: a batch, its loss and gradients, then new weights."""
     plan, step = run.plan, run.step
-    alive(run)
+    run.watch.progress()
     if step % COLLECT_EVERY == 0:
         gc.collect()
     t0 = time.perf_counter()
@@ -375,7 +353,7 @@ def save(run: Run, must: bool = False) -> None:
     """Write a checkpoint, unless this step has one. A full disk is a warning; UserError only if it `must` be there."""
     if run.saved == run.step:
         return
-    alive(run)
+    run.watch.progress()
     began = time.perf_counter()
     optimizer_state, loaders = run.optimizer.state_dict(), run.team.all(run.loader_state)  # of all ranks
     if run.step and checkpoint.non_finite(dict(run.model.named_parameters())):
@@ -407,11 +385,12 @@ def save(run: Run, must: bool = False) -> None:
 
 def evaluate(run: Run, documents: list[str], final: bool = False) -> None:
     """Bits per byte on these validation documents, into the metrics."""
-    alive(run)
+    run.watch.progress()
     began = time.perf_counter()
     T, rows = run.plan.model.sequence_len, min(run.config["device_batch"], 64)
     with run.eight.off() if run.eight else contextlib.nullcontext():
-        bpb, size = bits_per_byte(run.model, documents, run.tokenizer, T, rows, lambda *_: alive(run), run.team)
+        progress = lambda *_: run.watch.progress()
+        bpb, size = bits_per_byte(run.model, documents, run.tokenizer, T, rows, progress, run.team)
     took = round(time.perf_counter() - began, 3)
     run.log.write(kind="eval", **run.progress, val_bpb=bpb, val_bytes=size, final=final, took=took)
     whole = " (all of it)" if len(documents) == len(run.corpus.val) else ""
