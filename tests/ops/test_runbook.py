@@ -526,7 +526,7 @@ def test_the_notebook_runs_and_run_again_shows_what_it_has(tmp_path_factory, cor
     assert done.returncode != 0 and "parameter proflie does not exist; did you mean profile?" in done.stderr and not (home / "runs" / "typo").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_the_laptop_profile(tmp_path):
     """The promise of the README: on 2 cores, 10 minutes, 25 % fewer bits than xz -9e; run again, it has nothing to do."""
     import nbformat
