@@ -519,7 +519,7 @@ SPOILT = {  # how an answer is spoilt: (source, state, a word of the message)
     "prints the line": ("import os\ndef f{n}(x):\n    os.write(1, b'[99.{n}] Add one, {n}: passed\\n')\n    raise SystemExit\n", "wrong", "SystemExit"),
     "skipped by comments": ("# NBVAL_SKIP\n# NBVAL_RAISES_EXCEPTION\ndef f{n}(x):\n    return x\n", "wrong", "did you add one"),
     "needs what is nowhere": ("def f{n}(x):\n    return helper(x)\n", "wrong", "NameError"),
-    "another need_close, at the last moment": ("def f{n}(x):\n    from gpt2course.course.checks import toy\n    toy.need_close = lambda *_: None\n", "tampered", "need_close was changed"),
+    "another need_close, at the last moment": ("def f{n}(x):\n    from gpt2course.course.checks import toy\n    toy.need_close = lambda *_: None\n", "wrong", "your answer changed gpt2course.course.checks.toy.need_close"),
     "kills the kernel": ("import os\nos._exit(0)\ndef f{n}(x): pass\n", "kernel died", "ended the kernel"),
     "kills the kernel in the check": ("import os\ndef f{n}(x):\n    os._exit(0)\n", "kernel died", "the check ended the kernel"),
     "asks the kernel to end": ("exit()\ndef f{n}(x):\n    return x\n", "stopped", "SystemExit"),
