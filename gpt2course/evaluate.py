@@ -133,9 +133,9 @@ def main(args: Evaluate) -> None:
     except UserError:
         if not team.first:
             team.leave()
-        raise
-    finally:
         ranks.part()
+        raise
+    ranks.part(done=True)
 
 
 def measure(args: Evaluate, team: ranks.Ranks) -> None:

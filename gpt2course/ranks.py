@@ -137,13 +137,18 @@ def lasting_errors(path: Path | None, team: Ranks):
         raise error from None
 
 
-def part() -> None:
+def part(done: bool = False) -> None:
     """Leave the group of processes, as every rank must before it ends.
 
-    Otherwise its threads can abort the process at exit (github.com/pytorch/pytorch/issues/190489).
+    Otherwise its threads can abort the process at exit (github.com/pytorch/pytorch/issues/190489). They sometimes do so
+    even afterwards, so under torchrun a command that is `done` ends here, before anything is torn down.
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        if done and "TORCHELASTIC_RUN_ID" in os.environ:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
 
 def end_with_parent() -> None:

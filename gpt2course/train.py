@@ -425,7 +425,7 @@ def main(args: Train) -> None:
     except UserError:
         ranks.part()
         raise
-    ranks.part()
+    ranks.part(done=True)
 
 
 if __name__ == "__main__":

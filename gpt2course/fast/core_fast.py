@@ -366,7 +366,7 @@ def score(args: Core, load: Callable) -> None:
         print(f"{found['n']:,} examples in {duration(time.monotonic() - began)}")
         if args.out:
             write_json(args.out, {"result": found, "table": table, "gpt2": GPT2_CENTRED})
-    part()
+    part(done=True)
 
 
 def main(args: Core) -> None:
