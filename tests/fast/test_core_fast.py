@@ -89,8 +89,20 @@ def agree(m, tokenizer, task, n, max_len=None, budget=200, plain_wanted=None):
             assert answers[i, c][0] == pytest.approx(loss, abs=2e-5, nan_ok=True)
             assert answers[i, c][1] == hit
     right = core_fast.score_task(task, range(n), n, tokenizer, reader, max_len)
-    assert right == {i: core.is_right(m, tokenizer, task, i, max_len) for i in range(n)}
+    for i in set(range(n)) - too_close(answers, task, n):
+        assert right[i] == core.is_right(m, tokenizer, task, i, max_len)
     return answers
+
+
+def too_close(answers, task, n):
+    """The examples whose two lowest losses are one to rounding: which of them wins depends on the place of a row in the
+    plain evaluator's batch, even for two equal rows, and on the machine."""
+    ties = set()
+    for i in range(n) if task.kind != "language_modeling" else ():
+        losses = sorted(loss for (j, _), (loss, _) in answers.items() if j == i)
+        if not any(map(math.isnan, losses)) and losses[1] - losses[0] < 4e-5:
+            ties.add(i)
+    return ties
 
 
 # ---- properties
