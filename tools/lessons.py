@@ -1,5 +1,9 @@
 """Build the lessons: run lessons/NN_topic.py (jupytext py:percent, the source) and keep the outputs in NN_topic.ipynb.
 
+A cell with the tag `hole` has a solution between the markers of an exercise. The reader gets the stub, and after the
+next code cell, which checks it (`lab.hole`), the folded solution. Every notebook ends with a footer: its new words, the
+lessons before and after, and how to run it on a hosted machine.
+
     python tools/lessons.py            # every lesson whose source has changed since its notebook was built
     python tools/lessons.py 03 05      # these lessons, changed or not
     python tools/lessons.py --check    # build nothing, only list the notebooks that differ from their source
@@ -9,8 +13,10 @@ makes GLOSSARY.md (from glossary.yaml) and the table of the course in README.md 
 """
 
 import base64
+import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,22 +26,57 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from gpt2course.course.build import METADATA, execute  # noqa: E402
+from gpt2course.course.build import METADATA, execute, solved, stub  # noqa: E402
 from gpt2course.course.checks import LESSONS as TOPICS  # noqa: E402
+from gpt2course.course.checks import exercises  # noqa: E402
 from gpt2course.files import atomic_file  # noqa: E402
 
 LESSONS, FIGURES = ROOT / "lessons", ROOT / "results" / "figures"
 
 
-def source(path: Path) -> nbformat.NotebookNode:
-    """The notebook of a source, without outputs."""
-    book = jupytext.read(path)
+def source(path: Path, fill: bool = False) -> nbformat.NotebookNode:
+    """The notebook of a source, without outputs; fill: with the solutions of its holes, as a reader may leave it."""
+    book, cells, open_hole = jupytext.read(path), [], None
+    for cell in book.cells:
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        if "hole" in cell.metadata.get("tags", ()):
+            open_hole = solved(cell.source)
+            cell.source = open_hole if fill else stub(cell.source)
+            cells.append(cell)
+            continue
+        cells.append(cell)
+        if open_hole and cell.cell_type == "code":
+            fold = f"<details><summary>A solution</summary>\n\n```python\n{open_hole}\n```\n</details>"
+            cells.append(nbformat.v4.new_markdown_cell(fold))
+            open_hole = None
+    book.cells = [*cells, nbformat.v4.new_markdown_cell(footer(path))]
     book.metadata = METADATA
     for n, cell in enumerate(book.cells):
         cell.id = f"lesson-{path.name[:2]}-{n:03}"
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
     book.nbformat, book.nbformat_minor = 4, 5
     return book
+
+
+def footer(path: Path) -> str:
+    """The end of every lesson."""
+    number, names = path.name[:2], sorted(f"{n}_{topic}" for n, topic in TOPICS.items())
+    course = yaml.safe_load((LESSONS / "course.yaml").read_text(encoding="utf-8"))
+    words = yaml.safe_load((LESSONS / "glossary.yaml").read_text(encoding="utf-8")).get(number, {})
+    new = "\n".join(f"- **{word}**: {text}" for word, text in words.items())
+    folds = [f"<details><summary>New words of this lesson</summary>\n\n{new}\n</details>"] if words else []
+    at, links = names.index(path.stem), []
+    for what, n in (("Before", at - 1), ("Next", at + 1)):
+        if 0 <= n < len(names):
+            links.append(f"{what}: [{names[n][:2]} {course[names[n][:2]]['title']}]({names[n]}.ipynb)")
+    badge = "https://colab.research.google.com/assets/colab-badge.svg"
+    site = f"https://colab.research.google.com/github/gpt2course/gpt2course/blob/main/lessons/{path.stem}.ipynb"
+    install = '!git clone -q https://github.com/gpt2course/gpt2course course && pip install -q -e "course[course]"'
+    folds.append(
+        f"<details><summary>On a hosted machine</summary>\n\n[![Open in Colab]({badge})]({site})\n\n"
+        "Run this in a new cell first, then restart the kernel:\n\n```python\n"
+        f"{install}\n```\n</details>"
+    )
+    return "\n\n".join([*folds, ". ".join([*links, "All words: [GLOSSARY.md](GLOSSARY.md)"])])
 
 
 def current(path: Path) -> bool:
@@ -51,7 +92,9 @@ def current(path: Path) -> bool:
 
 def build(path: Path) -> None:
     book, began = source(path), time.perf_counter()
-    text = execute(book, path.parent)
+    with tempfile.TemporaryDirectory() as folder:  # a reader's first visit: nothing is kept or predicted yet
+        os.environ["GPT2COURSE_WORK"] = f"{folder}/work"
+        text = execute(book, path.parent)
     with atomic_file(path.with_suffix(".ipynb")) as f:
         f.write(text)
     took = time.perf_counter() - began
@@ -89,7 +132,8 @@ def table() -> tuple[str, dict[Path, bytes]]:
             lines.append(f"| {number} | {entry['title']} | {entry['builds']} | to come | |")
             continue
         book = nbformat.read(LESSONS / f"{name}.ipynb", as_version=4)
-        minutes = re.search(r"(\d+) minutes", book.cells[0].source)[1]
+        reading = re.search(r"(\d+) minutes", book.cells[0].source)[1]
+        minutes = f"{reading} + {sum(e.minutes for e in exercises(number))}"
         alt, data = pictures(book)[entry["picture"] - 1]
         files[FIGURES / f"lesson_{number}.png"] = data
         short = alt.split(". ")[0].split(": ")[0]

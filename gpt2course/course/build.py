@@ -10,6 +10,7 @@ the page for authors.
 """
 
 import ast
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,10 +59,16 @@ def file_of(folder: str, number: str, suffix: str = ".ipynb") -> Path:
     return in_clone(ROOT / folder / f"{number}_{LESSONS[number]}{suffix}")
 
 
+def work() -> Path:
+    """The folder of the learner's own files; $GPT2COURSE_WORK when lessons are built and tested."""
+    return Path(os.environ.get("GPT2COURSE_WORK") or ROOT / "work")
+
+
 def relative(path) -> str:
     """A path for a message, relative to the folder of the course."""
     path = Path(path)
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    inside = [folder for folder in (work().parent, ROOT) if path.is_relative_to(folder)]
+    return str(path.relative_to(inside[0])) if inside else str(path)
 
 
 # ---- cells
@@ -131,6 +138,14 @@ def read_source(number: str) -> list[Cell]:
             raise UserError(f"{relative(path)}, cell {n}: the tags {', '.join(tags) or '(none)'} are not allowed")
         cells.append(Cell(kind or "text", exercise, cell.source))
     return cells
+
+
+def lesson_cells(number: str) -> list[str]:
+    """The source of the code cells of lessons/NN_topic.py, the holes with their solutions."""
+    import jupytext
+
+    cells = jupytext.read(file_of("lessons", number, ".py")).cells
+    return [solved(cell.source) for cell in cells if cell.cell_type == "code"]
 
 
 def unsolved(number: str) -> list[Cell]:

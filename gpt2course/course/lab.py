@@ -4,6 +4,7 @@ A toy model (`TOY`) trains in seconds on two CPU cores. It shows that a mechanis
 Only the recorded runs in results/ show the size of the effect at full size.
 """
 
+import copy
 import csv
 import inspect
 import json
@@ -14,12 +15,12 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 from tqdm import tqdm
 
 import gpt2course
 from gpt2course import evaluate
 from gpt2course.batches import Batches
+from gpt2course.course import build, checks
 from gpt2course.course import mine as pieces
 from gpt2course.data import from_list, load_corpus
 from gpt2course.evaluate import first_bytes
@@ -39,18 +40,17 @@ NUMBERS = "hours seconds core core_runs val_bpb depth ratio steps tokens flops u
 
 
 def compare(yours: torch.Tensor, ours: torch.Tensor, atol: float = 1e-5) -> None:
-    """Print how closely two tensors agree: "exact: True | approximate: True | maxdiff: 0".
+    """Print how closely two tensors agree: "equal, number for number", or the largest difference if it is rounding.
 
-    approximate: each number differs by at most atol + 1e-5 times its size. If one differs by more, the cell stops.
+    Rounding: each number differs by at most atol + 1e-5 times its size. If one differs by more, the cell stops.
     """
     yours, ours = torch.as_tensor(yours).detach().double(), torch.as_tensor(ours).detach().double()
     if yours.shape != ours.shape:
         raise AssertionError(f"the shapes differ: {tuple(yours.shape)} and {tuple(ours.shape)}")
-    exact, approximate = torch.equal(yours, ours), torch.allclose(yours, ours, rtol=1e-5, atol=atol)
-    maxdiff = (yours - ours).abs().max().item() if yours.numel() else 0.0
-    print(f"exact: {exact} | approximate: {approximate} | maxdiff: {maxdiff:.2g}")
-    if not approximate:
-        raise AssertionError(f"yours and the package's differ by up to {maxdiff:.2g}, more than {atol:g}")
+    largest = (yours - ours).abs().max().item() if yours.numel() else 0.0
+    if not torch.allclose(yours, ours, rtol=1e-5, atol=atol):
+        raise AssertionError(f"yours and the package's differ by up to {largest:.2g}, more than {atol:g}")
+    print(f"equal up to rounding: largest difference {largest:.1g}" if largest else "equal, number for number")
 
 
 def tokenizer(vocab_size: int = TOY["vocab_size"]) -> Tokenizer:
@@ -118,14 +118,62 @@ def table(results: dict[str, list[dict]]) -> None:
     display(Markdown("\n".join(lines)))
 
 
-# ---- your own pieces and predictions
+# ---- holes in a lesson, your own pieces, predictions
+
+_lent = {}  # name -> source of a function of the course that stands in for yours
+
+
+def hole(lesson: str, function, *inputs: tuple):
+    """Your function, if it does with every tuple of arguments what the course's does; else the course's. Prints which.
+
+    The course's version is the solution in the source of the lesson ("05"). Arguments changed in place count too.
+    """
+    name = function.__name__
+    _lent[name] = pieces.source_of(build.lesson_cells(lesson), name)
+    space = {"__name__": f"lesson_{lesson}"}
+    exec(_lent[name], space)
+    for args in inputs:
+        try:
+            found = []
+            for f in (space[name], function):
+                given = copy.deepcopy(args)
+                found.append((f(*given), given))
+        except NotImplementedError:
+            problem = "not written yet"
+        except Exception as e:
+            problem = f"your code stopped with {type(e).__name__}: {e}{checks.where(e)}"
+        else:
+            if alike(*found):
+                continue
+            wanted, got = (" ".join(str(x).split()) for x in ((found[0][0], found[1][0])))
+            problem = f"with {' '.join(str(args).split()):.200} it gives {got:.200}, expected {wanted:.200}"
+            if wanted == got:
+                problem = f"with {' '.join(str(args).split()):.200} it changes its arguments otherwise than it should"
+        print(f"{name}: {problem}. The course's version stands in.")
+        return space[name]
+    del _lent[name]
+    print(f"{name}: yours passes")
+    return function
+
+
+def alike(a, b) -> bool:
+    """Whether two results are equal: tensors and numbers up to rounding, lists and tuples item by item."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(alike, a, b))
+    if isinstance(a, float) and isinstance(b, int | float | torch.Tensor):
+        return alike(torch.tensor(a), torch.as_tensor(b))
+    return type(a) is type(b) and bool(a == b)
 
 
 def keep(name: str, function) -> None:
     """Keep a function that you wrote as a piece ("attention"), if it passes, with the imports and helpers it needs."""
     module = sys.modules[function.__module__]
     cells = vars(module).get("In") or [inspect.getsource(module)]  # In: a notebook's cells, as they were run
-    source, wanted = pieces.source_of(cells, function.__name__), pieces.find(name).function
+    source, wanted = pieces.source_of([*cells, *_lent.values()], function.__name__), pieces.find(name).function
+    if standing := [n for n, text in _lent.items() if f"def {n}(" in source]:
+        print(f"note: in it, {', '.join(standing)} is the course's, as you have not written it yet")
     source += f"\n\n{wanted} = {function.__name__}\n" * (function.__name__ != wanted)
     print(pieces.keep(name, source, "kept in a lesson"))
 
@@ -145,7 +193,7 @@ def train_with(*names: str, **settings) -> dict:
 
 def _note(key: str = "", **entry) -> dict:
     """All predictions and results by key ("06.loss"), after `entry` is added to one of them."""
-    path = ROOT / "work" / "predictions.json"
+    path = build.work() / "predictions.json"
     found = read_json(path, "your predictions") if path.exists() else {}
     if key:
         found[key] = found.get(key, {}) | entry
@@ -198,14 +246,6 @@ def verdict(a: list[float], b: list[float]) -> None:
 
 
 # ---- recorded results
-
-
-def words(lesson: str) -> None:
-    """Show the words that a lesson ("05") introduces, from lessons/glossary.yaml."""
-    from IPython.display import Markdown, display
-
-    entries = yaml.safe_load(in_clone(ROOT / "lessons" / "glossary.yaml").read_text(encoding="utf-8"))[lesson]
-    display(Markdown("\n".join(f"- **{word}**: {text}" for word, text in entries.items())))
 
 
 def recorded(what: str) -> list[dict]:

@@ -381,6 +381,53 @@ def test_keep_and_mine_from_a_notebook(capsys, monkeypatch):
         lab.keep("schedule", module.rms)
 
 
+HOLE = """
+# %% tags=["hole"]
+def scaled(x, factor, seen):
+    \"\"\"x times factor; notes factor in seen.\"\"\"
+    ### BEGIN SOLUTION
+    seen.append(factor)
+    return x * helper(factor)
+    ### END SOLUTION
+
+# %%
+import math
+def helper(y):
+    return math.sqrt(y * y)
+scaled = lab.hole("05", scaled, (torch.ones(2), 3.0, []), (torch.full((2,), 2.0), 2.0, [1]))
+"""
+
+
+def right(x, factor, seen):
+    seen.append(factor)
+    return factor * x
+
+
+@pytest.mark.parametrize("answer, line", [
+    (right, "yours passes"),
+    (lambda x, factor, seen: (seen.append(factor), [3.0 * x])[1][0], "with (tensor([2., 2.]), 2.0, [1]) it gives tensor([6., 6.]), expected tensor([4., 4.])"),
+    (lambda x, factor, seen: (seen.append(factor), x + factor)[1], "it gives tensor([4., 4.]), expected tensor([3., 3.])"),
+    (lambda x, factor, seen: x * factor, "with (tensor([1., 1.]), 3.0, []) it changes its arguments otherwise"),
+    (lambda x, factor, seen: (seen.append(factor), None)[1], "it gives None, expected tensor([3., 3.])"),
+    (lambda x, factor: x, "your code stopped with TypeError"),
+    (None, "not written yet. The course's version stands in."),
+])  # fmt: skip
+def test_a_hole_is_the_readers_if_it_passes_else_the_courses(clone, monkeypatch, capsys, answer, line):
+    def scaled(x, factor, seen):
+        raise NotImplementedError
+
+    if answer:
+        answer.__name__ = "scaled"
+    else:
+        answer = scaled
+    (clone / "lessons").mkdir(exist_ok=True)
+    build.file_of("lessons", "05", ".py").write_text(HOLE)
+    inputs = [(torch.ones(2), 3.0, []), (torch.full((2,), 2.0), 2.0, [1])]
+    got = lab.hole("05", answer, *inputs)
+    assert line in capsys.readouterr().out and inputs[1][2] == [1]
+    assert (got is answer) == (line == "yours passes") and torch.equal(got(torch.ones(1), 5.0, []), torch.tensor([5.0]))
+
+
 def test_predictions(clone, capsys, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda x: shown.append(x.data))
