@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import signal
 import statistics as stats
@@ -23,7 +24,6 @@ from gpt2course import batches as module
 from gpt2course import data
 from gpt2course.batches import Batches, merge_states, statistics
 from gpt2course.files import UserError
-from gpt2course.tokenizer import Tokenizer
 
 BOS = 7
 
@@ -69,16 +69,17 @@ def documents(lengths: list[int | None]) -> list[str]:
 def plain(texts: list[str], T: int, index: int, streams: int, buffer_docs: int, rows: int):
     """One stream's rows by the rules as they are stated, scanning the whole buffer for every pick.
 
-    Returns (rows, the document indices in the buffer before each pick, picks as (index, length, tokens used)).
+    Returns (rows, the document indices in the buffer before each pick, picks as (index, length, tokens used), the state).
     """
     mine = list(range(index, len(texts), streams))
-    buffer, place, out, seen, picks = [], 0, [], [], []
+    buffer, place, out, seen, picks, epoch, skipped = [], 0, [], [], [], 0, 0
     for _ in range(rows):
         row = []
         while len(row) < T + 1:
             while len(buffer) < min(buffer_docs, len(mine)):
                 batch = mine[place : place + 128]  # the slice ends at the end of the epoch
-                place = (place + len(batch)) % len(mine)
+                epoch, place = divmod(epoch * len(mine) + place + len(batch), len(mine))
+                skipped += sum(not texts[i] for i in batch)
                 buffer += [(i, [BOS] + tokens(texts[i])) for i in batch if texts[i]]
             seen.append([i for i, _ in buffer])
             space = T + 1 - len(row)
@@ -95,7 +96,9 @@ def plain(texts: list[str], T: int, index: int, streams: int, buffer_docs: int, 
             picks.append((i, len(doc), min(space, len(doc))))
             row += doc[:space]
         out.append(row)
-    return out, seen, picks
+    cropped = [length - used for _, length, used in picks if length > used]
+    state = dict(stream=index, epoch=epoch, next=place, skipped=skipped, placed=len(picks), cropped=len(cropped), cropped_tokens=sum(cropped))
+    return out, seen, picks, state | dict(buffer_tokens=sum(len(doc) for _, doc in buffer), buffer=[i for i, _ in buffer])
 
 
 def record_picks(batches: Batches) -> dict[int, list]:
@@ -123,28 +126,16 @@ LENGTHS = st.one_of(
 )
 BUFFERS = st.sampled_from([1, 2, 5, 40, 127, 128, 129, 1000])
 SETTINGS = st.fixed_dictionaries({"T": st.integers(1, 30), "streams": st.sampled_from([1, 2, 3, 4, 8]), "buffer_docs": BUFFERS})
-WORLDS = st.sampled_from([(1, 2), (2, 1), (2, 4), (8, 4), (4, 8), (8, 1), (2, 2)])
-
-
 def usable(lengths, streams):
     return len(lengths) >= streams and all(any(lengths[s::streams]) for s in range(streams))
 
 
 @settings(max_examples=150, deadline=None)
 @given(LENGTHS, SETTINGS, st.integers(1, 40))
-def test_rows_and_buffers_equal_the_plain_scan(lengths, options, n):
-    streams, T = options["streams"], options["T"]
-    if usable(lengths, streams):
-        check_against_the_plain_scan(lengths, n, T, streams, options["buffer_docs"])
-
-
-@pytest.mark.parametrize("streams, buffer_docs", [(1, 1000), (2, 130), (4, 1000)])
-def test_many_documents_equal_the_plain_scan(streams, buffer_docs):
-    lengths = np.random.default_rng(streams).lognormal(3.5, 0.8, 1100).astype(int).tolist()  # like text: median 33, some of 300
-    check_against_the_plain_scan(lengths, 600, 64, streams, buffer_docs)
-
-
-def check_against_the_plain_scan(lengths, n, T, streams, buffer_docs):
+def test_rows_buffers_and_state_equal_the_plain_scan(lengths, options, n):
+    streams, T, buffer_docs = options["streams"], options["T"], options["buffer_docs"]
+    if not usable(lengths, streams):
+        return
     texts = documents(lengths)
     batches = Batches(Split(texts), Coder(), T, streams=streams, buffer_docs=buffer_docs)
     notes = record_picks(batches)
@@ -152,140 +143,53 @@ def check_against_the_plain_scan(lengths, n, T, streams, buffer_docs):
     assert rows.dtype == np.int64 and rows.shape == (n, T + 1)
     placed = cropped = dropped = 0
     for s in range(streams):
-        want, seen, picks = plain(texts, T, s, streams, buffer_docs, len(range(s, n, streams)))
+        want, seen, picks, state = plain(texts, T, s, streams, buffer_docs, len(range(s, n, streams)))
         assert rows[s::streams].tolist() == want  # global row j comes from stream j % streams
         assert notes[s] == seen  # the same top-ups: the buffer is the same before every pick
+        assert batches.state_dict()["stream_states"][s] == state
         placed += len(picks)
         cropped += sum(length > used for _, length, used in picks)
         dropped += sum(length - used for _, length, used in picks)
     found = batches.statistics()
     assert (found["documents"], found["cropped"], found["cropped_tokens"]) == (placed, cropped, dropped)
+    assert found["epoch"] == pytest.approx((placed + found["skipped"]) / len(texts))
     assert found["cropped_share"] == pytest.approx(dropped / (n * (T + 1) + dropped))
-
-
-@settings(max_examples=100, deadline=None)
-@given(LENGTHS, SETTINGS, st.integers(1, 60))
-def test_every_document_is_accounted_for(lengths, options, n):
-    """From the rows alone: each starts with BOS; a document that was read is whole, cropped at the end of a row, or buffered."""
-    streams, T = options["streams"], options["T"]
-    if not usable(lengths, streams):
-        return
-    batches = Batches(Split(documents(lengths)), Coder(), **options)
-    used = Counter()
-    dropped = 0
-    for row in batches.next_rows(n).tolist():
-        assert row[0] == BOS
-        starts = [i for i, token in enumerate(row) if token == BOS] + [T + 1]
-        for a, b in zip(starts, starts[1:]):
-            piece = row[a + 1 : b]
-            if not piece:  # nothing but a BOS fitted: its document is unknown
-                used["?"] += 1
-                continue
-            i = piece[0] // 1000 - 1
-            whole = [1000 * (i + 1) + place for place in range(lengths[i])]
-            assert piece == whole or (b == T + 1 and piece == whole[: len(piece)])
-            dropped += len(whole) - len(piece)
-            used[i] += 1
-    state = batches.state_dict()
-    read, buffered = Counter(), Counter()
-    for s in state["stream_states"]:
-        mine = range(s["stream"], len(lengths), streams)
-        read.update({i: s["epoch"] + (place < s["next"]) for place, i in enumerate(mine) if lengths[i]})
-        buffered.update(s["buffer"])
-        assert s["skipped"] == sum(s["epoch"] + (place < s["next"]) for place, i in enumerate(mine) if not lengths[i])
-    unknown = used.pop("?", 0)
-    left = read - buffered - used
-    assert not used - read and left.total() == unknown
-    buffer_tokens = sum(s["buffer_tokens"] for s in state["stream_states"])
-    read_tokens = sum((1 + lengths[i]) * k for i, k in read.items())
-    assert n * (T + 1) + statistics(state)["cropped_tokens"] + buffer_tokens == read_tokens  # none invented, none lost
-    assert statistics(state)["cropped_tokens"] == dropped + sum(lengths[i] * k for i, k in left.items())
-    assert statistics(state)["epoch"] == pytest.approx((used.total() + unknown + statistics(state)["skipped"]) / len(lengths))
-
-
-def test_ties_and_cropping_by_hand():
-    # T=9: rows of 10. Lengths with BOS: 4 4 7 6 3 3 20
-    batches = Batches(Split(documents([3, 3, 6, 5, 2, 2, 19])), Coder(), 9, streams=1, buffer_docs=1)
-    assert batches.statistics()["epoch"] == 0
-    stream = batches._own[0]
-    stream.top_up()  # one batch brings all 7 documents, and buffer_docs=1 brings no more
-    order = []
-    real = stream.take
-    stream.take = lambda at: order.append(stream.buffer[stream.keys[at][1]][0]) or real(at)
-    rows = batches.next_rows(3)
-    # 7 + 3 (first of two); 6 + 4 (first of two); 4 + 3, then none fits into 3: 20 is the only one, cropped to 3
-    assert order == [2, 4, 3, 0, 1, 5, 6]
-    assert rows[2].tolist() == [BOS, 2000, 2001, 2002, BOS, 6000, 6001, BOS, 7000, 7001]
-    found = batches.statistics()
-    assert (found["cropped"], found["cropped_tokens"], found["epoch"]) == (1, 17, 1.0)
-    # none fits: the shortest is cropped, the first of the equals, wherever it stands
-    batches = Batches(Split(documents([19, 14, 11, 11, 16])), Coder(), 9, streams=1, buffer_docs=1)
-    assert [row[1] // 1000 - 1 for row in batches.next_rows(5)] == [2, 3, 1, 4, 0]
-    # a document of exactly T+1 tokens fits
-    batches = Batches(Split(documents([8, 9, 10])), Coder(), 9, streams=1)
-    assert batches.next_rows(1)[0, 1] == 2000 and batches.statistics()["cropped_tokens"] == 0
-
-
-@settings(max_examples=40, deadline=None)
-@given(LENGTHS, SETTINGS, st.integers(1, 20))
-def test_any_number_of_ranks_sees_the_same_global_rows(lengths, options, n):
-    streams = options["streams"]
-    if not usable(lengths, streams):
-        return
-    split = Split(documents(lengths))
-    one = Batches(split, Coder(), **options).next_rows(n * streams)
-    for world in (w for w in (1, 2, 3, 4, 8) if streams % w == 0):
-        per_rank = n * streams // world
-        ranks = [Batches(split, Coder(), rank=r, world=world, **options).next_rows(per_rank) for r in range(world)]
-        assert np.stack(ranks, axis=1).reshape(n * streams, -1).tolist() == one.tolist()
 
 
 def json_copy(value):
     return json.loads(json.dumps(value))
 
 
-@settings(max_examples=60, deadline=None)
-@given(LENGTHS, SETTINGS, st.integers(0, 25), st.integers(1, 25))
-def test_a_resumed_run_goes_on_identically(lengths, options, before, after):
-    if not usable(lengths, options["streams"]):
+@settings(max_examples=100, deadline=None)
+@given(LENGTHS, SETTINGS, st.integers(0, 20), st.integers(1, 20), st.randoms())
+def test_ranks_see_the_same_global_rows_and_a_resume_may_change_their_number(lengths, options, before, after, random):
+    streams, T = options["streams"], options["T"]
+    if not usable(lengths, streams):
         return
     split = Split(documents(lengths))
-    first = Batches(split, Coder(), **options)
-    first.next_rows(before)
-    state = json_copy(first.state_dict())
-    frozen = json.dumps(state)
-    second = Batches(split, Coder(), **options)
-    second.next_rows(3)  # it need not be fresh
-    second.load_state_dict(state)
-    assert second.state_dict() == first.state_dict() and json.dumps(state) == frozen
-    assert second.next_rows(after).tolist() == first.next_rows(after).tolist()
-    assert second.state_dict() == first.state_dict()
 
+    def ranks(world):
+        return [Batches(split, Coder(), rank=r, world=world, **options) for r in range(world)]
 
-@settings(max_examples=25, deadline=None)
-@given(LENGTHS, SETTINGS, st.integers(0, 6), WORLDS, st.randoms())
-def test_a_run_can_change_its_number_of_ranks(lengths, options, before, worlds, random):
-    options = options | {"streams": 8}
-    if not usable(lengths, 8):
-        return
-    split = Split(documents(lengths))
-    w, v = worlds
-    first = [Batches(split, Coder(), rank=r, world=w, **options) for r in range(w)]
-    for rank in first:
-        rank.next_rows(before * 8 // w)
+    def rows(ranks, n):  # the next n global rows
+        return np.stack([rank.next_rows(n // len(ranks)) for rank in ranks], axis=1).reshape(-1, T + 1).tolist()
+
+    w, v = (random.choice([w for w in (1, 2, 3, 4, 8) if streams % w == 0]) for _ in range(2))
+    before, after = before * math.lcm(w, v), after * math.lcm(w, v)
+    one, first, second = ranks(1), ranks(w), ranks(v)
+    assert rows(first, before) == rows(one, before)
     states = [json_copy(rank.state_dict()) for rank in first]
     random.shuffle(states)
     state = merge_states(states)
-    one = Batches(split, Coder(), **options)
-    one.next_rows(before * 8)
-    assert state == one.state_dict() and statistics(state) == one.statistics()  # nothing in it depends on the ranks
+    frozen = json.dumps(state)
+    assert state == one[0].state_dict() and statistics(state) == one[0].statistics()  # nothing in it depends on the ranks
     for counter in ("documents", "cropped", "cropped_tokens", "skipped"):
         assert sum(rank.statistics()[counter] for rank in first) == statistics(state)[counter]
-    want = one.next_rows(16)
-    second = [Batches(split, Coder(), rank=r, world=v, **options) for r in range(v)]
+    rows(second, 3 * v)  # they need not be fresh
     for rank in second:
         rank.load_state_dict(state)
-    assert np.stack([rank.next_rows(16 // v) for rank in second], axis=1).reshape(16, -1).tolist() == want.tolist()
+    assert rows(second, after) == rows(one, after) and json.dumps(state) == frozen
+    assert merge_states([rank.state_dict() for rank in second]) == one[0].state_dict()
 
 
 def test_an_epoch_reads_each_block_once_for_each_stream_and_a_resume_each_block_once():
@@ -376,23 +280,6 @@ def test_a_stream_of_empty_documents_is_an_error_and_not_a_hang(lengths):
     with pytest.raises(UserError, match="documents of stream . .of 2. are empty"):
         Batches(split, Coder(), 8, streams=2).next_rows(2)
     assert max(split.reads.values()) <= 4  # found after one epoch
-
-
-def test_with_a_real_tokenizer():
-    texts = [f"Document {i} says: " + "the fox jumps over the dog. " * (i % 9) for i in range(60)]
-    tokenizer = Tokenizer.train(texts, 300)
-    batches = Batches(Split(texts), tokenizer, 64, streams=4)
-    rows = batches.next_rows(40)
-    assert (rows[:, 0] == tokenizer.bos).all() and rows.max() < 300
-    whole = 0
-    for row in rows:
-        for text in tokenizer.decode(row).split("<|bos|>")[1:]:
-            assert any(t.startswith(text) for t in texts)
-            whole += text in texts
-    assert whole > 20
-    again = Batches(Split(texts), tokenizer, 64, streams=4)
-    again.load_state_dict(json_copy(batches.state_dict()))
-    assert again.next_rows(20).tolist() == batches.next_rows(20).tolist()
 
 
 class LongSplit(Split):
