@@ -3,7 +3,7 @@
 Muon (Keller Jordan, kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by the nearest matrix whose
 singular values are all 1, computed by the Polar Express iteration (arXiv 2505.16932). Then each row or column is scaled
 by a second moment of its own (NorMuon, arXiv 2510.05491). Weight decay acts only on entries that the update shrinks too
-(cautious, arXiv 2411.16085). AdamW is arXiv 1711.05101. Constants: karpathy/nanochat, commits 348fbb3 and 92d63d4.
+(cautious, arXiv 2510.12402). AdamW is arXiv 1711.05101. Constants: karpathy/nanochat, commits 348fbb3 and 92d63d4.
 """
 
 from dataclasses import dataclass

@@ -57,10 +57,32 @@ def test_ladder_laptop():
         runs = [r for r in rows if r["recipe"] == recipe and r["role"] == "ladder"]
         assert {r["rate"] for r in runs} == {best} and [r["seed"] for r in runs] == [1, 2, 3]
         ladder[recipe] = [r["val_bpb"] for r in runs]
-    assert lab.ladder() == ladder and list(lab.ladder(upto="modern")) == ["gpt2", "modern"]
     for before, after in (("gpt2", "modern"), ("modern", "muon")):
         spread = max(max(ladder[name]) - min(ladder[name]) for name in (before, after))
         assert min(ladder[before]) - max(ladder[after]) > spread, "the difference is above the seed spread"
+    assert list(lab.ladder(upto="modern")) == ["gpt2", "modern"] and lab.ladder("gpt2")["gpt2"][0] == pytest.approx(ladder["gpt2"][0], abs=1e-3)
+
+
+def test_rate_and_decay():
+    """Every optimizer at its own best rate and decay, three seeds, the best inside the grid (no decay is the end of its axis); what the README and lesson 05 say holds."""
+    rows = [json.loads(line) for line in (RESULTS / "2026-11-28_rate-and-decay" / "runs.jsonl").read_text().splitlines()]
+    assert all(r["val_sha256"] == EMBEDDED_VAL_SHA256 and r["val_bytes"] > 500_000 and r["commit"] and r["torch"] and r["device"] for r in rows)
+    assert len({(r["tokens"], r["val_bytes"]) for r in rows}) == 1 and len({(r["arm"], r["rate"], r["decay"], r["seed"]) for r in rows}) == len(rows)
+    found = {}
+    for arm in ("modern", "orthogonal", "normuon", "muon"):
+        swept = {(r["rate"], r["decay"]): r["val_bpb"] for r in rows if r["arm"] == arm and r["seed"] == 1}
+        if arm == "normuon":  # without decay it is muon
+            swept |= {(r["rate"], 0.0): r["val_bpb"] for r in rows if r["arm"] == "muon" and r["seed"] == 1 and r["decay"] == 0}
+        (rate, decay), rates, decays = min(swept, key=swept.get), *map(set, zip(*swept))
+        assert min(rates) < rate < max(rates) and decay < max(decays) and 0 in decays, f"{arm}: the best cell {rate}, {decay} is at an end of what was tried"
+        found[arm] = [r["val_bpb"] for r in rows if (r["arm"], r["rate"], r["decay"]) == (arm, rate, decay)]
+        assert len(found[arm]) == 3
+    assert lab.ladder()["modern"] == found["modern"] and lab.ladder()["muon"] == found["muon"]
+    gap = statistics.mean(found["modern"]) - statistics.mean(found["muon"])
+    assert gap == pytest.approx(0.0245, abs=5e-5) and min(found["modern"]) > max(found["muon"])
+    assert gap > max(max(bpb) - min(bpb) for bpb in found.values())
+    steps = [[x - y for x, y in zip(found[a], found[b])] for a, b in (("modern", "orthogonal"), ("orthogonal", "normuon"), ("normuon", "muon"))]
+    assert [round(statistics.mean(s), 4) for s in steps] == [0.0089, 0.0112, 0.0044] and min(map(min, steps)) > 0
 
 
 def test_core_fast():
