@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from gpt2course.attention import FULL, Cache, attention
+from gpt2course.attention import Cache, attention
 from gpt2course.losses import cross_entropy, softcap
 
 
@@ -71,9 +71,12 @@ class GPTConfig:
         return self.n_embd // self.n_head
 
     def window(self, layer: int) -> tuple[int, int]:
-        """The attention window of a layer: (W, 0), or (-1, 0) for the whole past. All-short layers hurt (nanochat)."""
+        """The attention window (W, 0) of a layer. All-short layers hurt (nanochat).
+
+        A long window is T, as in nanochat. In training it shows the whole past, in a longer text the last T tokens.
+        """
         short = layer < self.n_layer - 1 and self.window_pattern[layer % len(self.window_pattern)] == "S"
-        return (self.short_window, 0) if short else FULL
+        return (self.short_window if short else self.sequence_len), 0
 
     def has_value_embed(self, layer: int) -> bool:
         """Every second layer, counted back from the last, which always has one: better than all layers (nanochat)."""
@@ -333,8 +336,7 @@ class GPT(nn.Module):
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
         attn = 0.0
         for i in range(cfg.n_layer):
-            left = cfg.window(i)[0]
-            W = T if left < 0 else min(left, T)
-            keys = W if not causal else sum(min(t, W) + 1 if left >= 0 else t + 1 for t in range(T)) / T
+            W = min(cfg.window(i)[0], T)
+            keys = W if not causal else sum(min(t, W) + 1 for t in range(T)) / T
             attn += 12 * cfg.n_embd * keys
         return 6 * weights + attn

@@ -157,10 +157,10 @@ def test_switches_without_parameters_change_the_output(switch, off):
 
 
 @given(st.integers(1, 12), st.text("SL", min_size=1, max_size=5))
-def test_the_last_layer_sees_everything_and_the_others_follow_the_pattern(n_layer, pattern):
+def test_the_last_layer_is_long_and_the_others_follow_the_pattern(n_layer, pattern):
     config = GPTConfig(n_layer=n_layer, window_pattern=pattern, short_window=7, value_embeds=True)
     windows = [config.window(i) for i in range(n_layer)]
-    assert windows[-1] == (-1, 0) and windows[:-1] == [{"S": (7, 0), "L": (-1, 0)}[(pattern * 12)[i]] for i in range(n_layer - 1)]
+    assert windows[-1] == (2048, 0) and windows[:-1] == [{"S": (7, 0), "L": (2048, 0)}[(pattern * 12)[i]] for i in range(n_layer - 1)]
     assert [config.has_value_embed(i) for i in range(n_layer)][::-1] == [i % 2 == 0 for i in range(n_layer)]
 
 
@@ -168,6 +168,22 @@ def test_inputs_longer_than_training_work_and_agree_on_the_common_part():
     model = tiny("jan29")
     idx = torch.randint(0, 300, (1, 70), generator=torch.Generator().manual_seed(6))
     torch.testing.assert_close(model(idx)[:, :24], model(idx[:, :24]), atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_in_a_longer_text_a_long_window_shows_the_last_T_tokens():
+    """One layer, T = 24: token 3 reaches positions 3 to 27, in a whole text and from a cache."""
+    model = model_for_cache("jan29, one layer")
+    idx = torch.randint(1, 300, (1, 70), generator=torch.Generator().manual_seed(6))
+    other = idx.clone()
+    other[0, 3] = 0
+    for read in (model, lambda x: torch.cat([model(part, cache=cache) for part in x.split(5, dim=1)], dim=1)):
+        results = []
+        for text in (idx, other):
+            cache = Cache()
+            results.append(read(text)[0])
+        changed = (results[0] != results[1]).any(dim=-1).nonzero().flatten().tolist()
+        assert changed[0] == 3 and changed[-1] == 3 + 24
 
 
 def test_the_initial_model_predicts_uniformly_and_blocks_start_as_the_identity():
