@@ -13,7 +13,16 @@ from torch import Tensor
 FULL = (-1, 0)  # the window that shows the whole past
 
 
-@functools.lru_cache(maxsize=64)
+def constant(make):
+    """Keep the results of `make`, as functools.lru_cache does. torch.compile ignores that one; it keeps these."""
+    kept = functools.lru_cache(maxsize=64)(make)
+    call = functools.wraps(make)(lambda *args: kept(*args))
+    call.cache_clear = kept.cache_clear
+    call._dynamo_marked_constant = True  # as torch.compiler.assume_constant_result, without loading the compiler
+    return call
+
+
+@constant
 def window_mask(T_q: int, T_k: int, left: int, device) -> Tensor:
     """Which keys each query may see: booleans (T_q, T_k), True = visible.
 

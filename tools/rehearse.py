@@ -370,7 +370,7 @@ def rehearse(args: Rehearse, rank: int) -> dict:
         join(rank, args.world, stack)
         stack.enter_context(stand_ins(args.kernel, args.compile))
         stack.enter_context(FakeTensorMode())
-        stack.callback(getattr(attention.window_mask, "cache_clear", lambda: None))  # it holds fake masks
+        stack.callback(attention.window_mask.cache_clear)  # it holds fake masks
         stack.enter_context(watch)
         with device:  # recipes.make_model moves the model there from `meta`, which fake tensors do not allow
             model = GPT(plan.model, torch.bfloat16, torch.bfloat16)
@@ -379,6 +379,8 @@ def rehearse(args: Rehearse, rank: int) -> dict:
         optimizer = make_optimizer(model, plan, ns_dtype=torch.bfloat16, ranks=team.pair)
         watch.category = "buffers"
         model.rope(T, device)
+        if args.kernel == "sdpa":  # torch.compile makes constants outside the fake mode, so they must be there
+            attention.window_mask(T, T, plan.model.short_window, device)
         eight = fp8.convert(model) if args.fp8 else None
         forward = torch.compile(model, dynamic=False, backend=compiler) if compiler else model
         if compiler:

@@ -10,7 +10,6 @@ package is imported only when its kernel is tried.
     fa4      Hopper on    FlashAttention 4, the package flash-attn-4
 """
 
-import functools
 import importlib
 import importlib.util
 
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt2course import attention, losses
-from gpt2course.attention import sdpa, window_mask
+from gpt2course.attention import constant, sdpa, window_mask
 from gpt2course.fast import triton_losses
 from gpt2course.files import UserError
 
@@ -31,7 +30,7 @@ BLOCK = 64  # queries in a block; measured on a CPU: the scores of so many queri
 WORTH = 2**22
 
 
-@functools.lru_cache(maxsize=16)
+@constant
 def block_bias(left: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(BLOCK, left + BLOCK), added to the scores of a block: 0 where a query sees the key, -inf elsewhere."""
     visible = window_mask(BLOCK, left + BLOCK, left, device)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gpt2course import attention as attention_module
 from gpt2course.attention import FULL, Cache, attention, install, sdpa, window_mask
+from gpt2course.fast import kernels
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,25 @@ def test_attention_is_its_definition(T, past, left, Hkv, filler):
             weights = torch.softmax(k[row, first : position + 1, g] @ q[row, t, h] / math.sqrt(D), dim=-1)
             want = weights @ v[row, first : position + 1, g]
         torch.testing.assert_close(got[row, t, h], want, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [sdpa, kernels.blocked])
+def test_torch_compile_keeps_the_masks(kernel, monkeypatch):
+    """One graph, which computes no mask; lru_cache is ignored by Dynamo."""
+    monkeypatch.setattr(kernels, "WORTH", 0)
+    q, k, v = (x.float() for x in tensors(140))
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(lambda *x: kernel(*x, 5) + kernel(*x, 5), backend=backend, dynamic=False)
+    for _ in range(2):
+        assert torch.equal(compiled(q, k, v), 2 * kernel(q, k, v, 5))
+    (graph,) = graphs
+    text = graph.print_readable(print_output=False)
+    assert "arange" not in text and "masked_fill" not in text
 
 
 @settings(max_examples=10, deadline=None)
