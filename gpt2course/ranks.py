@@ -24,6 +24,7 @@ import torch.distributed as dist
 from gpt2course.files import UserError, read_json, write_json
 
 TIMEOUT = datetime.timedelta(minutes=10)  # of one exchange; torchrun notices a rank that dies at once
+PATIENCE = datetime.timedelta(days=7)  # of the ranks that wait until rank 0 has made something, such as a tokenizer
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,36 @@ class Ranks:
             except (UserError, OSError) as e:
                 error = e
         box = [(value, error is not None)]
+        self._wait_for_first()
         dist.broadcast_object_list(box, src=0)
         if error is not None:
             raise error
         if box[0][1]:
             self.leave()
         return box[0][0]
+
+    def _wait_for_first(self) -> None:
+        """Wait until rank 0 calls this too: without the time-out of an exchange, and without work for the GPU."""
+        store = dist.distributed_c10d._get_default_store()
+        number = store.add(f"calls of rank {self.rank}", 1)
+        store.set(f"first {number}", "") if self.first else store.wait([f"first {number}"], PATIENCE)
+
+    def check_equal(self, tensors: dict[str, torch.Tensor]) -> None:
+        """UserError with the name of the first tensor that is not the same on every rank, to the bit.
+
+        It compares sums of the bits as integers, which do not depend on the order of the summands.
+        """
+        if self.world == 1:
+            return
+        ints = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+        sums = torch.stack([x.detach().view(ints[x.element_size()]).sum() for x in tensors.values()])
+        every = self.all(sums.tolist())
+        for i, name in enumerate(tensors):
+            if wrong := [r for r in range(self.world) if every[r][i] != every[0][i]]:
+                if not self.first:
+                    self.leave()
+                ranks = ", ".join(map(str, wrong))
+                raise UserError(f"parameter {name} of rank {ranks} is not that of rank 0; they train different models")
 
     def leave(self) -> None:
         """End this process silently: rank 0 prints the reason."""
@@ -92,12 +117,6 @@ def join(device_type: str) -> Ranks:
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         return Ranks()
-    if device_type == "cuda":
-        local, have = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= have:
-            which = f"process {local} of this machine, which has {have}"
-            raise UserError(f"there are more processes than GPUs: {which}; use --nproc_per_node={have}")
-        torch.cuda.set_device(local)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
     return Ranks(dist.get_rank(), world)
@@ -167,16 +186,28 @@ def orphaned() -> bool:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The named device; auto is cuda where there is one, else mps, else cpu. MPS results may differ from the CPU's."""
+    """The named device; auto is cuda where there is one, else mps, else cpu. MPS results may differ from the CPU's.
+
+    A GPU is returned with its index, as tensors on it have, and becomes CUDA's current device.
+    """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(d for d in ("cuda", "mps", "cpu") if available[d])
     if not available.get(name.split(":")[0], False):
         have = ", ".join(d for d, ok in available.items() if ok)
         raise UserError(f"device {name!r} is not available; this machine has {have}")
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda":
+        index, have = device.index, torch.cuda.device_count()
+        if index is None:
+            index = int(os.environ.get("LOCAL_RANK", 0))
+        if index >= have:
+            raise UserError(f"there is no GPU {index}, only {have}; use a lower --device or --nproc_per_node={have}")
+        # The allocator then joins freed memory of any size: evaluation needs other sizes than training (nanochat)
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        torch.cuda.set_device(index)
+        device = torch.device("cuda", index)
+    return device
 
 
 def compute_dtypes(device: torch.device, name: str = "auto") -> tuple[torch.dtype, torch.dtype]:

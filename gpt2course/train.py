@@ -200,6 +200,7 @@ class Run:
     losses: list[float] = field(default_factory=list)  # of the steps since the last line of the metrics
     times: list[dict[str, float]] = field(default_factory=list)  # seconds by part, of the same steps of this process
     reported: bool = False  # whether this process has logged a step
+    unchecked: int = 2  # first steps of this process, after which the ranks compare their parameters
     saved: int | None = None  # step of the newest checkpoint
     last_save: float = field(default_factory=time.perf_counter)
     last_print: float = field(default_factory=time.perf_counter)
@@ -286,6 +287,9 @@ def take_step(run: Run) -> None:
     if not math.isfinite(loss):  # before the weights change
         raise diverged(run, f"the loss of step {step + 1} is {loss}")
     run.optimizer.step(plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step))
+    if run.unchecked:  # an exchange that lost something would show late, or never
+        run.team.check_equal(dict(run.model.named_parameters()))
+        run.unchecked -= 1
     run.optimizer.zero_grad()
     if run.eight:
         run.eight.refresh()

@@ -1,6 +1,7 @@
 """Several ranks (processes on the CPU, gloo) against one: the same parameters and state, the same batches, one log, and no hang."""
 
 import contextlib
+import datetime
 import functools
 import json
 import os
@@ -60,18 +61,19 @@ def advance(plan, model, optimizer, steps, rank, world):
     return losses
 
 
-def worker(rank, world, where, job):
+def worker(rank, world, where, job, seconds):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{where}/rendezvous", rank=rank, world_size=world)
+    timeout = datetime.timedelta(seconds=seconds)
+    dist.init_process_group("gloo", init_method=f"file://{where}/rendezvous", rank=rank, world_size=world, timeout=timeout)
     found = job(rank, world)
     torch.save(found, f"{where}/{rank}.pt")  # a test's own file, read below with weights_only
-    dist.destroy_process_group()
+    ranks.part()
 
 
-def on_ranks(world, where, job):
-    """What job(rank, world) returns on each of `world` ranks."""
+def on_ranks(world, where, job, seconds=600):
+    """What job(rank, world) returns on each of `world` ranks; an exchange may take so many seconds."""
     where.mkdir()
-    torch.multiprocessing.spawn(worker, (world, str(where), job), world)
+    torch.multiprocessing.spawn(worker, (world, str(where), job, seconds), world)
     return [torch.load(where / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
@@ -149,6 +151,58 @@ def test_saved_on_two_ranks_resumed_on_one_and_on_four(tmp_path):
                 torch.testing.assert_close(found[kind][name], tensor, atol=1e-8, rtol=1e-8)
 
 
+def slow_tokenizer(rank, world):
+    return ranks.Ranks(rank, world).from_first(lambda: time.sleep(8) or "made")
+
+
+def test_ranks_wait_for_what_rank_0_makes_longer_than_for_an_exchange(tmp_path):
+    """As for a tokenizer of 2e9 characters, which takes longer than ten minutes."""
+    assert on_ranks(2, tmp_path / "run", slow_tokenizer, seconds=3) == ["made", "made"]
+
+
+def one_altered(rank, world):
+    _, model, _ = build("record", torch.float32, (rank, world))
+    half = model.wte.weight.data.bfloat16()
+    team, tensors = ranks.Ranks(rank, world), dict(model.named_parameters()) | {"half": half}
+    team.check_equal(tensors)
+    if rank == 1:
+        with torch.no_grad():
+            model.blocks[3].mlp.c_fc.weight[1, 2] += 1e-7
+    try:
+        team.check_equal(tensors)
+    except (UserError, SystemExit) as e:
+        return f"{type(e).__name__}: {e}"
+
+
+def test_a_tensor_that_differs_between_ranks_is_found_and_named(tmp_path):
+    first, other = on_ranks(2, tmp_path / "run", one_altered)
+    assert first.startswith("UserError: parameter blocks.3.mlp.c_fc.weight of rank 1 is not that of rank 0") and other == "SystemExit: 2"
+
+
+CUDA = {"is_available": lambda: True, "device_count": lambda: 2}
+
+
+@pytest.mark.parametrize("name, local, wanted", [("auto", None, 0), ("cuda", None, 0), ("cuda", "1", 1), ("cuda:1", None, 1), ("cuda:2", None, None), ("auto", "2", None)])
+def test_a_gpu_has_its_index_and_is_the_current_device(name, local, wanted, monkeypatch):
+    """torch.compile compiles twice where a device has no index, and `cuda:1` would use memory of GPU 0."""
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    current = []
+    for function, value in (CUDA | {"set_device": current.append}).items():
+        monkeypatch.setattr(torch.cuda, function, value)
+    if local:
+        monkeypatch.setenv("LOCAL_RANK", local)
+    if wanted is None:
+        with pytest.raises(UserError, match="there is no GPU 2, only 2; use a lower --device or --nproc_per_node=2"):
+            ranks.pick_device(name)
+        return
+    assert ranks.pick_device(name) == torch.device("cuda", wanted) and current == [wanted]
+    assert os.environ.pop("PYTORCH_ALLOC_CONF") == "expandable_segments:True"
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")  # a person's own setting stays
+    ranks.pick_device(name)
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
+
+
 def test_a_state_of_another_model_is_refused():
     _, _, optimizer = build("jan29", torch.float32, (0, 1))
     state = optimizer.state_dict()
@@ -171,6 +225,22 @@ def hang(self, *args):
         time.sleep(120)
     return step(self, *args)
 MuonAdamW.step = hang
+train.command(train.main)
+"""
+
+
+LOSES = """
+import os
+from gpt2course import train
+from gpt2course.optim import MuonAdamW
+step = MuonAdamW.step
+def loses(self, *args):
+    p = next(g.params["blocks.1.mlp.c_proj.weight"] for g in self.groups if "blocks.1.mlp.c_proj.weight" in g.params)
+    before = p.detach().clone()
+    step(self, *args)
+    if os.environ["RANK"] == "1":
+        p.data.copy_(before)
+MuonAdamW.step = loses
 train.command(train.main)
 """
 
@@ -264,6 +334,16 @@ def test_a_rank_that_hangs_is_ended_and_started_again(one_and_two, tmp_path, cor
     code, out = torchrun(2, tmp_path, corpus, "--save-every", "2", "--stall-seconds", "3", name="two", restarts=1, program=(str(tmp_path / "hangs.py"),))
     assert code == 0 and "no progress for 3 seconds" in out and "in hang" in out and "resumed from step_00000004" in out, out
     assert curve(tmp_path / "runs" / "two") == curve(one_and_two / "runs" / "two")
+
+
+@pytest.mark.slow
+def test_a_lost_exchange_stops_the_run_after_its_first_step(tmp_path, corpus):
+    """Rank 1 misses what rank 0 sends of one matrix."""
+    program = tmp_path / "loses.py"
+    program.write_text(LOSES)
+    code, out = torchrun(2, tmp_path, corpus, program=(str(program),))
+    assert code != 0 and out.count("error: parameter blocks.1.mlp.c_proj.weight of rank 1 is not that of rank 0") == 1, out
+    assert "step 1/24" not in out
 
 
 @pytest.mark.slow
