@@ -23,12 +23,18 @@ from gpt2course.load import load_model, run_config
 EVERY = 15.0  # seconds between two lines of progress
 
 
-def first_bytes(split, limit: int) -> list[str]:
+class Documents(list):
+    """Texts that are measured several times in a run; `rows_of` keeps their rows here."""
+
+    kept = None  # (what they were made with, the rows)
+
+
+def first_bytes(split, limit: int) -> Documents:
     """The first documents of a split up to `limit` bytes of UTF-8 (at least one document).
 
     The choice does not depend on the tokenizer, so every model is measured on the same text.
     """
-    documents, total = [], 0
+    documents, total = Documents(), 0
     for text in split:
         if documents and total >= limit:
             break
@@ -37,25 +43,26 @@ def first_bytes(split, limit: int) -> list[str]:
     return documents
 
 
-def validation_rows(documents: list[list[int]], T: int, bos: int) -> tuple[np.ndarray, np.ndarray]:
+def validation_rows(documents: list, T: int, bos: int, share=slice(None)) -> tuple[np.ndarray, np.ndarray]:
     """Lay documents out in rows: inputs (R, T) and targets (R, T) int64, target -1 where nothing is scored.
 
+    documents: for each the token ids, without BOS. share: which of the rows to return.
     A document longer than T is cut into pieces. Each piece begins with BOS; each but the first then repeats T // 2
     tokens that the piece before has scored, as context. Short pieces share a row, the fullest row with room first, and
     attend to each other as in training.
     """
     context = T // 2
-    pieces = []  # (tokens with BOS, number of leading targets that are context only)
+    pieces = []  # (tokens after BOS, number of leading targets that are context only)
     for tokens in documents:
         start = 0
         while start < len(tokens):
             back = min(context, start)
-            pieces.append(([bos, *tokens[start - back : start - back + T]], back))
+            pieces.append((tokens[start - back : start - back + T], back))
             start += T - back
     pieces.sort(key=lambda piece: -len(piece[0]))  # stable: equal lengths keep their order
     rows, by_room = [], [[] for _ in range(T + 2)]  # by_room[n]: rows with room for n more tokens
     for piece in pieces:
-        length = len(piece[0])
+        length = 1 + len(piece[0])
         room = next((n for n in range(length, T + 2) if by_room[n]), None)
         row = by_room[room].pop() if room is not None else len(rows)
         if room is None:
@@ -63,15 +70,39 @@ def validation_rows(documents: list[list[int]], T: int, bos: int) -> tuple[np.nd
             room = T + 1
         rows[row].append(piece)
         by_room[room - length].append(row)
+    rows = rows[share]
     inputs, targets = np.full((len(rows), T), bos, dtype=np.int64), np.full((len(rows), T), -1, dtype=np.int64)
     for r, row in enumerate(rows):
-        at = 0
+        at = 0  # where the piece's BOS stands
         for tokens, back in row:
-            n = len(tokens)
-            inputs[r, at : min(at + n, T)] = tokens[: T - at]
-            targets[r, at + back : at + n - 1] = tokens[1 + back :]
-            at += n
+            end = at + len(tokens)
+            inputs[r, at + 1 : end + 1] = tokens[: T - 1 - at]  # a row's last token is a target only
+            targets[r, at + back : end] = tokens[back:]
+            at = end + 1
     return inputs, targets
+
+
+def rows_of(documents: list[str], tokenizer, T: int, team: ranks.Ranks) -> tuple[np.ndarray, np.ndarray, int]:
+    """This rank's share of the documents' rows, and the bytes of all documents.
+
+    Each rank tokenizes a share of the documents, and receives the tokens of the others. Which rows there are does not
+    depend on the number of ranks.
+    """
+    made_with, kept = (tokenizer, T, team), getattr(documents, "kept", None)
+    if kept and kept[0] == made_with:
+        return kept[1]
+    mine = [np.array(ids, np.int32) for ids in tokenizer.encode_batch(documents[team.rank :: team.world])]
+    shares = team.all(mine)
+    encoded = [shares[i % team.world][i // team.world] for i in range(len(documents))]
+    encoded = [ids for ids in encoded if len(ids)]
+    if not encoded:
+        raise UserError("there is no text to evaluate on: every validation document is empty")
+    sizes = tokenizer.token_bytes()
+    size = int(sum(sizes[ids].sum() for ids in encoded))
+    found = *validation_rows(encoded, T, tokenizer.bos, slice(team.rank, None, team.world)), size
+    if isinstance(documents, Documents):
+        documents.kept = made_with, found
+    return found
 
 
 @torch.no_grad()
@@ -82,14 +113,8 @@ def bits_per_byte(
 
     team: the ranks.Ranks that share the work; each gets the result of all.
     """
-    encoded = [ids for ids in tokenizer.encode_batch(documents) if len(ids)]
-    if not encoded:
-        raise UserError("there is no text to evaluate on: every validation document is empty")
-    sizes = tokenizer.token_bytes()
-    total_bytes = int(sum(sizes[np.asarray(ids)].sum() for ids in encoded))
-    inputs, targets = validation_rows(encoded, T, tokenizer.bos)
-    if team:
-        inputs, targets = inputs[team.rank :: team.world], targets[team.rank :: team.world]
+    team = team or ranks.Ranks()
+    inputs, targets, total_bytes = rows_of(documents, tokenizer, T, team)
     device = next(model.parameters()).device
     training, nats = model.training, 0.0
     model.eval()
@@ -99,8 +124,7 @@ def bits_per_byte(
         if progress:
             progress(min(i + batch, len(inputs)), len(inputs))
     model.train(training)
-    if team:
-        (nats,) = team.reduce(nats)
+    (nats,) = team.reduce(nats)
     return nats / math.log(2) / total_bytes, total_bytes
 
 

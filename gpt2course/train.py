@@ -410,6 +410,8 @@ def finish(run: Run, few: list[str]) -> None:
     documents = first_bytes(run.corpus.val, max(run.args.final_eval_bytes, run.plan.recipe.eval_bytes))
     if len(few) < len(documents):
         evaluate(run, few)
+    else:
+        documents = few  # whose rows are there already
     evaluate(run, documents, final=True)
     seen = statistics(merge_states(run.team.all(run.loader_state)))
     memory = {"peak_memory_bytes": torch.cuda.max_memory_allocated(run.device)} if run.device.type == "cuda" else {}

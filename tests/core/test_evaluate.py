@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import SIZE
+from helpers import SIZE, on_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2course.evaluate import Evaluate, bits_per_byte, first_bytes, main, validation_rows, xz_bits_per_byte
 from gpt2course.files import UserError
 from gpt2course.model import GPT
+from gpt2course.ranks import Ranks
 from gpt2course.recipes import resolve
 from gpt2course.train import Train, train
 
@@ -36,6 +37,8 @@ def test_every_token_is_a_target_exactly_once_with_its_context(documents, T):
     numbered = [[d * 1000 + i for i in range(len(doc))] for d, doc in enumerate(documents)]  # every token tells its place
     inputs, targets = validation_rows(numbered, T, bos=-7)
     assert inputs.shape == targets.shape and inputs.shape[1] == T
+    shares = [validation_rows([np.array(doc) for doc in numbered], T, -7, slice(rank, None, 3)) for rank in range(3)]  # of three ranks
+    assert all(np.array_equal(x[rank::3], share[i]) for rank, share in enumerate(shares) for i, x in enumerate((inputs, targets)))
     scored = sorted(targets[targets >= 0].tolist())
     assert scored == sorted(t for doc in numbered for t in doc)
     for r, t in zip(*np.nonzero(targets >= 0)):
@@ -63,6 +66,31 @@ def test_bpb_equals_scoring_a_document_at_a_time():
     alone = [bits_per_byte(model, [d], Bytes(), 16) for d in documents]
     assert sum(b * n for b, n in alone) == pytest.approx(nats / math.log(2), rel=1e-5)
     assert sum(n for _, n in alone) == sum(map(len, documents))
+
+
+class Counting(Bytes):
+    def __init__(self):
+        self.seen = []
+
+    def encode_batch(self, documents):
+        self.seen += documents
+        return super().encode_batch(documents)
+
+
+def twice(rank, world):
+    """Two evaluations of one model on the same documents: (bpb of both, documents tokenized by this rank)."""
+    plan = resolve("jan29", depth=2, width=32, head_dim=16, sequence_len=16, vocab_size=300, batch_tokens=160, steps=1)
+    model, tokenizer = GPT(plan.model).init_weights(0), Counting()
+    documents = first_bytes(["some words", "", "a text of more than sixteen bytes", "x", "éé"], 1000)
+    found = [bits_per_byte(model, documents, tokenizer, 16, 2, None, Ranks(rank, world))[0] for _ in range(2)]
+    return found, tokenizer.seen
+
+
+def test_each_rank_tokenizes_its_share_of_the_documents_and_only_once(tmp_path):
+    (one, every), two = twice(0, 1), on_ranks(2, tmp_path / "run", twice)
+    assert every == ["some words", "", "a text of more than sixteen bytes", "x", "éé"]
+    assert [seen for _, seen in two] == [every[::2], every[1::2]]
+    assert [bpb for found, _ in two for bpb in found] == pytest.approx([one[0]] * 4, rel=1e-6) and one[0] == one[1]
 
 
 def test_a_uniform_model_needs_the_logarithm_of_the_vocabulary():

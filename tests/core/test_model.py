@@ -177,12 +177,13 @@ def test_in_a_longer_text_a_long_window_shows_the_last_T_tokens():
     idx = torch.randint(1, 300, (1, 70), generator=torch.Generator().manual_seed(6))
     other = idx.clone()
     other[0, 3] = 0
-    for read in (model, lambda x: torch.cat([model(part, cache=cache) for part in x.split(5, dim=1)], dim=1)):
-        results = []
-        for text in (idx, other):
-            cache = Cache()
-            results.append(read(text)[0])
-        changed = (results[0] != results[1]).any(dim=-1).nonzero().flatten().tolist()
+
+    def in_parts(text):
+        cache = Cache()
+        return torch.cat([model(part, cache=cache) for part in text.split(5, dim=1)], dim=1)
+
+    for read in (model, in_parts):
+        changed = (read(idx)[0] != read(other)[0]).any(dim=-1).nonzero().flatten().tolist()
         assert changed[0] == 3 and changed[-1] == 3 + 24
 
 

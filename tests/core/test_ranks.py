@@ -1,7 +1,6 @@
 """Several ranks (processes on the CPU, gloo) against one: the same parameters and state, the same batches, one log, and no hang."""
 
 import contextlib
-import datetime
 import functools
 import json
 import os
@@ -14,7 +13,7 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import curve, same, weights
+from helpers import curve, on_ranks, same, weights
 
 from gpt2course import ranks
 from gpt2course.files import UserError
@@ -59,22 +58,6 @@ def advance(plan, model, optimizer, steps, rank, world):
         optimizer.step(plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step))
         optimizer.zero_grad()
     return losses
-
-
-def worker(rank, world, where, job, seconds):
-    torch.set_num_threads(1)
-    timeout = datetime.timedelta(seconds=seconds)
-    dist.init_process_group("gloo", init_method=f"file://{where}/rendezvous", rank=rank, world_size=world, timeout=timeout)
-    found = job(rank, world)
-    torch.save(found, f"{where}/{rank}.pt")  # a test's own file, read below with weights_only
-    ranks.part()
-
-
-def on_ranks(world, where, job, seconds=600):
-    """What job(rank, world) returns on each of `world` ranks; an exchange may take so many seconds."""
-    where.mkdir()
-    torch.multiprocessing.spawn(worker, (world, str(where), job, seconds), world)
-    return [torch.load(where / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
 def whole_run(recipe, dtype, changes, rank, world):
