@@ -29,7 +29,12 @@ def scale_for(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
     0 if x holds infinity, NaN if it holds NaN: both make the product NaN, so that neither disappears in the cast.
     """
-    top = x.detach().abs().amax().float().clamp_min(1e-12)  # all zeros: as if the largest value were 1e-12
+    return scale_up_to(x.detach().abs().amax(), dtype)
+
+
+def scale_up_to(top: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`scale_for` a tensor whose largest value is top, or for several tensors at once."""
+    top = top.float().clamp_min(1e-12)  # all zeros: as if the largest value were 1e-12
     return torch.exp2(torch.floor(torch.log2(torch.finfo(dtype).max / top)))
 
 
@@ -88,11 +93,17 @@ class Float8:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Cast the weights as they are now."""
-        for m in self.linears.values():
-            m.w_scale.copy_(scale_for(m.weight, E4M3))
-            m.w8.copy_(cast(m.weight, m.w_scale, E4M3))
-            m.w8t.copy_(m.w8.t())
+        """Cast the weights as they are now, all at once: one by one it is 4,000 small operations at depth 24."""
+        layers = list(self.linears.values())
+        weights, top = [m.weight for m in layers], torch.finfo(E4M3).max
+        scales = scale_up_to(torch.stack(torch._foreach_norm(weights, torch.inf)), E4M3).unbind()
+        torch._foreach_copy_([m.w_scale for m in layers], scales)
+        scaled = torch._foreach_mul(weights, scales)  # as in `cast`
+        torch._foreach_clamp_min_(scaled, -top)
+        torch._foreach_clamp_max_(scaled, top)
+        torch._foreach_copy_([m.w8 for m in layers], scaled)
+        torch._foreach_copy_([m.w8t for m in layers], [m.w8.t() for m in layers])
+        for m in layers:
             m.cast_version = m.weight._version
 
     @contextlib.contextmanager
