@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt2course import core
-from gpt2course.core import centred, evaluate, few_shot, is_right, sampled
+from gpt2course.core import centred, evaluate, few_shot, is_right, render, sampled
 from gpt2course.core_tasks import CORE, GPT2_CENTRED, GPT2_CORE, MINI, TASKS, Bundle, Task, read_bundle
 from gpt2course.files import UserError
 
@@ -115,6 +115,22 @@ def test_a_tokenizer_that_joins_prompt_and_continuation_is_an_error():
     for tokenizer in (Joins(), Same()):
         with pytest.raises(UserError, match="task t, example 0 .*continuation"):
             is_right(indifferent, tokenizer, lm("q", "ab"), 0)
+
+
+FEW = [
+    dict(query=" Q0 ", choices=["w0", "r0"], context_options=["w0", "r0"], gold=1, context=" k0\n", continuation="c0"),
+    dict(query="Q1", choices=["r1", "w1"], context_options=["r1", "w1"], gold=0, context="k1", continuation="c1 "),
+    dict(query="Q2", choices=["A", "B"], context_options=["A", "B"], gold=0, context="k2 ", continuation="c2"),
+]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("multiple_choice", ["Q1: r1\n\n Q0 : r0\n\nQ2: A", "Q1: r1\n\n Q0 : r0\n\nQ2: B"]),
+    ("schema", ["r1: c1 \n\nr0: c0\n\nA: c2", "r1: c1 \n\nr0: c0\n\nB: c2"]),
+    ("language_modeling", ["k1: c1 \n\nk0: c0\n\nk2:", "k1: c1 \n\nk0: c0\n\nk2: c2"]),
+])  # fmt: skip
+def test_rendered_prompts(kind, expected):
+    assert render(Task("t", kind, 2, ": ", 0.5, FEW), 2, [1, 0]) == expected
 
 
 def test_examples_are_shuffled_then_cut_and_shots_come_from_what_is_left():
