@@ -49,7 +49,6 @@ core_bundle = None  # folder or zip of an evaluation bundle, or mini; default: m
 core_examples = None  # at most so many examples a task; default: all
 settings = ""  # other settings of the recipe as text, see README.md
 mine = False  # train with your own pieces from the exercises and lessons, in work/mine
-force_stage = None  # repeat one stage: data, tokenizer, smoke, evaluate, core, samples or export
 
 # %% [markdown]
 # The next cell checks everything above before any work is done: types, ranges, and names that do not exist.
@@ -106,7 +105,7 @@ runbook.smoke(run);
 #
 # Training runs in processes of its own and saves checkpoints; torchrun restarts it from the last checkpoint if a process dies or
 # hangs. This cell only prints its progress. If the notebook stops, training continues; run the notebook again to follow it
-# further. From a terminal: `python -m gpt2course.ops.runbook status`, `follow` or `stop`, and the name of the run.
+# further. To stop it with a checkpoint: `python -m gpt2course.ops.runbook stop` and the name of the run.
 
 # %%
 runbook.train(run);

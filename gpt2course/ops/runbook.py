@@ -1,4 +1,4 @@
-"""The stages of runbooks/speedrun.ipynb, and the commands status, follow and stop. Lesson 14.
+"""The stages of runbooks/speedrun.ipynb, and the command that stops a training. Lesson 14.
 
 A stage is one command, for example `python -m gpt2course.evaluate RUN --out FILE`. `stage` runs it as a child process,
 prints its lines, and keeps the result in `runs/<name>/stages/<stage>.json` with a hash of the inputs. Run the notebook
@@ -40,7 +40,6 @@ from gpt2course.recipes import LADDER, PROFILES, RunSizes, one_of, resolve_run, 
 from gpt2course.runlog import read_metrics
 
 STAGES = ("preflight", "data", "tokenizer", "smoke", "train", "evaluate", "core", "samples", "export", "summary")
-AGAIN = tuple(s for s in STAGES if s not in ("preflight", "train", "summary"))  # to train again, choose another name
 EVERY = 15.0  # seconds between two lines of progress; papermill stores every line
 RESTARTS = 5  # how often torchrun restarts the ranks before the training cell fails
 LIMITS = ("price_per_hour", "max_hours", "max_cost_usd")
@@ -80,7 +79,6 @@ class Params:
     core_examples: int | None = within(None, 1, 10**6)
     settings: str = ""
     mine: bool = False
-    force_stage: str | None = one_of(*AGAIN, default=None)
 
     @classmethod
     def check(cls, **given) -> "Params":
@@ -251,7 +249,7 @@ def store(run: Run, stage: str, key: str, result: dict, seconds: float) -> dict:
 def kept(run: Run, stage: str, key: str, log: Path, last: int = 1000) -> dict | None:
     """The stored result if it was made from the same inputs; prints the last lines of its log."""
     old = stored(run.folder, stage)
-    if old is None or old["inputs"] != key or run.params.force_stage == stage:
+    if old is None or old["inputs"] != key:
         return None
     print(f"{stage}: done {old['finished']} from the same inputs, in {duration(old['seconds'])}; its output was:")
     show(read_lines(log)[0][-last:] if log.exists() else [])
@@ -352,7 +350,7 @@ def start(run: Run) -> dict:
         (run.folder / "error.json").unlink(missing_ok=True)
         record = background(run, "train", argv, key, run.sizes.devices)
     print(f"training runs in process {record['pid']} and continues if this notebook stops")
-    print(f"from a terminal: python -m gpt2course.ops.runbook status|follow|stop {run.name}")
+    print(f"to stop it with a checkpoint: python -m gpt2course.ops.runbook stop {run.name}")
     return record
 
 
@@ -555,27 +553,22 @@ def summary(run: Run) -> dict:
     return out
 
 
-def main(action: Positional[typing.Literal["status", "follow", "stop"]], name: Positional[str], wait: float = 300.0):
-    """Training of runbooks/speedrun.ipynb: where it stands, follow it, or stop it with a checkpoint.
+def main(action: Positional[typing.Literal["stop"]], name: Positional[str], wait: float = 300.0):
+    """Stop the training of a run of runbooks/speedrun.ipynb, with a checkpoint.
 
-    Example: python -m gpt2course.ops.runbook status jan29-d4
+    Example: python -m gpt2course.ops.runbook stop jan29-d4
 
     Args:
         action: What to do.
         name: Name of the run.
-        wait: Seconds that stop waits for the end of the training.
+        wait: Seconds to wait for the end of the training.
     """
     folder = run_folder(name)
     if not (folder / "stages").is_dir():
         have = sorted(p.parent.name for p in (files.home() / "runs").glob("*/stages"))
         raise UserError(f"there is no run {name!r} in {folder.parent}; there are {', '.join(have) or 'none'}")
-    ended = action != "stop" or stop(name, coerce("wait", wait, float, 0))
-    if action == "follow" and (record := living(folder)):
-        with contextlib.suppress(KeyboardInterrupt):  # it leaves training running
-            follow(name, record["log_from"])
-    log = folder / "train.log"
-    lines = [line for line in (readable(read_lines(log)[0]) if log.exists() else []) if line.strip()]
-    print(f"run {name} is {state(folder)}; the end of {log}:", *lines[-3:], sep="\n")
+    ended = stop(name, coerce("wait", wait, float, 0))
+    print(f"run {name} is {state(folder)}; its output is in {folder / 'train.log'}")
     sys.exit(0 if ended else 1)
 
 

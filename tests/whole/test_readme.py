@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README, RUNBOOKS = ((ROOT / p).read_text(encoding="utf-8") for p in ("README.md", "runbooks/README.md"))
 BLOCKS = re.findall(r"```bash\n(.*?)```", README + RUNBOOKS, re.S)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.startswith("python -m")]
-COMMANDS = [c for c in COMMANDS if "ops.runbook" not in c]  # status, follow, stop need a run of the notebook: tests/ops/test_runbook.py
+COMMANDS = [c for c in COMMANDS if "ops.runbook" not in c]  # stop needs a run of the notebook: tests/ops/test_runbook.py
 TINY = ["--set", "width=32", "head_dim=16", "sequence_len=64", "batch_tokens=512", "steps=3", "eval_bytes=1000", "vocab_size=512"]
 
 
