@@ -10,14 +10,13 @@ only on the same validation data.
 import csv
 import dataclasses
 import re
-import shutil
 import string
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from gpt2course.core_tasks import GPT2_CORE, TASKS
-from gpt2course.files import UserError, atomic_dir, atomic_file, coerce, command, in_clone, read_json, sha256
+from gpt2course.files import UserError, coerce, command, in_clone, read_json
 from gpt2course.load import find_run, run_config
 from gpt2course.runlog import read_metrics
 
@@ -86,14 +85,6 @@ def read(path=None) -> list[Entry]:
     return sorted(entries, key=lambda e: (e.hours, e.id))
 
 
-def write(entries: list[Entry], path) -> None:
-    """Write a table, fastest first."""
-    with atomic_file(path) as f:
-        out = csv.writer(f, lineterminator="\n")
-        out.writerow(FIELDS)
-        out.writerows(dataclasses.astuple(e) for e in sorted(entries, key=lambda e: (e.hours, e.id)))
-
-
 def real_core(result: dict) -> tuple[float | None, str]:
     """(CORE, "") for a result of core.py on all 22 tasks in full, else (None, what was measured instead).
 
@@ -159,32 +150,13 @@ def table(entries: list[Entry]) -> str:
     return "\n".join(text + [f"  {letter}  {name}" for name, letter in data.items()])
 
 
-def add(entry: Entry) -> None:
-    """Add a run to the table, and copy its raw lines to a folder beside the table."""
-    entries, run, folder = read(), find_run(entry.run), CSV.parent / entry.evidence
-    if entry.id in {e.id for e in entries} or folder.exists():
-        raise UserError(f"leaderboard entry {entry.id!r} or its folder {folder} exists; a run is added once")
-    with atomic_dir(folder) as tmp:
-        for path in (run / "config.json", run / "metrics.jsonl", run / "stages" / "core.json"):
-            if path.is_file():
-                shutil.copyfile(path, tmp / path.name)
-        sums = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(tmp.iterdir()))
-        (tmp / "SHA256SUMS").write_text(sums, encoding="utf-8")
-    write([*entries, entry], CSV)
-    print(f"added {entry.id} to {CSV}; its raw lines are in {folder}")
-
-
-def main(run: str = "", record: bool = False) -> None:
+def main(run: str = "") -> None:
     """Print the leaderboard of time to GPT-2 grade: published records, unmerged claims and our own runs.
 
     Args:
         run: A finished run of yours to show beside them.
-        record: Also add that run to the table in the clone.
     """
-    mine = [entry_from_run(run)] if run else []
-    print(table(read() + mine))
-    if record and mine:
-        add(mine[0])
+    print(table(read() + ([entry_from_run(run)] if run else [])))
 
 
 if __name__ == "__main__":
