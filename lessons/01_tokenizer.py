@@ -13,285 +13,284 @@
 # %% [markdown]
 # # 01 Tokenizer
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/gpt2course/gpt2course/blob/main/lessons/01_tokenizer.ipynb)
+# **Goal:** write the tokenizer of a language model, trainer and encoder, and train a model on top of it.
 #
-# **Goal:** write a whole tokenizer, trainer and encoder, that gives the same ids as the package's, and learn to compare models
-# whose tokenizers differ.
+# 35 minutes, and 60 for the exercises; any CPU will do.
 #
-# 40 minutes; any computer, no GPU. Explains [tokenizer.py](../gpt2course/tokenizer.py), with a glance at
-# [evaluate.py](../gpt2course/evaluate.py).
-#
-# Before: [00 The 600x story](00_story.ipynb). Next: [02 Data](02_data.ipynb). Exercises: [01](../exercises/01_tokenizer.ipynb).
-
-# %% tags=["setup"]
-import importlib.util
-
-if importlib.util.find_spec("gpt2course") is None:  # a hosted notebook: fetch and install the course first
-    # !git clone -q https://github.com/gpt2course/gpt2course course && pip install -q -e "course[course]"
-    import sys; sys.path.insert(0, "course")  # not gpt2course: Python would take that folder for the package
-
-# %% [markdown]
-# ## Where we are
-#
-# The first piece of a run: from text to numbers. The ladder is our goal. All its rungs share one tokenizer.
+# A model reads numbers. Lesson 00 took them for granted. Here is the simplest way to turn text into numbers:
 
 # %%
-from gpt2course.course import lab, plots
-from gpt2course.recipes import LADDER
+print(list("The fox met a person from the government.".encode()))
 
-plots.show(plots.strip(1))
+# %% [markdown]
+# These are bytes, one for each letter. By the end of the lesson they are a handful of tokens, cut by your own code, and a
+# model that reads them writes a sentence.
+#
+# **The question.** Two small models read the same text. The first knows 512 tokens. Its loss is 4.2 nats per token. The second
+# knows 2,048 tokens. Its loss is 5.6. Which one predicts the text better? Decide before you go on.
 
 # %%
-plots.show(plots.ladder(lab.ladder(), list(LADDER)))
+from gpt2course.course import lab
+
+lab.predict("01.better", "the first")  # or "the second"
 
 # %% [markdown]
-# The new words of this lesson:
-
-# %%
-lab.words("01")
-
-# %% [markdown]
-# ## Before you run anything
+# ## Why not bytes, or words?
 #
-# Two models of the same kind read the same text. The first knows 512 tokens and its loss is 4.0 nats per token. The second
-# knows 2,048 tokens and its loss is 5.1. Which of them predicts the text better? Write down an answer, and what you would need
-# to know to be sure. You will train two such models below.
-
-# %% [markdown]
-# ## Bytes, and what repeats
-#
-# A model reads numbers from a fixed list. Words make a bad list: tomorrow brings a word that is not in it. Characters are
-# better, but Unicode has about 150,000 of them, and a list of the common ones still needs a sign for "unknown". Bytes have
-# neither problem. UTF-8 writes every character as one to four bytes, so a list of 256 numbers holds every text there will
-# ever be.
+# Words make a bad list of numbers: tomorrow brings a word that is not in it. Bytes never fail. UTF-8 writes every character
+# as one to four bytes, so 256 numbers hold every text.
 
 # %%
 for character in "aé狐🦊":
     print(character, list(character.encode()))
 
 # %% [markdown]
-# The price is length. A model that reads bytes needs a step for every letter. So keep the bytes, and add longer tokens for
-# whatever occurs often. That is byte-pair encoding, BPE: count the pairs of neighbours, make the most frequent pair a new
-# token, and begin again. Each step is called a merge. Try it on two words.
+# The price is length. Here is the bill for a page of 3,000 letters: one step of the model for each number that it reads. Common
+# words should cost one step, not one for each letter.
 
 # %%
-from collections import Counter
-from itertools import pairwise
+from gpt2course.data import load_corpus
 
-letters = list("banana") + [" "] + list("bandana")
-print(Counter(pairwise(letters)).most_common(4))
+corpus = load_corpus("embedded")
+page = "\n\n".join(corpus.train[i] for i in range(8))[:3000]
+print(len(page.encode()), "steps with bytes,", len(page.split()), "words")
 
 # %% [markdown]
-# "a" followed by "n" comes four times, so "an" becomes a token. The 14 letters are now 10 tokens.
+# So keep the 256 bytes, and add longer tokens for whatever occurs often. The recipe is **BPE**, byte-pair encoding. Count the
+# pairs of neighbours. Make the most frequent pair a new token. Begin again. One round is a **merge**.
 #
-# ### Why the most frequent pair?
-#
-# Suppose a text is N tokens long and each is one of V. If every token costs the same, the text costs N · log₂ V bits. A merge
-# that applies in n places leaves N - n tokens and V + 1 choices. Here are the bits, with numbers you can check.
+# Why the most frequent pair? If each of V tokens costs the same, a text of N tokens costs N · log₂ V bits. A merge in n places
+# leaves N - n tokens, and V + 1 to choose from.
 
 # %%
 from math import log, log2
 
-
-def bits(N, V):
-    return N * log2(V)
-
-
 N, V = 1000, 256
 for n in (1, 2, 50, 100):
-    print(f"n = {n:3}: {bits(N, V) - bits(N - n, V + 1):+7.1f} bits saved")
+    saved = N * log2(V) - (N - n) * log2(V + 1)
+    print(f"a pair that occurs {n:3} times saves {saved:6.1f} bits")
 
 # %% [markdown]
-# Two effects meet. Fewer tokens save n · log₂ V bits. One more choice makes every other token slightly dearer, by about
-# N / (V ln 2) bits in all, and that part is the same for each pair. So the best next merge is the most frequent pair. It pays
-# if n is above N / (V ln V), here 0.7.
+# More places save more bits, so the most frequent pair is the best next merge. The rule is greedy: nobody promises that 1,000
+# best next merges are the best 1,000.
 #
-# The rule is greedy: each merge is the best next one, and nobody promises that 1,000 of them are the best 1,000. And it counts
-# all tokens as equally dear, which no trained model does. It is a rule that is simple and works.
-
-# %% [markdown]
-# ## By hand
+# ## Count
 #
-# Text repeats its words, so count each word once and remember how often it came. A word is a list of ids. At first these are
-# its bytes.
+# Your first piece. Text repeats its words, so each word comes once, with the number of times that it occurs. A word is a list
+# of ids, at first its bytes. If two pairs are equally frequent, take the smaller left id, then the smaller right id. Any rule
+# would do, but without one the tokenizer would depend on the order of the texts.
 
-# %%
-def count_pairs(words):
-    """words: word -> (ids, times)"""
-    pairs = Counter()
-    for ids, times in words.values():
+# %% tags=["hole"]
+from collections import Counter
+from itertools import pairwise
+
+
+def most_frequent_pair(words):
+    """The pair (left, right) to merge, or None. words: a list of (ids, times)."""
+    ### BEGIN SOLUTION
+    counts = Counter()
+    for ids, times in words:
         for pair in pairwise(ids):
-            pairs[pair] += times
-    return pairs
+            counts[pair] += times
+    return min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+    ### END SOLUTION
 
-
-words = {"banana": (list(b"banana"), 1), "bandana": (list(b"bandana"), 1)}
-count_pairs(words)
-
-# %% [markdown]
-# The pair (97, 110) is "an". Now the merge, from left to right. A token that has been merged is used up: what becomes of "aaa"?
 
 # %%
+banana = [(list(b"banana"), 1), (list(b"bandana"), 1)]
+ties = [([9, 3], 2), ([3, 9], 2), ([4, 1], 2)]
+aaa = [([1, 1, 1], 2), ([2, 3], 3)]
+most_frequent_pair = lab.hole(
+    "01", most_frequent_pair, (banana,), (ties,), (aaa,), ([([1], 5)],)
+)
+print(most_frequent_pair(banana))
+
+# %% [markdown]
+# The pair (97, 110) is "an". It occurs four times in "banana" and "bandana".
+#
+# ## Merge
+#
+# Now replace the pair by a new id, from left to right. A merged token is used up: "aaa" holds the pair "aa" twice, but
+# only one of the two can be merged. So a count is an upper bound on what a merge saves.
+
+# %% tags=["hole"]
 def merge(ids, pair, new):
+    """A new list in which each pair of neighbours has become the id new."""
+    ### BEGIN SOLUTION
     out, i = [], 0
     while i < len(ids):
-        found = tuple(ids[i : i + 2]) == pair
+        found = tuple(ids[i : i + 2]) == tuple(pair)
         out.append(new if found else ids[i])
         i += 2 if found else 1
     return out
+    ### END SOLUTION
 
 
-print(merge(list(b"banana"), (97, 110), 256), merge(list(b"aaa"), (97, 97), 256))
+# %%
+tries = [(list(b"banana"), (97, 110), 256), ([1, 1, 1], (1, 1), 9), ([], (1, 2), 9)]
+merge = lab.hole("01", merge, *tries)
+print(merge(list(b"banana"), (97, 110), 256))
 
 # %% [markdown]
-# "aaa" holds the pair "aa" twice, but only one can be merged, so a count is an upper bound.
+# ## Train
 #
-# What if two pairs are equally frequent? Any rule will do as long as it is always the same and does not depend on the order of
-# the texts. We take the smallest pair: the smaller left id, then the smaller right id. Now you can train. The
-# function also notes what each merge saved, what it had to save to be worth it, and how often there was a tie.
+# A trainer is these two in a loop. A token is kept as bytes, and its id is its place in the list. Before anything is counted,
+# a **split pattern**, a regular expression, cuts the text into pieces. No merge crosses a cut.
 
 # %%
 import regex
 
 
-def train(texts, vocab_size, pattern):
-    """Tokens in the order of learning, as bytes; and notes (tokens saved, break-even, pairs of equal count), one a merge."""
-    words = Counter(piece for text in texts for piece in regex.findall(pattern, text))
-    words = {piece: (list(piece.encode()), times) for piece, times in words.items()}
-    tokens, notes = [bytes([b]) for b in range(256)], []
-    length = sum(len(ids) * times for ids, times in words.values())
-    while len(tokens) < vocab_size:
-        pairs = count_pairs(words)
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        words = {w: (merge(ids, best, len(tokens)), times) for w, (ids, times) in words.items()}
-        tokens.append(tokens[best[0]] + tokens[best[1]])
-        before, length = length, sum(len(ids) * times for ids, times in words.values())
-        equal = sum(n == pairs[best] for n in pairs.values())
-        notes.append((before - length, before / (len(tokens) * log(len(tokens))), equal))
-    return tokens, notes
+def train(texts, size, pattern):
+    """The tokens in the order in which they are learned, as bytes."""
+    pieces = Counter(piece for text in texts for piece in regex.findall(pattern, text))
+    words = [(list(piece.encode()), times) for piece, times in pieces.items()]
+    tokens = [bytes([b]) for b in range(256)]
+    while len(tokens) < size:
+        pair = most_frequent_pair(words)
+        words = [(merge(ids, pair, len(tokens)), times) for ids, times in words]
+        tokens.append(tokens[pair[0]] + tokens[pair[1]])
+    return tokens
+
 
 # %% [markdown]
-# That is all of it. `regex.findall` cuts the text into pieces first; you will see why in a moment. Train on 20 documents of the
-# corpus.
+# Try it on 20 documents, first without cuts: the pattern takes each text as one piece.
 
 # %%
-from gpt2course.data import load_corpus
-from gpt2course.tokenizer import SPLIT_PATTERN, Tokenizer, bytes_per_token
-
-corpus = load_corpus("embedded")
 texts = [corpus.train[i] for i in range(20)]
-tokens, notes = train(texts, 503, SPLIT_PATTERN)
-print(f"{sum(map(len, texts)):,} characters; the first merges:", tokens[256:268])
-print("ties:", sum(equal > 1 for *_, equal in notes), "of", len(notes), "merges")
+uncut = train(texts, 376, r"[\s\S]+")
+print(sorted(uncut, key=len)[-8:])
 
 # %% [markdown]
-# Short and common comes first. On so little text most merges are ties. Later merges build on earlier ones, so two rules for
-# ties give two tokenizers.
+# Tokens glue words together, such as "of the ". The same word then hides in many tokens, and the model learns its meaning once
+# for each of them. The pattern of the record forbids that.
 
 # %%
-from gpt2course.course.figures import tokenizer as figures
+from gpt2course.course import plots
+from gpt2course.tokenizer import SPLIT_PATTERN
 
-plots.show(figures.savings([saved for saved, *_ in notes], [even for _, even, _ in notes]))
-
-# %% [markdown]
-# Later merges save less, since the most frequent pairs go first. All of these are worth their place by the reckoning above.
-#
-# ### Why a split pattern?
-#
-# The pattern is a regular expression. Pairs are counted within a piece, and no merge crosses from one piece to the next. Here
-# is the one of the record, and what it does.
-
-# %%
 print(SPLIT_PATTERN)
 sample = "I'll pay 12345 €, won't I?\n\n  Yes: in 2026."
 plots.show(plots.coloured_tokens(regex.findall(SPLIT_PATTERN, sample)))
 
 # %% [markdown]
-# Contractions such as 'll stand alone. A word takes the space before it along, a number does not. Numbers are cut from the left
-# into at most two digits. Signs stay together, with the line ends after them. What happens without? Let the pattern take
-# everything as one piece.
+# A word takes the space before it along. Endings such as 'll stand alone. Numbers are cut into at most two digits. A pattern is
+# a guess about language, put in by hand: this one suits English.
 
 # %%
-docs = [corpus.train[i] for i in range(200)]
-with_split = Tokenizer.train(docs, 2048)
-without = Tokenizer.train(docs, 2048, pattern=r"[\s\S]+")
-print("with:   ", sorted(with_split.ranks, key=len)[-6:])
-print("without:", sorted(without.ranks, key=len)[-6:])
-
-# %%
-for name, t in {"with": with_split, "without": without}.items():
-    across = sum(b" " in token[1:] for token in t.ranks)
-    these = [token for token in t.ranks if b"the" in token.lower().split()]
-    print(f"{name:8} {across:4} tokens cross words; {bytes_per_token(t, corpus.val):.3f} bytes per token")
-    print(f"         {len(these)} tokens hold the word 'the': {these[:8]}")
+tokens = train(texts, 503, SPLIT_PATTERN)
+print(tokens[256:268])
+print(sorted(tokens, key=len)[-8:])
 
 # %% [markdown]
-# Without the pattern, a large part of the vocabulary goes to scraps of phrases. One word appears under many ids, with this or
-# that neighbour stuck to it, and the model must learn its meaning many times. The compression is about the same, so nothing is
-# gained for it. A pattern is a guess about language, put in by hand. This one suits English; a language that writes no spaces
-# gets long pieces.
-
-# %% [markdown]
-# ### Encoding
+# The early merges are short and frequent. Later ones build on them.
 #
-# To encode new text, replay the training: of all neighbours that are a token when joined, merge the pair that was learned
-# first, and go on until none is left. The position in the list of tokens is the rank, and the id.
+# ## Encode, and fail first
+#
+# The list of tokens is learned. How do you cut a new word? The first idea is to take the longest token that fits, again and
+# again.
 
 # %%
-def encode(text, tokens, pattern):
-    rank, ids = {token: i for i, token in enumerate(tokens)}, []
-    for piece in regex.findall(pattern, text):
-        parts = [bytes([b]) for b in piece.encode()]
-        while found := [(rank[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in rank]:
-            _, i = min(found)
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        ids += [rank[part] for part in parts]
+def longest_match(piece, ranks):
+    data, ids = piece.encode(), []
+    while data:
+        n = max(n for n in range(1, len(data) + 1) if data[:n] in ranks)
+        ids.append(ranks[data[:n]])
+        data = data[n:]
     return ids
 
 
+# %% [markdown]
+# Here `ranks` gives the id of each token. Compare with the package, trained on 200 documents, on one word.
+
+# %%
+from gpt2course.course.figures import tokenizer as figures
+from gpt2course.tokenizer import Tokenizer
+
+docs = [corpus.train[i] for i in range(200)]
+package = Tokenizer.train(docs, 512)
+ranks = {token: i for i, token in enumerate(package.ranks)}
+ways = {"longest match": longest_match(" person", ranks)}
+ways["package"] = package.encode(" person")
+print(ways)
+
+# %%
+def cut(ids):
+    return [package.decode([i]) for i in ids]
+
+
+plots.show(figures.token_rows({name: cut(ids) for name, ids in ways.items()}))
+
+# %% [markdown]
+# The same table of tokens gives other ids, here also one more. Both decode to the same text, so no error appears. But a model
+# that was trained on one way of cutting gets inputs that it has rarely seen. How often?
+
+# %%
+held_out = regex.findall(SPLIT_PATTERN, " ".join(corpus.val[i] for i in range(40)))
+other = sum(longest_match(w, ranks) != package.encode(w) for w in held_out)
+print(f"{other} of {len(held_out)} pieces differ: {other / len(held_out):.1%}")
+
+# %% [markdown]
+# The fix is to replay the training. Of all neighbours that are a token when joined, merge the pair that was learned first: the
+# lowest id, the leftmost among equals. Go on until nothing can be merged. This is your third piece.
+
+# %% tags=["hole"]
+def encode(piece, ranks):
+    """The ids of a piece of text. ranks: bytes of a token -> its id."""
+    ### BEGIN SOLUTION
+    parts = [bytes([b]) for b in piece.encode()]
+    while True:
+        joined = [a + b for a, b in pairwise(parts)]
+        found = [(ranks[token], i) for i, token in enumerate(joined) if token in ranks]
+        if not found:
+            return [ranks[part] for part in parts]
+        _, i = min(found)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    ### END SOLUTION
+
+
+# %%
+small = {bytes([b]): b for b in range(256)} | {b"bc": 256, b"ab": 257, b"aa": 258}
+tries = [(text, small) for text in ("abc", "aaa", "é", "", "abab")]
+encode = lab.hole("01", encode, *tries)
+print(encode("abc", small), encode(" person", ranks))
+
+# %% [markdown]
+# The merges of a word make a tree, built from the bottom. The numbers at the left count the merges.
+
+# %%
+word = " government"
+plots.show(figures.merge_tree(word, figures.merges(word, package.ranks)))
+
+# %% [markdown]
+# Decoding is a look-up: join the bytes. A token may end within a character, so `decode` replaces broken bytes by the sign �.
+
+# %%
 def decode(ids, tokens):
     return b"".join(tokens[i] for i in ids).decode("utf-8", "replace")
 
 
-ids = encode("the nation's café", tokens, SPLIT_PATTERN)
-print(ids, [tokens[i] for i in ids], decode(ids, tokens))
-
-# %% [markdown]
-# Taking the longest token that fits would be simpler, and give other ids than the training saw. Decoding is a look-up. The
-# merges of one word make a tree, built from the bottom. The numbers at the left count the merges.
-
-# %%
-def steps(word, tokens):
-    rank, parts, out = {token: i for i, token in enumerate(tokens)}, [bytes([b]) for b in word.encode()], []
-    while found := [(rank[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in rank]:
-        a, b = parts[min(found)[1]], parts[min(found)[1] + 1]
-        out.append((a.decode(), b.decode()))
-        merged = merge([rank[p] for p in parts], (rank[a], rank[b]), rank[a + b])
-        parts = [tokens[i] for i in merged]
-    return out
-
-
-plots.show(figures.merge_tree(" independence", steps(" independence", with_split.ranks)))
+text = "The fox met a person from the government."
+ids = [i for p in regex.findall(SPLIT_PATTERN, text) for i in encode(p, ranks)]
+print(len(text.encode()), "bytes are", len(ids), "tokens:", ids)
+print(decode(ids, package.ranks))
 
 # %% [markdown]
 # ## The package's version
 #
-# The package trains with [rustbpe](https://github.com/karpathy/rustbpe) and encodes with
-# [tiktoken](https://github.com/openai/tiktoken). Both do what you did, in a faster language. This is the part of
-# `Tokenizer.train` after its documentation and its checks.
+# The package trains with rustbpe and encodes with tiktoken. Both do what you did, in a faster language. This is the part of
+# `Tokenizer.train` after its checks, then `Tokenizer.encode`.
 
 # %%
 import inspect
 
 source = inspect.getsource(Tokenizer.train)
-print(source[source.index("        def capped") : source.index("        found =")])
-
-# %%
+print(source[source.index("        bpe =") : source.index("        found =")])
 print(inspect.getsource(Tokenizer.encode))
 
 # %% [markdown]
-# Train the package on the same 20 documents, with the same pattern. Its vocabulary counts 9 special tokens more, so ours of 503
-# is its 512. First the merges, in order. Each token is a row of bytes.
+# The sum of a tokenizer is its list of tokens. Train the package on the 20 documents that yours was trained on. Its vocabulary
+# counts 9 special tokens more, so your 503 are its 512. "Equal, number for number" would mean every merge, ties included.
 
 # %%
 import torch
@@ -305,267 +304,153 @@ def rows(tokens):
 
 lab.compare(rows(tokens), rows(ours.ranks))
 
+# %%
+table = {token: i for i, token in enumerate(tokens)}
+for i in range(3):
+    pieces = regex.findall(SPLIT_PATTERN, corpus.val[i])
+    yours = [id for piece in pieces for id in encode(piece, table)]
+    lab.compare(torch.tensor(yours), torch.tensor(ours.encode(corpus.val[i])))
+
 # %% [markdown]
-# All of them, ties included: rustbpe 0.1 also takes the smallest pair. Another trainer may not, and then no test of its own
-# would tell you. Now the ids of four held-out documents, and of two random texts.
+# One **special token** matters here: BOS, the beginning of a document. Its id comes after all ordinary ones, and no text can
+# produce it.
 
 # %%
-import random
-
-draw = random.Random(0)
-for text in [*(corpus.val[i] for i in range(4)), *("".join(draw.choices("the 12é狐🦊'.\n", k=200)) for _ in range(2))]:
-    lab.compare(torch.tensor(encode(text, tokens, SPLIT_PATTERN)), torch.tensor(ours.encode(text)))
+print(package.bos, package.encode("Hello", bos=True), package.encode("<|bos|>"))
 
 # %% [markdown]
-# ## The picture: what a larger vocabulary buys
+# <details><summary>Why text must never produce it</summary>
 #
-# Train the package on 4,000 documents, seven times, from 512 to 32,768 tokens. How many bytes does a token hold? The first
-# curve is text that the tokenizer learned from, the second is text that it has not seen.
-
-# %%
-some = random.Random(1).sample(range(len(corpus.train)), 4000)
-docs = [corpus.train[i] for i in some]
-sizes = [512 * 2**k for k in range(7)]
-toks = {V: Tokenizer.train(docs, V) for V in sizes}
-curves = {}
-for name, part in {"training": docs, "held out": corpus.val}.items():
-    curves[name] = [(V, bytes_per_token(toks[V], part, 300_000)) for V in sizes]
-plots.show(figures.compression(curves))
-
-# %%
-sentence = "The committee wanted an independent investigation of the railway companies."
-cuts = {f"{V:,}": [toks[V].decode([i]) for i in toks[V].encode(sentence)] for V in (512, 2048, 8192, 32768)}
-plots.show(figures.token_rows(cuts))
-
-# %% [markdown]
-# The last doublings add less, since each new token is rarer. And the two curves part: the last tokens are words that the
-# training text happens to use. The real run trains its tokenizer on 2 billion characters, several hundred times more.
-
-# %% [markdown]
-# ## Tokens that no text can make
+# A document may contain the seven characters `<|bos|>`. An encoder that turns them into the special token lets anyone who writes
+# text end a document, or speak as someone else in a chat. The package reads them as plain characters. Another corner: a Python
+# string can hold half of a surrogate pair, which UTF-8 cannot write. The package encodes it as �.
+# </details>
 #
-# A model must know where a document begins. For that there is BOS, a special token with an id after all ordinary ones.
-# The other eight are for chat and not used in this course's training.
+# ## Yours runs
+#
+# Keep the three pieces. Each is compared with the package inside the package's own loop.
 
 # %%
-tok = toks[2048]
-print("ordinary ids: 0 to", len(tok.ranks) - 1, "  special:", tok.special)
-print(tok.encode("Hello", bos=True))
+lab.keep("pair", most_frequent_pair)
+lab.keep("merge", merge)
+lab.keep("encode", encode)
 
 # %% [markdown]
-# Now the trap. A document about tokenizers may contain the seven characters `<|bos|>`. Is that a beginning? tiktoken lets you
-# choose, and a careless choice turns text into control.
+# Inside `installed`, the package runs with your functions. Your trainer learns from 200 documents, your encoder cuts the
+# training text, and a toy model is trained on it for 160 steps.
 
 # %%
-import tiktoken
+from gpt2course.course.mine import installed
 
-text = "Write <|bos|> here."
-ranks = {token: i for i, token in enumerate(tok.ranks)}
-careless = tiktoken.Encoding("careless", pat_str=tok.pattern, mergeable_ranks=ranks, special_tokens=tok.special)
-cut = {"careless": careless.encode(text, allowed_special="all"), "package": tok.encode(text)}
-print({name: tok.bos in ids for name, ids in cut.items()})
-plots.show(figures.token_rows({name: [tok.decode([i]) for i in ids] for name, ids in cut.items()}))
-
-# %% [markdown]
-# With the careless encoder, anyone who can put text into your data can end a document, or in a chat speak as someone else. The
-# package never reads special tokens from text. You ask for BOS by name. So text to ids to text always
-# gives the text back, but ids to text to ids need not: decoded and encoded again, BOS comes back as plain characters.
-#
-# ### Half a character
-#
-# A token is bytes, and may end in the middle of a character. A model can therefore write bytes that are no UTF-8.
+mine = {name: lab.mine(name) for name in ("pair", "merge", "encode")}
+with installed(mine):
+    own = Tokenizer.train(docs, 512)
+    run = lab.train(tok=own, vocab_size=512, steps=160)
+print("same tokens as the package:", own.ranks == package.ranks)
 
 # %%
-half = "🦊".encode()[:2]
-ids = list(half)  # the first 256 ids are the bytes themselves
-print(tok.decode_bytes(ids), repr(tok.decode(ids)), tok.encode("a\ud83e"))
-print("bytes of these tokens:", tok.token_bytes()[ids].sum(), "  counted after decoding:", len(tok.decode(ids).encode()))
-broken = sum("\ufffd" in tok.decode([i]) for i in range(len(tok.ranks)))
-print(broken, "of", len(tok.ranks), "tokens are no whole characters")
+from gpt2course.sample import generate
+
+beside = lab.train(tok=package, vocab_size=512, steps=160)
+lab.compare(torch.tensor(run["loss"]), torch.tensor(beside["loss"]))
+plots.show(figures.curves({"package": beside["loss"], "your tokenizer": run["loss"]}))
 
 # %% [markdown]
-# Decoding puts U+FFFD, the sign �, where bytes make no sense, and so does encoding for a lone half of a surrogate pair, which a
-# Python string can hold and UTF-8 cannot. The last lines show a trap in measuring: � has three bytes itself. nanochat
-# counted bytes after decoding, wrong for 193 of its 32,768 tokens; [mending
-# it](https://github.com/karpathy/nanochat/commit/2ce972a) raised its bits per byte by about 0.05 %.
+# The two curves lie on each other, since the ids are the same. Now let the model write, on your tokens.
+
+# %%
+with installed(mine):
+    texts = generate(run["model"], own, ["The United"], max_tokens=30, temperature=0.4)
+print("The United" + texts[0])
 
 # %% [markdown]
-# ## Bits per byte
+# After 160 steps some words are English and others are not. What it writes are pieces of words with spaces in their place:
+# a model of bytes would have to learn each letter.
 #
-# Back to the question at the top. A text of 12 bytes, two tokenizers, two models.
+# ## Which model is better?
+#
+# Back to the question. A loss per token depends on how long the tokens are. Take 12 bytes of text and two models.
 
 # %%
 A, B = [2.0] * 6, [3.5] * 3  # nats of each token: six short tokens, three long ones
 for name, nats in {"A": A, "B": B}.items():
-    total = sum(nats) / log(2)
-    print(f"{name}: {sum(nats) / len(nats):.1f} nats per token, {total:.1f} bits in all, {total / 12:.2f} bits per byte")
+    bits = sum(nats) / log(2)
+    print(f"{name}: {nats[0]} nats per token, {bits / 12:.2f} bits per byte")
 
 # %% [markdown]
-# B is worse for each token and better for the text. The loss per token divides by a number that the tokenizer chooses. Bits per
-# byte, bpb, divide by one that it cannot change: the bytes of the text. A nat is 1 / ln 2 bits. bpb is a true code length:
-# an arithmetic coder with this model would need that many bits.
-
-# %%
-def bits_per_byte(model, text, tok):
-    ids = torch.tensor([tok.encode(text, bos=True)])
-    with torch.no_grad():
-        nats = model(ids[:, :-1], ids[:, 1:].contiguous(), reduction="none").sum().item()  # every token predicted once
-    return nats / log(2) / len(text.encode())
-
-# %% [markdown]
-# ### The experiment: 512 tokens or 2,048
+# B is worse for each token and better for the text. Bits per byte, **bpb**, divide by something that no tokenizer can change:
+# the bytes of the text. A nat is 1 / ln 2 = 1.44 bits.
 #
-# One change, same documents, same two seeds. Equal steps would be unfair to 512, since its tokens are shorter and its head
-# is smaller. So it gets a third row: 64 steps of 512 cost as many FLOPs as 40 steps of 2,048.
+# Now train the two models of the question, two seeds each. Tokens of 512 are shorter, so 40 steps read less text and cost fewer
+# FLOPs. The third row has 64 steps, as many FLOPs as 40 steps with 2,048 tokens.
 
 # %%
 variants = {
-    "512, 40 steps": dict(vocab_size=512, steps=40),
-    "2,048, 40 steps": dict(vocab_size=2048, steps=40),
-    "512, 64 steps": dict(vocab_size=512, steps=64),
+    "512": dict(vocab_size=512, steps=40),
+    "2,048": dict(vocab_size=2048, steps=40),
+    "512, equal FLOPs": dict(vocab_size=512, steps=64),
 }
 results = lab.experiment(variants, seeds=(1, 2))
 lab.table(results)
 
-# %% [markdown]
-# And the loss per token of the same models on the same text, beside bpb. Look at the order in the two halves.
-
 # %%
 from gpt2course.evaluate import first_bytes
+from gpt2course.tokenizer import bytes_per_token
 
 val, pairs = first_bytes(corpus.val, lab.VAL_BYTES), {}
 for name, runs in results.items():
-    V = runs[0]["plan"].model.vocab_size
-    nats_per_bit = log(2) * bytes_per_token(lab.tokenizer(V), val)
-    pairs[name] = [(r["val_bpb"] * nats_per_bit, r["val_bpb"]) for r in runs]
-    read = runs[0]["plan"].tokens * bytes_per_token(lab.tokenizer(V), val)
-    print(f"{name:16} {runs[0]['plan'].flops:.3g} FLOPs, about {read / 1e3:.0f} kB of text read")
+    size = bytes_per_token(lab.tokenizer(variants[name]["vocab_size"]), val)
+    print(f"{name}: {size:.2f} bytes per token")
+    pairs[name] = [(r["val_bpb"] * log(2) * size, r["val_bpb"]) for r in runs]
 plots.show(figures.two_measures(pairs))
 
-# %% [markdown]
-# The loss says 512, bpb says 2,048, and only bpb compares like with like. At this size and length the larger vocabulary wins
-# by more than the seeds differ, with equal FLOPs as well. It does not show that larger is always better: these models have read
-# about 100 kB and have just begun to learn.
-#
-# Your bits per byte against the package's, for a model of each vocabulary.
-
 # %%
-from gpt2course.evaluate import bits_per_byte as package_bpb
-
-for name in variants:
-    run = results[name][0]
-    model, plan = run["model"].eval(), run["plan"]
-    for text in (val[0][:90], val[1][:120]):
-        t = lab.tokenizer(plan.model.vocab_size)
-        lab.compare(bits_per_byte(model, text, t), package_bpb(model, [text], t, plan.model.sequence_len)[0])
+bpb = {name: [r["val_bpb"] for r in runs] for name, runs in results.items()}
+better = "the second" if min(bpb["512"]) > max(bpb["2,048"]) else "the first"
+lab.result("01.better", better)
+lab.verdict(bpb["512, equal FLOPs"], bpb["2,048"])
 
 # %% [markdown]
-# ### Digits: one, two or three
+# **The answer.** The second. Its loss is larger, 5.55 nats per token against 4.24, because its tokens are longer: 2.85
+# bytes against 1.96. In bits per byte it needs 2.81, and the first one 3.11, or 3.01 at equal FLOPs. Larger tokens win here, with learning rate and weight decay at
+# the recipe's values on both sides, not swept. So the size of the gap is not settled, and such short runs say nothing about
+# long ones.
 #
-# The pattern cuts numbers into at most two digits, GPT-4's into three. For compression you need no model: train the tokenizer
-# alone.
-
-# %%
-number, cuts = "In 1865: 1234567", {}
-for V in (8192, 32768):
-    for digits in ("{1}", "{1,2}", "{1,3}"):
-        t = Tokenizer.train(docs, V, pattern=SPLIT_PATTERN.replace("{1,2}", digits))
-        slots = sum(token.isdigit() and len(token) > 1 for token in t.ranks)
-        compression = bytes_per_token(t, corpus.val, 300_000)
-        print(f"{V:6,} {digits:6} {slots:4} tokens of several digits, {compression:.3f} bytes per token")
-        cuts[digits] = [t.decode([i]) for i in t.encode(number)]
-plots.show(figures.token_rows(cuts))
-
-# %% [markdown]
-# At 32,768 tokens, three digits take hundreds of places more and hardly shorten this text. One digit takes no place and makes
-# numbers longer. Which is best for a model cannot be read from compression.
-
-# %% [markdown]
 # ## At full size
 #
-# nanochat decided it by training, at depth 12 with 32,768 tokens ([log of 13 January
-# 2026](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)). One digit gave 0.969 bpb,
-# two 0.965, three 0.972. How many seeds stand behind each number is not said; elsewhere its seeds differ by about 0.0002. GPT-4's
-# three digits belong to a vocabulary of 100,000. The same project once had [two
-# patterns](https://github.com/karpathy/nanochat/issues/291), {1,3} in the trainer's code and {1,2} in the encoder's. With such a
-# pair everything runs, and tokens of three digits never occur. In our package both read one constant.
-#
-# The size was settled less cleanly. nanochat went [from 65,536 to
-# 32,768](https://github.com/karpathy/nanochat/commit/ccf4b7f) in January 2026, in one commit with other changes. The fastest
-# unmerged claim uses 49,152, together with a fused loss and a shallower model.
-
-# %%
-for e in lab.published():
-    if e["id"] in ("nanochat-6", "pr-830"):
-        core = f"CORE {e['core']:.4f} ({e['core_runs']:.0f} runs)"
-        print(f"{e['id']}: depth {e['depth']:.0f}, {e['hours']:.2f} h, bpb {e['val_bpb']}, {core}: {e['name']}")
-
-# %% [markdown]
-# We know of no published run in which the vocabulary alone changed. So the course recorded one, at a laptop's size: depth 4, width
-# 128, T = 256, and as many steps as make all runs cost the same FLOPs.
+# The recorded run asks the same at laptop size, five vocabularies at equal FLOPs.
 
 # %%
 recorded = lab.recorded("vocabulary")
 for V in sorted({r["vocab_size"] for r in recorded}):
     bpb = [r["val_bpb"] for r in recorded if r["vocab_size"] == V]
-    r = next(r for r in recorded if r["vocab_size"] == V)
-    print(f"{V:5,}  {r['steps']} steps  {r['parameters'] / 1e6:.1f}M parameters   bpb {sum(bpb) / len(bpb):.3f} ({min(bpb):.3f} to {max(bpb):.3f})")
+    print(f"{V:5,}  {sum(bpb) / 2:.3f} bpb ({min(bpb):.3f} to {max(bpb):.3f})")
 print(lab.provenance(recorded))
 
 # %% [markdown]
-# The larger vocabulary wins at every step up, from a large gain to a small one, although it sees fewer batches. Two things
-# stand behind that: more text in each row of 256 tokens, and more parameters in the two tables. This does not tell them apart, and the learning rate
-# was found best at 2,048 and not swept again.
+# Each doubling helps, and the last helps least. The rate was found best at 2,048 and used for all five, so the other sizes may
+# be a little better than they look. More text in each row and more parameters both stand behind the gain; these runs do not
+# tell them apart.
 #
-# A failure to learn from: in another contest a [claim of 1.03 bpb](https://github.com/openai/parameter-golf/pull/755), by a
-# vocabulary chosen cleverly, was flagged in a review since its bytes may have been counted wrong. Whoever changes a tokenizer must
-# first prove the count of bytes.
-
-# %% [markdown]
-# ## Napkin arithmetic
-#
-# Depth 24, by size of the vocabulary. Three kinds of tables have a row of 1,536 numbers for each token: `wte`, which turns
-# tokens into vectors, `lm_head`, which scores them, and twelve value embeddings (lesson 08). Only the head multiplies.
+# What grows with the vocabulary? The text becomes shorter, but more and more slowly.
 
 # %%
-from gpt2course import cost
-from gpt2course.recipes import resolve
+import random
 
-plans = {V: resolve("jan29", depth=24, vocab_size=V) for V in (16384, 32768, 49152, 65536)}
-for V, plan in plans.items():
-    p = plan.params
-    look_up = p["wte"] + p["value_embeds"]
-    state = 4 * (2 * look_up + 4 * p["lm_head"])  # weight, gradient, two moments: 2 bytes each, 4 in the head
-    logits = 16 * 2048 * V * 4  # a micro-batch of 16 rows, float32
-    head = 6 * p["lm_head"] / plan.flops_per_token
-    print(f"{V:6,}: {(look_up + p['lm_head']) / 1e6:5.0f}M parameters, {state / 1e9:4.1f} GB,", end=" ")
-    print(f"logits {logits / 1e9:.1f} GB, head {head:.1%} of FLOPs")
-
-# %%
-budget = {}
-for V, plan in plans.items():
-    p = plan.params
-    budget[f"{V:,}"] = {"layers": p["matrices"], "wte and lm_head": 2 * p["wte"], "value embeddings": p["value_embeds"]}
-plots.show(figures.vocabulary_budget(budget))
+some = random.Random(1).sample(range(len(corpus.train)), 2000)
+some, curve = [corpus.train[i] for i in some], []
+for V in (512, 1024, 2048, 4096, 8192, 16384):
+    curve.append((V, bytes_per_token(Tokenizer.train(some, V), corpus.val, 300_000)))
+plots.show(figures.compression({"held out": curve}))
 
 # %% [markdown]
-# The parameters grow fast and the FLOPs slowly. From 32,768 to 65,536 a token costs a few percent more. If tokens get longer by
-# the same share, the text costs the same FLOPs. That is the break-even, and the record's time shows what a percent is worth.
-
-# %%
-H100, old, new = cost.peak_flops("H100"), plans[32768], plans[65536]
-more = new.flops_per_token / old.flops_per_token - 1
-hours = cost.hours(old.tokens * old.flops_per_token, 8, H100, 0.5)
-print(f"twice the vocabulary: {more:.1%} more FLOPs a token, {60 * hours * more:.0f} minutes of {hours:.2f} h at 50 % MFU")
-held_out = dict(curves["held out"])
-print(f"from 16,384 to 32,768 tokens grew by {held_out[32768] / held_out[16384] - 1:.1%} in the picture above")
+# nanochat, the project whose runs this course follows, uses 32,768 tokens. It chose the two digits of the pattern by training
+# at depth 12: one digit gave 0.969 bpb, two 0.965, three 0.972
+# ([log of 13 January 2026](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)). The number of seeds is not
+# given there.
 
 # %% [markdown]
-# FLOPs are not the whole bill: the logits are the largest single tensor of a step (lesson 12 makes them in pieces), and a rare
-# token is learned from few examples.
-
-# %% [markdown]
-# ## Checkpoint questions
+# ## Questions
 #
 # 1. Why can this tokenizer never meet an unknown word?
 #
@@ -594,34 +479,24 @@ print(f"from 16,384 to 32,768 tokens grew by {held_out[32768] / held_out[16384] 
 # <details><summary>Answer</summary>
 #
 # Tokens that cross the encoder's cuts never occur, and their embeddings are never trained. Nothing fails, it is only worse.
-# </details>
-#
-# 5. You double the vocabulary. Which costs double: parameters of the embedding, FLOPs of the layers, memory of the logits?
-#
-# <details><summary>Answer</summary>
-#
-# The embedding's parameters and the logits' memory double. The layers' FLOPs for each token stay, and there are fewer tokens.
+# nanochat once had [two patterns](https://github.com/karpathy/nanochat/issues/291), {1,3} in the trainer's code and {1,2} in the
+# encoder's.
 # </details>
 
 # %% [markdown]
-# > **Takeaway.** BPE starts from bytes and merges the most frequent pair, since that shortens the text most. A split pattern
-# > keeps merges within words, and encoding replays the merges in their order. Special tokens never come from text. Loss per
-# > token depends on the tokenizer; bits per byte do not.
+# > **Takeaway.** BPE starts from bytes and merges the most frequent pair. A split pattern keeps merges within words. Encoding
+# > replays the merges in their order; longest match gives other ids. Loss per token depends on the tokenizer; bits per byte do
+# > not.
 
 # %% [markdown]
-# ## Exercises
-#
-# [Exercises 01](../exercises/01_tokenizer.ipynb): the most frequent pair, merge without overlap, encode by rank, bits per byte,
-# what a vocabulary costs. `make start EX=01` begins, `make grade EX=01` grades.
+# Now the [exercises](../exercises/01_tokenizer.ipynb): bits per byte, GPT-4's own ranks, a shortest disagreement, a pattern
+# for another language, what a vocabulary costs. `make start EX=01` begins, `make grade EX=01` grades.
 
 # %% [markdown]
 # ## Further reading
 #
 # - R. Sennrich and others, *Neural Machine Translation of Rare Words with Subword Units*,
 #   [arXiv 1508.07909](https://arxiv.org/abs/1508.07909): BPE for words that a model has never seen.
-# - A. Radford and others, *Language Models are Unsupervised Multitask Learners*, 2019: bytes, and the first split pattern.
 # - V. Zouhar and others, *A Formal Perspective on Byte-Pair Encoding*, [arXiv 2306.16837](https://arxiv.org/abs/2306.16837):
 #   how far greedy is from the best.
 # - [rustbpe](https://github.com/karpathy/rustbpe) and [tiktoken](https://github.com/openai/tiktoken), which the package calls.
-#
-# Before: [00 The 600x story](00_story.ipynb). Next: [02 Data](02_data.ipynb)

@@ -13,211 +13,34 @@
 # %% [markdown]
 # # Exercises 01: the tokenizer
 #
-# Three functions that are a whole tokenizer together, one that measures, one that counts costs. Replace each `raise
+# One that measures, three that use the tokenizer of the lesson elsewhere, one that counts costs. Replace each `raise
 # NotImplementedError` by your answer and run the check below it. The lesson is [01 Tokenizer](../lessons/01_tokenizer.ipynb).
 #
 # `make start EX=01` puts a copy of this notebook in work/, where your answers survive an update of the course. `make grade
 # EX=01` grades that copy.
 #
-# Plain Python is enough everywhere.
+# `encode` and `merge` are those that you kept in the lesson, or the course's. Plain Python is enough everywhere.
 
 # %% tags=["setup"]
+import base64
+import itertools
 import math
-from collections import Counter
-from itertools import pairwise
+import random
 
+import regex
+import tiktoken
 import torch
 
 from gpt2course.course import lab, plots
 from gpt2course.course.checks import pictures
-from gpt2course.data import load_corpus
+from gpt2course.course.checks.tokenizer import rank_file
 from gpt2course.course.figures import tokenizer as figures
-from gpt2course.recipes import resolve
+from gpt2course.tokenizer import SPLIT_PATTERN
 
-corpus = load_corpus("embedded")
-TEXT = " ".join(corpus.train[i] for i in range(5))
+encode, merge = lab.mine("encode"), lab.mine("merge")
 
 # %% [markdown] tags=["ex-1.1"]
-# ## 1.1 The most frequent pair
-#
-# One step of training begins with a count. You get words, each as a list of ids with the number of times that the word
-# occurs, and return the pair of neighbouring ids that occurs most often, as a tuple (left, right). Pairs lie within a word. Of
-# equally frequent pairs, take the smallest: the smaller left id first, then the smaller right id. That is the package's rule.
-# Without any pair, return None.
-#
-# A tiny example: the words `[([1, 2, 3], 2), ([1, 2], 1), ([2, 3], 1)]` hold the pair (1, 2) three times and (2, 3) three
-# times. The answer is (1, 2).
-#
-# <details><summary>Help: how do I count in plain Python?</summary>
-#
-# `collections.Counter()` is a dictionary whose missing entries are 0, and `itertools.pairwise(ids)` gives the neighbours.
-# </details>
-# <details><summary>Help: my answer is another pair of the same count</summary>
-#
-# `max(counts, key=counts.get)` takes the pair that was seen first, and then the tokenizer depends on the order of the texts.
-# Python compares tuples from left to right, so `(-count, pair)` is a key whose smallest value is the pair you want.
-# </details>
-# <details><summary>Help: do 1 1 1 hold the pair (1, 1) once or twice?</summary>
-#
-# Twice, for counting: each pair of neighbours counts. Only one of the two can be merged, so the count is an upper bound.
-# </details>
-#
-# The picture shows how many tokens each of the first 40 merges saves in a short text, with the pairs that your function chooses.
-# The dots should fall from left to right.
-
-
-# %% tags=["answer", "ex-1.1"]
-def most_frequent_pair(words):
-    """The pair of ids to merge, a tuple (left, right), or None. words: a list of (list of ids, number of times)."""
-    ### BEGIN SOLUTION
-    counts = Counter()
-    for ids, n in words:
-        for pair in pairwise(ids):
-            counts[pair] += n
-    if not counts:
-        return None
-    return min(counts, key=lambda pair: (-counts[pair], pair))
-    ### END SOLUTION
-
-
-# %% tags=["check", "ex-1.1"]
-from gpt2course.course.checks import check
-
-check("1.1", most_frequent_pair)
-
-# %% tags=["picture", "ex-1.1"]
-def draw(f):
-    words = [(list(word.encode()), n) for word, n in Counter(TEXT.split()).items()]
-    return figures.savings(figures.saved(f, words, merges=40))
-
-
-pictures("1.1", draw, most_frequent_pair)
-
-# %% [markdown] tags=["ex-1.2"]
-# ## 1.2 Merge without overlap
-#
-# The other half of a step: replace the pair by the new id wherever it stands. Go from left to right. A token that has been
-# merged is used up. Return a new list and leave the one you were given as it is.
-#
-# A tiny example: merging (1, 2) to 9 in `[1, 2, 3, 1, 2]` gives `[9, 3, 9]`.
-#
-# <details><summary>Help: what happens with 1 1 1?</summary>
-#
-# Merging (1, 1) to 9 gives `[9, 1]`. The first two are used up, and the third has no partner left.
-# </details>
-# <details><summary>Help: my last token is lost, or my code stops at the end</summary>
-#
-# The last token has no right neighbour. It can end a pair, or stay as it is.
-# </details>
-# <details><summary>Help: can I join the ids to a string and use replace?</summary>
-#
-# As text, the ids 11, 2 hold "1, 2". Compare numbers.
-# </details>
-#
-# The picture shows the merges of one word as a tree, made with your function. Each branch joins two neighbours.
-
-
-# %% tags=["answer", "ex-1.2"]
-def merge(ids, pair, new):
-    """A new list in which every pair (left, right) of neighbours in ids has become the id new."""
-    ### BEGIN SOLUTION
-    out, i = [], 0
-    while i < len(ids):
-        if i + 1 < len(ids) and ids[i] == pair[0] and ids[i + 1] == pair[1]:
-            out.append(new)
-            i += 2
-        else:
-            out.append(ids[i])
-            i += 1
-    return out
-    ### END SOLUTION
-
-
-# %% tags=["check", "ex-1.2"]
-from gpt2course.course.checks import check
-
-check("1.2", merge)
-
-# %% tags=["picture", "ex-1.2"]
-word, tokens = " government", lab.tokenizer().ranks
-id_of = {token: i for i, token in enumerate(tokens)}
-
-
-def draw(f):
-    ids, steps = list(word.encode()), []
-    for _ in word:  # at most as many merges as there are bytes
-        found = [(id_of.get(tokens[a] + tokens[b], len(tokens)), (a, b)) for a, b in pairwise(ids)]
-        new, pair = min(found, default=(len(tokens), None))
-        if new == len(tokens):
-            break
-        ids = f(ids, pair, new)
-        steps.append(tuple(tokens[i].decode() for i in pair))
-    return figures.merge_tree(word, steps)
-
-
-pictures("1.2", draw, merge)
-
-# %% [markdown] tags=["ex-1.3"]
-# ## 1.3 Encode by rank
-#
-# Encode one piece of text with a trained tokenizer. `ranks` maps the bytes of each token to its id, and the ids are the order
-# in which the tokens were learned. Begin with the single bytes of the text in UTF-8. Then, again and again, merge the two
-# neighbours whose joined bytes have the lowest id of all, the leftmost among equals, until no neighbours can be merged. Return
-# the ids.
-#
-# A tiny example: `bc` has the id 256 and `ab` the id 257. Then "abc" is `[97, 256]`: a, and bc.
-#
-# <details><summary>Help: why not the longest token that fits?</summary>
-#
-# The model has to see text cut as in training, and training merged in the order of the ids. In the example ab was never made
-# where bc could be.
-# </details>
-# <details><summary>Help: my code stops at é</summary>
-#
-# é is one character and two bytes. `text.encode()` gives bytes; `bytes([b])` makes a token of the number b.
-# </details>
-# <details><summary>Help: when am I done?</summary>
-#
-# When no two neighbours, joined, are in `ranks`. A merge makes new neighbours, so look at all of them again after each merge.
-# </details>
-#
-# The picture shows a sentence cut by your function. Frequent words are whole, others are in parts, and é is two bytes or a
-# token.
-
-
-# %% tags=["answer", "ex-1.3"]
-def encode(piece, ranks):
-    """Ids of a piece of text, a list. piece: str; ranks: bytes of a token -> its id, with all 256 single bytes."""
-    ### BEGIN SOLUTION
-    parts = [bytes([b]) for b in piece.encode()]
-    while True:
-        found = [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]
-        if not found:
-            return [ranks[part] for part in parts]
-        _, i = min(found)
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    ### END SOLUTION
-
-
-# %% tags=["check", "ex-1.3"]
-from gpt2course.course.checks import check
-
-check("1.3", encode)
-
-# %% tags=["picture", "ex-1.3"]
-tok = lab.tokenizer()
-pieces = ["The", " government", " of", " the", " people", " met", " in", " a", " café", " near", " the", " railway", "."]
-
-
-def draw(f):
-    ranks = {token: i for i, token in enumerate(tok.ranks)}
-    return plots.coloured_tokens([tok.decode([i]) for piece in pieces for i in f(piece, ranks)])
-
-
-pictures("1.3", draw, encode)
-
-# %% [markdown] tags=["ex-1.4"]
-# ## 1.4 Bits per byte
+# ## 1.1 Bits per byte
 #
 # A model's losses become a number that does not depend on the tokenizer. `nats` holds one tensor for each document, of shape
 # (N,), the loss of each of its tokens in nats. `texts` holds the documents. Return the bits per byte over all documents: the
@@ -247,7 +70,7 @@ pictures("1.3", draw, encode)
 # disagree about which is better, and the bytes should come out at 8 bits per byte.
 
 
-# %% tags=["answer", "ex-1.4"]
+# %% tags=["answer", "ex-1.1"]
 def bits_per_byte(nats, texts):
     """Bits per byte, a number. nats: a list of tensors (N,), losses of the tokens of a document; texts: a list of str."""
     ### BEGIN SOLUTION
@@ -256,12 +79,12 @@ def bits_per_byte(nats, texts):
     ### END SOLUTION
 
 
-# %% tags=["check", "ex-1.4"]
+# %% tags=["check", "ex-1.1"]
 from gpt2course.course.checks import check
 
-check("1.4", bits_per_byte)
+check("1.1", bits_per_byte)
 
-# %% tags=["picture", "ex-1.4"]
+# %% tags=["picture", "ex-1.1"]
 text, tok = "The government of the people met in a café near the railway.", lab.tokenizer()
 
 
@@ -273,42 +96,223 @@ def draw(f):
     return figures.two_measures(guesses)
 
 
-pictures("1.4", draw, bits_per_byte)
+pictures("1.1", draw, bits_per_byte)
+
+# %% [markdown] tags=["ex-1.2"]
+# ## 1.2 GPT-4's ranks
+#
+# OpenAI published GPT-4's tokenizer as a file, `cl100k_base.tiktoken`. Each line is a token: its bytes in base64, a space, its
+# id. The ids are the order of learning, as in the lesson. But the merges are not in the file, and the single bytes have other
+# ids than their values: "!" is 0, not 33.
+#
+# Recover the merges. You get the content of such a file, as bytes. Return a list of (left id, right id, new id), one for each
+# token of more than one byte, in the order of the new ids: the two tokens that were joined last when this token was made.
+#
+# A tiny example: the tokens a, b, c have the ids 0, 1, 2, then `bc` is 3 and `abc` is 4. The merges are (1, 2, 3) and (0, 3, 4).
+#
+# <details><summary>Help: which two tokens?</summary>
+#
+# When a token was learned, only tokens with lower ids existed. Encode its bytes with these alone. Two parts are left, and they
+# are the ones. `encode` takes text, so write the loop for bytes.
+# </details>
+# <details><summary>Help: may I take any two tokens that fit?</summary>
+#
+# No. " the" can be " t" + "he" or " " + "the". Only one of them was made in training.
+# </details>
+# <details><summary>Help: how do I read the file?</summary>
+#
+# `data.splitlines()` gives the lines, `line.split()` the two fields, `base64.b64decode(field)` the bytes.
+# </details>
+#
+# The picture cuts a sentence with your merges, replayed in their order, and with tiktoken. The file is GPT-4's own if a package
+# that has it is installed (litellm or llama-index-core), else one that the course makes in the same format. The rows must be the
+# same.
+
+
+# %% tags=["answer", "ex-1.2"]
+def merges_of(data):
+    """[(left id, right id, new id)] of each token of more than one byte, by new id. data: a rank file, as bytes."""
+    ### BEGIN SOLUTION
+    ranks = {}
+    for line in data.splitlines():
+        token, rank = line.split()
+        ranks[base64.b64decode(token)] = int(rank)
+    merges = []
+    for token, new in sorted(ranks.items(), key=lambda item: item[1]):
+        if len(token) == 1:
+            continue
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            joined = [parts[i] + parts[i + 1] for i in range(len(parts) - 1)]
+            _, i = min((ranks[t], i) for i, t in enumerate(joined) if ranks.get(t, new) < new)
+            parts[i : i + 2] = [joined[i]]
+        merges.append((ranks[parts[0]], ranks[parts[1]], new))
+    return merges
+    ### END SOLUTION
+
+
+# %% tags=["check", "ex-1.2"]
+from gpt2course.course.checks import check
+
+check("1.2", merges_of)
+
+# %% tags=["picture", "ex-1.2"]
+file, pattern = rank_file()
+sentence = "Hello world, a person from the government met 12 foxes."
+
+
+def draw(f):
+    ranks = {base64.b64decode(line.split()[0]): int(line.split()[1]) for line in file.splitlines()}
+    theirs = tiktoken.Encoding("file", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    pieces = [[ranks[bytes([b])] for b in piece.encode()] for piece in regex.findall(pattern, sentence)]
+    for left, right, new in f(file):
+        pieces = [merge(ids, (left, right), new) if left in ids else ids for ids in pieces]
+    ways = {"merges": [i for ids in pieces for i in ids], "tiktoken": theirs.encode_ordinary(sentence)}
+    return figures.token_rows({name: [theirs.decode([i]) for i in ids] for name, ids in ways.items()})
+
+
+pictures("1.2", draw, merges_of)
+
+# %% [markdown] tags=["ex-1.3"]
+# ## 1.3 A shortest disagreement
+#
+# Longest match and merge order often give the same ids. Programmers look for the smallest case in which two programs differ.
+# Do that here: find a shortest text over some letters that the two encode differently.
+#
+# `ranks` maps the bytes of each token to its id. `letters` is a string, `longest` the largest number of letters to try. Return
+# the text, or None if there is none. Of several shortest ones, any will do. `encode(piece, ranks)` of the lesson is there.
+#
+# A tiny example: `bc` has the id 256 and `ab` the id 257. Over the letters "abc" the answer is "abc": longest match begins with
+# `ab`, merge order with `bc`.
+#
+# <details><summary>Help: how do I try all texts?</summary>
+#
+# `itertools.product(letters, repeat=n)` gives all texts of n letters, each as a tuple. Begin with n = 1.
+# </details>
+# <details><summary>Help: my code stops at é</summary>
+#
+# Tokens are bytes. Longest match must cut `text.encode()`, and é has two bytes.
+# </details>
+#
+# The picture cuts the text that you find over six common letters, with the tokens of the course, both ways.
+
+
+# %% tags=["answer", "ex-1.3"]
+def disagreement(ranks, letters, longest):
+    """A shortest text over the letters for which longest match and merge order give different ids, or None."""
+    ### BEGIN SOLUTION
+    for n in range(1, longest + 1):
+        for letters_of_text in itertools.product(letters, repeat=n):
+            text = "".join(letters_of_text)
+            data, greedy = text.encode(), []
+            while data:
+                size = max(k for k in range(1, len(data) + 1) if data[:k] in ranks)
+                greedy.append(ranks[data[:size]])
+                data = data[size:]
+            if greedy != encode(text, ranks):
+                return text
+    return None
+    ### END SOLUTION
+
+
+# %% tags=["check", "ex-1.3"]
+from gpt2course.course.checks import check
+
+check("1.3", disagreement)
+
+# %% tags=["picture", "ex-1.3"]
+tok = lab.tokenizer()
+
+
+def draw(f):
+    ranks = {token: i for i, token in enumerate(tok.ranks)}
+    text = f(ranks, "aeinst", 5)
+    ways = {"merge order": tok.encode(text), "longest match": figures.longest_match(text, ranks)}
+    return figures.token_rows({name: [tok.decode([i]) for i in ids] for name, ids in ways.items()})
+
+
+pictures("1.3", draw, disagreement)
+
+# %% [markdown] tags=["ex-1.4"]
+# ## 1.4 A split pattern for another language
+#
+# In the pattern, `\p{L}` is a letter. In many languages a letter carries marks that are characters of their own, `\p{M}`: the
+# vowel signs of Hindi, the tones of Yoruba. The pattern cuts a word at each of them, so no token can be a whole word.
+#
+# Return a pattern, as a string, that keeps words together with their marks. Everything else must stay: English text, numbers,
+# signs, spaces and line ends are cut as by `SPLIT_PATTERN`, and no character is lost.
+#
+# A tiny example: the word "हिन्दी" is six characters, three letters and three marks. `SPLIT_PATTERN` makes three pieces of it.
+# Yours must make one.
+#
+# <details><summary>Help: where do I begin?</summary>
+#
+# Print SPLIT_PATTERN. One of its parts, between two `|`, matches words. A word begins with a letter; after it come letters and
+# marks. `[\p{L}\p{M}]` is a set with both.
+# </details>
+# <details><summary>Help: a string with backslashes</summary>
+#
+# Write r"..." so that Python leaves the backslashes alone.
+# </details>
+#
+# The picture shows a sentence in Yoruba, the beginning of the Universal Declaration of Human Rights (United Nations). The font may
+# draw a mark a little beside its letter.
+
+
+# %% tags=["answer", "ex-1.4"]
+def split_pattern():
+    """A regular expression, as a string, like SPLIT_PATTERN but with marks inside words."""
+    ### BEGIN SOLUTION
+    return SPLIT_PATTERN.replace(r"\p{L}+", r"\p{L}[\p{L}\p{M}]*")
+    ### END SOLUTION
+
+
+# %% tags=["check", "ex-1.4"]
+from gpt2course.course.checks import check
+
+check("1.4", split_pattern)
+
+# %% tags=["picture", "ex-1.4"]
+yoruba = "Gbogbo ènìyàn ni a bí ní òmìnira; iyì àti ẹ̀tọ́ kọ̀ọ̀kan sì dọ́gba."
+
+
+def draw(f):
+    return plots.coloured_tokens(regex.findall(f(), yoruba))
+
+
+pictures("1.4", draw, split_pattern)
 
 # %% [markdown] tags=["ex-1.5"]
 # ## 1.5 What a vocabulary costs
 #
-# In the recipe `jan29` three kinds of tables have one row of `width` numbers for each token of the vocabulary. `wte` turns
-# tokens into vectors, `lm_head` turns vectors into scores, and the value embeddings stand on every second layer, counted
-# back from the last one: of 4 layers on the last and the second, of 3 layers on the last and the first.
+# A vocabulary of V tokens needs two tables of V · width numbers. One turns tokens into vectors and is looked up. The other, the
+# head, turns vectors into a score for each token. It multiplies, as the other `weights` of the model do.
 #
-# Return three numbers: the parameters of all these tables; their bytes, where `wte` and the value embeddings have 2 bytes a
-# number and the head has 4; and the FLOPs that they add to the training of one token. Only the head multiplies. The others are
-# looked up.
+# Return three numbers: the parameters of the two tables; the FLOPs to train on one *byte* of text; and the bytes of the scores
+# of `batch_tokens` tokens, 4 bytes each. `bytes_per_token` says how many bytes of text a token holds.
 #
-# A tiny example: a vocabulary of 10, depth 4 and width 8. One table has 80 numbers, and there are 4: 320 parameters, 3 · 80 · 2
-# + 80 · 4 = 800 bytes, and 6 · 80 = 480 FLOPs.
+# A tiny example: V 10, width 8, 100 weights, 2 bytes per token, 6 tokens. The tables have 160 numbers. A token costs
+# 6 · (100 + 80) = 1,080 FLOPs, and a byte 540. The scores take 10 · 6 · 4 = 240 bytes.
 #
 # <details><summary>Help: where does the 6 come from?</summary>
 #
 # From lesson 00: 2 FLOPs for each weight in the forward pass, and twice as many in the backward pass.
 # </details>
-# <details><summary>Help: odd depths</summary>
+# <details><summary>Help: why for each byte?</summary>
 #
-# The last layer always has a value embedding. So 3 layers have 2, and 1 layer has 1.
+# A larger vocabulary makes each token dearer, and the text shorter. What counts is the cost of the text.
 # </details>
 #
-# The picture shows the parameters of depth 24 by vocabulary. The tables grow with the vocabulary, and the matrices of the
-# layers stay as they are.
+# The picture shows the FLOPs of a byte by vocabulary, for a small and a large model, with the bytes per token that the lesson
+# measured. Where is the cheapest vocabulary of each? (Try depth 24 and width 1,536: there the largest one is still cheapest.)
 
 
 # %% tags=["answer", "ex-1.5"]
-def vocabulary_cost(vocab_size, depth, width):
-    """(parameters, bytes, training FLOPs of one token) of the tables that a vocabulary needs: three numbers."""
+def vocabulary_cost(V, width, weights, bytes_per_token, batch_tokens):
+    """(parameters of the two tables, training FLOPs for a byte of text, bytes of the scores of a batch)."""
     ### BEGIN SOLUTION
-    table = vocab_size * width
-    looked_up = 1 + (depth + 1) // 2  # wte, and a value embedding on every second layer
-    return table * (looked_up + 1), table * (looked_up * 2 + 4), 6 * table
+    head = V * width
+    return 2 * head, 6 * (weights + head) / bytes_per_token, 4 * V * batch_tokens
     ### END SOLUTION
 
 
@@ -318,16 +322,16 @@ from gpt2course.course.checks import check
 check("1.5", vocabulary_cost)
 
 # %% tags=["picture", "ex-1.5"]
-matrices = resolve("jan29", depth=24).params["matrices"]
+measured = {512: 2.00, 1024: 2.50, 2048: 2.94, 4096: 3.40, 8192: 3.82, 16384: 4.17}
 
 
 def draw(f):
-    budget = {}
-    for vocab in (16384, 32768, 49152, 65536):
-        parameters, _, flops = f(vocab, 24, 1536)
-        two = 2 * flops / 6
-        budget[f"{vocab:,}"] = {"layers": matrices, "wte and lm_head": two, "value embeddings": parameters - two}
-    return figures.vocabulary_budget(budget)
+    sizes = {"depth 4, width 128": (4, 128), "depth 8, width 512": (8, 512)}
+    flops = {}
+    for name, (depth, width) in sizes.items():
+        weights = 12 * width * width * depth
+        flops[name] = [(V, f(V, width, weights, size, 1)[1]) for V, size in measured.items()]
+    return figures.cost_by_vocabulary(flops)
 
 
 pictures("1.5", draw, vocabulary_cost)

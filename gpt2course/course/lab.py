@@ -58,15 +58,16 @@ def tokenizer(vocab_size: int = TOY["vocab_size"]) -> Tokenizer:
     return train_or_load(load_corpus("embedded"), vocab_size)
 
 
-def train(recipe: str = "modern", seed: int = 1, progress=None, **settings) -> dict:
+def train(recipe: str = "modern", seed: int = 1, progress=None, tok: Tokenizer | None = None, **settings) -> dict:
     """Train a toy model and measure it: {"val_bpb", "tok_per_sec", "loss" (of each step), "seconds", "plan", "model"}.
 
     settings: any settings of the recipe, by name; TOY gives the sizes. Weights and data depend only on the seed, so two
-    runs with the same seed see the same batches. `progress()` is called after each step.
+    runs with the same seed see the same batches. `progress()` is called after each step. tok: a tokenizer in place of
+    the embedded corpus's.
     """
     plan = resolve(recipe, **(TOY | settings))
     corpus, T = load_corpus("embedded"), plan.model.sequence_len
-    tok = tokenizer(plan.model.vocab_size)
+    tok = tok or tokenizer(plan.model.vocab_size)
     model = make_model(plan, "cpu").init_weights(seed)
     documents = random.Random(seed).sample(range(len(corpus.train)), min(DOCUMENTS, len(corpus.train)))
     optimizer, batches = make_optimizer(model, plan), Batches(from_list([corpus.train[i] for i in documents]), tok, T)
@@ -169,6 +170,9 @@ def alike(a, b) -> bool:
 
 def keep(name: str, function) -> None:
     """Keep a function that you wrote as a piece ("attention"), if it passes, with the imports and helpers it needs."""
+    if function.__name__ in _lent:
+        print(f"{name} is not kept: {function.__name__} is the course's, as you have not written it yet")
+        return
     module = sys.modules[function.__module__]
     cells = vars(module).get("In") or [inspect.getsource(module)]  # In: a notebook's cells, as they were run
     source, wanted = pieces.source_of([*cells, *_lent.values()], function.__name__), pieces.find(name).function

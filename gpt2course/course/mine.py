@@ -97,8 +97,11 @@ def load(name: str, text: str) -> Callable:
 
 
 def solution(name: str) -> str:
-    """The source of the course's answer to the exercise of a piece."""
-    cells = build.read_source(find(name).exercise.partition(".")[0].zfill(2))
+    """The source of the course's answer to the exercise of a piece, or of the lesson's own cell."""
+    number, _, exercise = find(name).exercise.partition(".")
+    if not exercise:
+        return source_of(build.lesson_cells(number), find(name).function)
+    cells = build.read_source(number.zfill(2))
     return source_of([build.solved(c.source) for c in cells if c.kind in ("setup", "answer")], find(name).function)
 
 
@@ -136,7 +139,7 @@ def timed(probe: Callable) -> tuple[torch.Tensor, float]:
 def examine(name: str, f: Callable) -> str:
     """Check a piece and compare it with the package: a line with difference and time; UserError if it is wrong."""
     piece = find(name)
-    if piece.exercise and (wrong := checks.run(piece.exercise, f)):
+    if "." in piece.exercise and (wrong := checks.run(piece.exercise, f)):
         raise UserError(wrong)
     small(), piece.probe()  # outside the clock, and made by the package alone
     theirs, package = timed(piece.probe)
@@ -181,7 +184,8 @@ def yours(name: str) -> tuple[Callable | None, str]:
     """(the kept piece, a line about it); None if none is kept, or if it does not pass any more."""
     exercise, path = find(name).exercise, file_of(name)
     if not path.exists():
-        asks = f"exercise {exercise} asks" if exercise else "a lesson asks"
+        lesson = f"lesson {exercise} asks" if exercise else "a lesson asks"
+        asks = f"exercise {exercise} asks" if "." in exercise else lesson
         return None, f"the package's; {asks} for {find(name).signature}"
     try:
         f = load(name, path.read_text(encoding="utf-8", errors="replace"))

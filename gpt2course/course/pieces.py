@@ -31,7 +31,7 @@ EVERY = 15.0  # seconds between two lines of progress
 @dataclass(frozen=True)
 class Piece:
     signature: str  # what the learner writes
-    exercise: str  # the exercise that asks for it; "": only a lesson does
+    exercise: str  # the exercise that asks for it, or the lesson ("01") whose cell has the course's version
     install: Callable  # {piece: function} -> [(owner, attribute, its new value)]
     probe: Callable  # () -> numbers
     atol: float = 1e-4  # largest difference of the probe
@@ -316,10 +316,10 @@ def _picked():
 
 MUON = ("nesterov", "finish")
 PIECES = {
-    "pair": Piece("most_frequent_pair(words)", "1.1", _trainer, _learned, needs=("merge",)),
-    "merge": Piece("merge(ids, pair, new)", "1.2", _trainer, _learned, needs=("pair",)),
-    "encode": Piece("encode(piece, ranks)", "1.3", _encoder, _encoded),
-    "bpb": Piece("bits_per_byte(nats, texts)", "1.4", _bpb, _measured),
+    "pair": Piece("most_frequent_pair(words)", "01", _trainer, _learned, needs=("merge",)),
+    "merge": Piece("merge(ids, pair, new)", "01", _trainer, _learned, needs=("pair",)),
+    "encode": Piece("encode(piece, ranks)", "01", _encoder, _encoded),
+    "bpb": Piece("bits_per_byte(nats, texts)", "1.1", _bpb, _measured),
     "packing": Piece("choose(lengths, space)", "2.2", _packing, _packed),
     "attention": Piece("causal_attention(q, k, v)", "3.1", _attention, _attended),
     "rope": Piece("turn(q, k, v, start=0, base=10_000.0)", "3.2", _rope,

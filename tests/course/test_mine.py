@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -67,6 +68,7 @@ def causal_attention(q, k, v, window=(-1, 0)):
 def clone(tmp_path, monkeypatch, course_home):
     """A clone of the course without a work/ of its own."""
     (tmp_path / "solutions").symlink_to(REAL / "solutions")
+    shutil.copytree(REAL / "lessons", tmp_path / "lessons", ignore=shutil.ignore_patterns("*.ipynb"))
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(lab, "ROOT", tmp_path)
     return tmp_path

@@ -1,20 +1,31 @@
-"""Checks of lesson 01's exercises: counting pairs, merging, encoding, bits per byte, and what a vocabulary costs."""
+"""Checks of lesson 01's exercises: bits per byte, merges from a rank file, a counterexample, a pattern, a cost."""
 
+import base64
+import hashlib
+import importlib.util
+import itertools
 import math
 import random
-from collections import Counter
-from itertools import pairwise
+import unicodedata
+from pathlib import Path
 
+import regex
 import tiktoken
 import torch
 
-from gpt2course.course.checks import Exercise, call, ids, known, need, several, steady
+from gpt2course.course.checks import Exercise, Wrong, call, known, need, several, steady
+from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte as package_bits_per_byte
 from gpt2course.model import GPT
 from gpt2course.recipes import build, resolve
-from gpt2course.tokenizer import Tokenizer
+from gpt2course.tokenizer import SPLIT_PATTERN, Tokenizer
 
 WORDS = r"\S+|\s"  # a simple split pattern: words, and white space
+BYTES = {bytes([b]): b for b in range(256)}
+# GPT-4's file in packages that have it (named by the hash of its address), its hash, and its pattern (tiktoken 0.14)
+CL100K = ("litellm", "llama_index"), "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+CL100K_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+CL100K_PATTERN = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
 
 
 def _texts(seed: int, letters: str = "abc", n: int = 12) -> list[str]:
@@ -23,157 +34,28 @@ def _texts(seed: int, letters: str = "abc", n: int = 12) -> list[str]:
     return [" ".join("".join(draw.choices(letters, k=draw.randint(1, 7))) for _ in range(8)) for _ in range(n)]
 
 
-def _words(texts: list[str]) -> list[tuple[list[int], int]]:
-    """The words of texts as (bytes, how often)."""
-    return [(list(w.encode()), n) for w, n in Counter(w for t in texts for w in t.split()).items()]
+def _numbers(tokens: list[bytes]) -> dict[bytes, int]:
+    """Ids for tokens in order of learning, the single bytes ordered as in GPT-4's file: those that print come first."""
+    hidden = lambda b: not (33 <= b <= 126 or 161 <= b <= 172 or 174 <= b <= 255)
+    single = sorted(range(256), key=lambda b: (hidden(b), b))
+    return {bytes([b]): i for i, b in enumerate(single)} | {t: i for i, t in enumerate(tokens) if i > 255}
 
 
-def _merged(word: list, pair: tuple, new: int) -> list:
-    out, i = [], 0
-    while i < len(word):
-        found = tuple(word[i : i + 2]) == pair
-        out.append(new if found else word[i])
-        i += 2 if found else 1
-    return out
+def _file(ranks: dict[bytes, int]) -> bytes:
+    return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks.items())
 
 
-def most_frequent_pair(f) -> None:
-    def asked(words, what):
-        given = [(list(word), n) for word, n in words]
-        got = call(f, given, keep="the words")
-        got = [] if got is None else ids(got, what)  # None where there is no pair
-        need(len(got) in (0, 2), f"{what} came out as {got}, expected one pair (left id, right id)")
-        return got
-
-    steady(f, ([([1, 2], 3)],), ([([3, 4], 9)],), "the pair of the word 1 2 three times")
-    apart = "are in different words; both ids of a pair are within one word"
-    for words, what, wanted, errors, otherwise in [
-        ([([7, 8, 9], 1), ([8, 9], 1)], "words 7 8 9 and 8 9", [8, 9], [([], "is the return missing?")],
-         "8 9 comes twice, 7 8 once"),
-        ([([5, 6], 4), ([1, 2], 1), ([1, 2, 3], 1), ([1, 2, 4], 1)],
-         "the word 5 6 four times, and three words with 1 2", [5, 6],
-         [([1, 2], "a word that occurs four times counts four times; was its number left out?")],
-         "add a word's number for each pair in it"),
-        ([([9, 3], 2), ([3, 9], 2), ([4, 1], 2)], "a tie of 9 3, 3 9 and 4 1", [3, 9], [
-            ([9, 3], "of equal counts the smallest pair wins, not the first seen or the largest"),
-            ([3, 3], f"3 and 3 {apart}"),
-            ([4, 1], "compare the left ids first, not the right ones, the sums, or which came last"),
-        ], "of equal counts the pair with the smallest (left, right) wins"),
-        ([([3, 9], 1), ([3, 2], 1)], "a tie of 3 9 and 3 2", [3, 2], [],
-         "equal left ids: the smaller right id wins, not the first seen"),
-        ([([10, 1], 1), ([9, 1], 1)], "a tie of 10 1 and 9 1", [9, 1],
-         [([10, 1], "ids are numbers; as text 10 comes before 9")], "9 < 10"),
-        ([([4, 1], 1), ([2, 5], 2), ([6, 1], 2), ([2, 7], 1), ([8, 1], 1), ([2, 5], 1)],
-         "words 4 1, 2 5 (twice), 6 1 (twice), 2 7, 8 1 and 2 5", [2, 5], [([1, 2], f"1 and 2 {apart}")],
-         "it comes three times in all"),
-        ([([1, 1, 1], 2), ([2, 3], 3)], "1 1 1 twice and 2 3 three times", [1, 1],
-         [([2, 3], "neighbours are counted even if they overlap: 1 1 1 holds the pair 1 1 twice")],
-         "count every pair of neighbours"),
-        ([([1], 5), ([], 2)], "words of one token and of none", [], [], "there is no pair, so None is expected"),
-        ([], "no words at all", [], [], "there is no pair, so None is expected"),
-    ]:  # fmt: skip
-        known(asked(words, what), wanted, what, errors, otherwise)
-    for seed in range(3):  # a whole training, in which your answer chooses every pair
-        texts = _texts(seed)
-        words, ours = _words(texts), Tokenizer.train(texts, 265 + 40, pattern=WORDS).ranks
-        tokens = list(ours[:256])
-        while len(tokens) < len(ours):
-            what, pair = f"merge {len(tokens) - 255} of a training", tuple(asked(words, "a pair"))
-            need(pair, f"{what} came out as None though pairs are left")
-            token, wanted = tokens[pair[0]] + tokens[pair[1]], ours[len(tokens)]
-            need(token == wanted, f"{what} came out as {token!r}, expected {wanted!r}: look at counts and ties")
-            words = [(_merged(word, pair, len(tokens)), n) for word, n in words]
-            tokens.append(token)
-
-
-def merge(f) -> None:
-    def ask(given, pair, new, wanted, errors, otherwise):
-        what = f"merging {pair} to {new} in {given}"
-        known(ids(call(f, list(given), pair, new, keep="the list"), what), wanted, what, errors, otherwise)
-
-    steady(f, ([1, 2, 3], (1, 2), 9), ([3, 1, 2], (1, 2), 9), "merging (1, 2) to 9 in [1, 2, 3]")
-    replaced = "each place of the pair becomes the new id; the rest does not change"
-    by_two = "step on by two after a merge"
-    for case in [
-        ([1, 2, 3, 1, 2], (1, 2), 9, [9, 3, 9], [
-            ([9, 3, 1, 2], "only the first pair was merged"), ([1, 2, 3, 1, 2], "nothing was merged"),
-            ([9, 2, 3, 9, 2], f"the right half of a pair stayed: {by_two}"),
-        ], replaced),
-        ([1, 1, 1], (1, 1), 9, [9, 1], [
-            ([9, 9], f"the two merges overlap; the middle 1 was used twice: {by_two}"),
-            ([1, 9], "your answer goes from right to left"), ([9], "the last token is lost: no pair is left for it"),
-        ], "from left to right, and no token is used twice"),
-        ([1, 1, 1, 1, 1], (1, 1), 9, [9, 9, 1], [([9, 9, 9, 9], "the merges overlap")], by_two),
-        ([1, 2, 3], (1, 2), 9, [9, 3], [([9], "the last token is lost: it must stay")], replaced),
-        ([3, 1, 2], (1, 2), 9, [3, 9], [([3, 1, 2], "the pair at the end was missed")], replaced),
-        ([2, 1, 2, 2], (1, 2), 9, [2, 9, 2],
-         [([9, 2, 2], "2 1 was merged as well: the order within the pair counts")], replaced),
-        ([2, 1], (1, 2), 9, [2, 1], [([9], "2 1 is not the pair 1 2: the order counts")], "there is nothing to merge"),
-        ([11, 2], (1, 2), 9, [11, 2], [([19], "as text, 11,2 contains 1,2; ids are numbers")],
-         "11 is not 1: compare ids, not text"),
-        ([1, 12], (11, 2), 9, [1, 12], [([9], "as text, 1 12 looks like 11 2; ids are numbers")],
-         "compare ids, not text"),
-        ([300, 256, 300, 44], (256, 300), 301, [300, 301, 44], [], "ids go beyond 255: they are not bytes"),
-        ([1, 3, 2], (1, 2), 9, [1, 3, 2], [], "only neighbours are merged"),
-        ([5], (5, 5), 9, [5], [], "a single token stays"),
-        ([], (5, 5), 9, [], [], "an empty list stays empty"),
-    ]:  # fmt: skip
-        ask(*case)
-    draw = random.Random(7)
-    for n in range(60):
-        given, pair = draw.choices(range(4), k=n), tuple(draw.choices(range(4), k=2))
-        ask(given, pair, 256 + n, _merged(given, pair, 256 + n), [], replaced)
-
-
-BYTES = {bytes([b]): b for b in range(256)}
-
-
-def encode(f) -> None:
-    def ask(text, ranks, wanted, errors, otherwise):
-        what = f"encoding {text!r}"
-        got = call(f, text, dict(ranks), keep="the table of ranks")
-        if isinstance(got, (list, tuple)) and got and isinstance(got[0], bytes):
-            need(False, f"{what}: the tokens came out as bytes; return their ids, ranks[token]")
-        known(ids(got, what), wanted, what, errors, otherwise)
-
-    steady(f, ("ab", BYTES), ("ab", BYTES | {b"ab": 256}), "encoding 'ab' without merges")
-    bc_first, cd_first = {b"bc": 256, b"ab": 257}, {b"cd": 256, b"ab": 257, b"abc": 258}
-    in_two_steps = {b"ab": 256, b"cd": 257, b"abcd": 258}
-    for case, more, wanted, errors, otherwise in [
-        ("hi", {}, [104, 105], [], "without merges every byte is a token"),
-        ("ab", bc_first, [257],
-         [([97, 98], "nothing was merged; look for neighbours whose bytes, joined, are in ranks")], "a and b merge"),
-        ("abc", bc_first, [97, 256], [
-            ([257, 99], "this took the first or longest match; bc was learned before ab, so bc merges first"),
-            ([97, 98, 99], "nothing was merged"),
-        ], "bc has the lower rank, so it merges first"),
-        ("abcd", cd_first, [257, 256], [
-            ([97, 98, 256], "merging stopped after one merge; go on until no neighbours can be merged"),
-        ], "cd first, then ab"),
-        ("abcd", in_two_steps, [258],
-         [([256, 257], "merging stopped too early: ab and cd are neighbours, and abcd is a token")], "ab, cd, abcd"),
-        ("abxab", in_two_steps, [256, 120, 256], [([256, 120, 97, 98], "only the first place was merged")],
-         "ab merges in both places"),
-        ("aaa", {b"aa": 256}, [256, 97], [([97, 256], "among equals the leftmost merges first")], "the leftmost first"),
-        ("", in_two_steps, [], [], "no text, no tokens"),
-    ]:  # fmt: skip
-        ask(case, BYTES | more, wanted, errors, otherwise)
-    try:
-        f("é", dict(BYTES))
-    except (KeyError, ValueError, TypeError, IndexError) as e:
-        name = type(e).__name__
-        need(False, f"encoding 'é' stopped with {name}: it is one character and two bytes; begin with text.encode()")
-    ask("é", BYTES, [195, 169], [], "the two bytes of é in UTF-8; begin with text.encode(), not with characters")
-    ask("né", BYTES | {b"n\xc3": 256}, [256, 169], [], "a token may end within a character: n and the first byte of é")
-    texts = ["the cat sat on the mat, then the hat sat on the cat", "über Größe über Grüße", "狐と犬と狐", *_texts(3)]
-    tokenizer = Tokenizer.train(texts, 265 + 70, pattern=WORDS)
-    ranks = {token: i for i, token in enumerate(tokenizer.ranks)}
-    words = [w for t in [*texts, *_texts(4), *_texts(5, "theca"), "überall 犬狐"] for w in t.split()]
-    for word in dict.fromkeys(words):
-        ask(word, ranks, tokenizer.encode(word), [], "merge the lowest rank first, the leftmost among equals")
-    long, pairs = " " + "ab" * 40 + "\n", [32] + [256] * 40 + [10]
-    ask(long, BYTES | in_two_steps, pairs, [], "white space is text too, and a text may have any length")
-    ask("e\u0301", BYTES, [101, 204, 129], [], "an e and its accent are two characters here; change no text")
+def rank_file() -> tuple[bytes, str]:
+    """(content, split pattern) of GPT-4's rank file if an installed package has it, else of a small one of the same form."""
+    for package in CL100K[0]:
+        spec = importlib.util.find_spec(package)
+        for folder in spec.submodule_search_locations if spec else ():
+            for path in Path(folder).rglob(CL100K[1]):
+                if hashlib.sha256(data := path.read_bytes()).hexdigest() == CL100K_SHA256:
+                    return data, CL100K_PATTERN
+    corpus = load_corpus("embedded")
+    docs = [corpus.train[i] for i in range(200)]
+    return _file(_numbers(Tokenizer.train(docs, 1033).ranks)), CL100K_PATTERN
 
 
 class _Table(torch.nn.Module):
@@ -217,77 +99,206 @@ def bits_per_byte(f) -> None:
         known(call(f, nats, list(texts), keep="the losses"), wanted, what, errors, otherwise)
 
 
-def vocabulary_cost(f) -> None:
-    odd = "3 layers have 2 value embeddings, on the last layer and on the first"
-    for args, what, *columns in [
-        ((10, 4, 8), "a vocabulary of 10 at depth 4 and width 8", (320, {  # one table has 80 numbers
-            160: "the value embeddings are missing: a table on every second layer",
-            240: "is the head taken for the embedding? there are 4 tables: wte, head and 2 value embeddings",
-            480: "value embeddings are on every second layer, not on each",
-        }, "4 tables of 10 x 8: wte, lm_head and two value embeddings"), (2 * 80 + 4 * 80 + 2 * 2 * 80, {
-            1280: "4 bytes were taken for all; wte and value embeddings have 2",
-            640: "2 bytes were taken for all; the head has 4",
-            1120: "the head has 4 bytes, the embeddings 2, not the other way round",
-        }, "2 bytes for each number of wte and value embeddings, 4 for the head"), (480, {
-            1920: "look-ups are counted; only the head multiplies",
-            960: "wte is counted; a look-up multiplies nothing",
-            160: "this is the forward pass alone; training costs three times that",
-            240: "a multiplication and an addition are two FLOPs",
-            320: "this is the backward pass alone, 4 FLOPs a weight; with the forward pass it is 6",
-        }, "6 for each of the 80 weights of the head")),
-        ((10, 3, 8), "the same at depth 3", (320, {240: odd}, odd)),
-        ((10, 1, 8), "the same at depth 1", (240, {}, "the last layer always has a value embedding")),
-        *map(_package_cost, (32768, 49152, 65536), (24, 24, 12)),
+def merges_of(f) -> None:
+    small = {b"a": 0, b"b": 1, b"c": 2, b"d": 3}
+    bc, two = {b"bc": 4, b"abc": 5}, {b"ab": 4, b"cd": 5, b"abcd": 6}
+    asked = lambda ranks: _file({token: ranks[token] for token in sorted(ranks)})  # by bytes, not by id
+    steady(f, (_file(small | bc),), (_file(small | two),), "the merges of bc and abc")
+    number = "the third number is the id of the new token, its number in the file"
+    for ranks, what, wanted, errors, otherwise in [
+        (small, "a file of single bytes", [], [], "no merge makes a single byte"),
+        (small | bc, "a b c d, bc 4, abc 5", [[1, 2, 4], [0, 4, 5]], [
+            ([[98, 99, 4], [97, 4, 5]], "the single bytes have ids of their own in the file, not their values"),
+            ([[1, 2], [0, 4]], number), ([[0, 4, 5], [1, 2, 4]], "sort by the new ids; lines may come in any order"),
+            ([[4, 1, 2], [5, 0, 4]], "the order is left, right, new"),
+        ], "bc is b and c; abc is a and bc"),
+        (small | bc | {b"ab": 6, b"abcd": 7}, "a b c d, bc 4, abc 5, ab 6, abcd 7",
+         [[1, 2, 4], [0, 4, 5], [0, 1, 6], [5, 3, 7]], [
+            ([[1, 2, 4], [6, 2, 5], [0, 1, 6], [5, 3, 7]], "abc is older than ab; use only tokens with lower ids than the new one"),
+        ], "only tokens with lower ids existed when a token was made"),
+        (small | two, "a b c d, ab 4, cd 5, abcd 6", [[0, 1, 4], [2, 3, 5], [4, 5, 6]], [], "abcd is ab and cd"),
+        (small | {b"bc": 4, b"ab": 5, b"cd": 6, b"bcd": 7, b"abcd": 8}, "a b c d, bc 4, ab 5, cd 6, bcd 7, abcd 8",
+         [[1, 2, 4], [0, 1, 5], [2, 3, 6], [4, 3, 7], [0, 7, 8]], [
+            ([[1, 2, 4], [0, 1, 5], [2, 3, 6], [1, 6, 7], [5, 6, 8]], "a first cut that fits is not the one of the training; the lowest id merges first"),
+            ([[1, 2, 4], [0, 1, 5], [2, 3, 6], [4, 3, 7], [5, 6, 8]], "ab and cd fit, but bc merges before both"),
+        ], "encode the bytes with the tokens of lower ids: the lowest id merges first, until two parts are left"),
+        ({b"a": 0} | {b"a" * n: n - 1 for n in (2, 3)}, "a 0, aa 1, aaa 2", [[0, 0, 1], [1, 0, 2]],
+         [([[0, 0, 1], [0, 1, 2]], "among equals the leftmost merges first: aaa is aa and a")], "aaa is aa and a"),
     ]:  # fmt: skip
-        got = several(f(*args), 3, "three numbers: parameters, bytes and FLOPs of a token")
-        for value, name, (wanted, errors, otherwise) in zip(got, ("parameters", "bytes", "FLOPs of a token"), columns):
+        got = [
+            list(x) for x in several(call(f, asked(ranks)), None, "a list of (left, right, new)") if len(x) in (2, 3)
+        ]
+        known(got, wanted, what, errors, otherwise)
+    for seed in range(2):  # a real file: decode what comes out
+        texts = ["über Größe, 狐と犬と狐", *_texts(seed), *_texts(seed + 9, "theca")]
+        ranks = _numbers(Tokenizer.train(texts, 265 + 60, pattern=WORDS).ranks)
+        wanted = [[*(ranks[part] for part in _parts(t, ranks)), i] for t, i in ranks.items() if len(t) > 1]
+        got = [list(x) for x in several(call(f, _file(ranks)), None, "a list of (left, right, new)")]
+        known(
+            got,
+            wanted,
+            "a file of 316 tokens, made from text",
+            [],
+            "begin with the single bytes of each token, also of 狐",
+        )
+
+
+def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
+    """The two tokens that made one: merge order with the tokens of lower ids."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        joined = [a + b for a, b in itertools.pairwise(parts)]
+        _, i = min((ranks[t], i) for i, t in enumerate(joined) if ranks.get(t, ranks[token]) < ranks[token])
+        parts[i : i + 2] = [joined[i]]
+    return parts
+
+
+def _merges(data: bytes) -> list[tuple[int, int, int]]:
+    ranks = {base64.b64decode(t): int(i) for t, i in map(bytes.split, data.splitlines())}
+    long = sorted((i, t) for t, i in ranks.items() if len(t) > 1)
+    return [(*(ranks[part] for part in _parts(t, ranks)), i) for i, t in long]
+
+
+def _both(text: str, ranks: dict[bytes, int]) -> tuple[list[int], list[int]]:
+    """(longest match, merge order)"""
+    data, greedy, parts = text.encode(), [], [bytes([b]) for b in text.encode()]
+    while data:
+        size = max(n for n in range(1, len(data) + 1) if data[:n] in ranks)
+        greedy, data = [*greedy, ranks[data[:size]]], data[size:]
+    while found := [(ranks[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in ranks]:
+        _, i = min(found)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return greedy, [ranks[part] for part in parts]
+
+
+def _disagreement(ranks, letters, longest):
+    texts = ("".join(x) for n in range(1, longest + 1) for x in itertools.product(letters, repeat=n))
+    return next((t for t in texts if len({*map(tuple, _both(t, ranks))}) > 1), None)
+
+
+def disagreement(f) -> None:
+    steady(
+        f, (BYTES | {b"bc": 256, b"ab": 257}, "abc", 4), (BYTES | {b"cd": 256, b"bc": 257}, "bcd", 4), "bc before ab"
+    )
+    words = BYTES | {t: i for i, t in enumerate(Tokenizer.train(_texts(3), 265 + 30, pattern=WORDS).ranks) if i > 255}
+    for more, letters, longest, what in [
+        ({b"bc": 256, b"ab": 257}, "abc", 4, "bc 256, ab 257"), ({b"bc": 256, b"ab": 257}, "cab", 2, "at most 2 letters"),
+        ({b"ab": 256}, "ab", 5, "ab alone"), ({}, "ab", 4, "no merges"), ({b"aa": 256, b"aaa": 257}, "a", 9, "aa, aaa"),
+        ({b"cd": 256, b"ab": 257, b"bcd": 258, b"abcd": 259, b"dab": 260}, "abcd", 5, "cd, ab, bcd, abcd, dab"),
+        ({b"n\xc3": 256, b"\xc3\xa9": 257, b"\xa9\xc3": 258}, "né", 4, "tokens within é"),
+        ({b"yz": 256, b"xy": 257}, "ab", 3, "letters without tokens"), (words, "abc", 5, "30 merges"),
+    ]:  # fmt: skip
+        ranks, name = BYTES | more, f"{what}; letters {letters!r}, longest {longest}"
+        wanted, got = _disagreement(ranks, letters, longest), call(f, dict(ranks), letters, longest, keep="the ranks")
+        if wanted is None:
+            need(got is None, f"{name}: {got!r:.40} came out, but no such text exists: None is expected")
+            continue
+        need(
+            isinstance(got, str),
+            f"{name}: {got!r:.40} came out, expected a text: there is one of {len(wanted)} letters",
+        )
+        need(got and not set(got) - set(letters), f"{name}: {got!r:.40} has letters that were not given, or none")
+        greedy, merged = _both(got, ranks)
+        need(greedy != merged, f"{name}: longest match and merge order agree on {got!r:.40}: both give {merged}")
+        need(len(got) <= longest, f"{name}: {got!r:.40} is longer than {longest} letters")
+        short = f"there is one of {len(wanted)} letters; try all texts of n letters before those of n + 1"
+        need(len(got) == len(wanted), f"{name}: {got!r:.40} is not a shortest text: {short}")
+
+
+MARKED = "हिन्दी", "किताबें", "ẹ̀kọ́", "kọ̀ọ̀kan", "ქართული", "কবিতা", "naïve", unicodedata.normalize("NFD", "Größe")
+
+
+def _pattern() -> str:
+    return SPLIT_PATTERN.replace(r"\p{L}+", r"\p{L}[\p{L}\p{M}]*")
+
+
+def split_pattern(f) -> None:
+    got = f()
+    need(isinstance(got, str), f"the answer came out as {type(got).__name__}, expected a string, the pattern")
+    try:
+        cut = lambda text: [m.group() for m in compiled.finditer(text)]
+        compiled = regex.compile(got)
+    except regex.error as e:
+        raise Wrong(f"it is no regular expression: {e}") from None
+    plain = [
+        "The fox's 12345 dens, I'LL see.\n\n  Yes: (in) 2026!  ",
+        "snake_case x=3;\tend\r\n",
+        "a  b   c",
+        "¿Qué? été, 狐と犬",
+        "x² ½ 一二三",
+    ]
+    lost = "it loses characters: keep the parts for signs, white space and lone marks"
+    for text in [*plain, "\u0301a \u0301 ्", "".join(random.Random(5).choices("aé\u0301ि1 \n.'s_狐", k=400))]:
+        need("".join(cut(text)) == text, f"the pieces of {text!r:.40} do not join to it: {lost}")
+    for word in MARKED:
+        for text in (word, f" {word}"):
+            pieces = cut(text)
+            hint = "letters and marks, in any order after the first letter, are one piece"
+            need(pieces == [text], f"{text!r} came out as {len(pieces)} pieces, {pieces!r:.60}, expected one: {hint}")
+    corpus = load_corpus("embedded")
+    for text in [*plain, *(corpus.val[i] for i in range(30))]:
+        pairs = zip(cut(text), regex.findall(SPLIT_PATTERN, text))
+        wrong = next((f"{a!r} for {b!r}" for a, b in pairs if a != b and not regex.search(r"\p{M}", text)), "")
+        need(not wrong, f"text without marks is cut otherwise than before: {wrong:.60}; change only the part for words")
+    for text, wanted in [
+        ("नदी, नाव।", ["नदी", ",", " नाव", "।"]),
+        ("है १२३", ["है", " ", "१२", "३"]),
+        ("ọ́'s", ["ọ́", "'s"]),
+    ]:
+        known(
+            len(cut(text)),
+            len(wanted),
+            f"the pieces of {text!r}",
+            [],
+            f"expected {wanted}: signs and numbers stay apart",
+        )
+    try:
+        Tokenizer.train(["नदी नदी नाव नाव नदी"] * 3, 266, pattern=got)
+    except Exception as e:
+        need(False, f"rustbpe and tiktoken, which the package calls, cannot use it: {e}"[:160])
+
+
+def vocabulary_cost(f) -> None:
+    rows = []
+    for args, what in [((10, 8, 100, 2.0, 6), "V 10, width 8, 100 weights, 2 bytes per token, 6 tokens"),
+                       ((32768, 1536, 679_477_248, 4.46, 32_768), "V 32,768 at depth 24"), ((300, 48, 7777, 1.7, 33), "V 300")]:  # fmt: skip
+        V, C, w, size, n = args
+        h = V * C
+        rows.append((args, what, (2 * h, {h: "there are two tables, one to look up and the head", h + w: "the tables alone"}, "2 V width"),
+            (6 * (w + h) / size, {
+                6 * (w + h): "this is for a token; divide by the bytes of a token", 6 * (w + h) * size: "divide by the bytes of a token, do not multiply",
+                6 * (w + 2 * h) / size: "the first table is looked up and multiplies nothing; only the head counts", 6 * w / size: "the head multiplies too",
+                6 * h / size: "the weights of the model are missing", 2 * (w + h) / size: "this is the forward pass alone; training costs three times that",
+                4 * (w + h) / size: "this is the backward pass alone", 3 * (w + h) / size: "a multiplication and an addition are two FLOPs",
+            }, "6 for each weight and each number of the head, divided by the bytes of a token"),
+            (4 * V * n, {2 * V * n: "4 bytes each, not 2", V * n: "4 bytes for each score", 4 * n: "a score for each token of the vocabulary",
+                         4 * V: "there is a row of V scores for each of the batch's tokens", 4 * C * n: "V scores, not width"}, "V scores of 4 bytes for each token")))  # fmt: skip
+    for args, what, *columns in rows:
+        got = several(f(*args), 3, "three numbers: parameters, FLOPs of a byte, bytes of the scores")
+        for value, name, (wanted, errors, otherwise) in zip(
+            got, ("parameters", "FLOPs of a byte", "bytes of the scores"), columns
+        ):
             known(value, wanted, f"{what}: {name}", errors, otherwise)
-
-
-def _package_cost(vocab: int, depth: int) -> tuple:
-    """A row of the table above, from the package's model."""
-    plan, half = (resolve("jan29", depth=depth, vocab_size=v) for v in (vocab, vocab // 2))
-    look_up, head = plan.params["wte"] + plan.params["value_embeds"], plan.params["lm_head"]
-    return ((vocab, depth, plan.model.n_embd), f"a vocabulary of {vocab:,} at depth {depth}",
-            (look_up + head, {}, "that is what the package's model has"),
-            (2 * look_up + 4 * head, {}, "2 for an embedding's number, 4 for the head's"),
-            (2 * (plan.flops_per_token - half.flops_per_token), {}, "6 for each weight of the head"))  # fmt: skip
-
-
-# ---- right answers, for the pictures
-
-
-def _pair(words):
-    counts = Counter()
-    for word, n in words:
-        for pair in pairwise(word):
-            counts[pair] += n
-    return min(counts, key=lambda pair: (-counts[pair], pair), default=None)
-
-
-def _encode(piece, ranks):
-    return Tokenizer(sorted(ranks, key=ranks.get), pattern=r"(?s:.+)").encode(piece)
 
 
 def _bpb(nats, texts):
     return float(torch.cat(nats).double().sum()) / math.log(2) / len("".join(texts).encode())
 
 
-def _cost(vocab_size, depth, width):
-    table, looked_up = vocab_size * width, 1 + (depth + 1) // 2
-    return table * (looked_up + 1), table * (2 * looked_up + 4), 6 * table
+def _cost(V, width, weights, bytes_per_token, batch_tokens):
+    return 2 * V * width, 6 * (weights + V * width) / bytes_per_token, 4 * V * batch_tokens
 
 
 ENCODERS = Tokenizer.train, Tokenizer.encode, Tokenizer.encode_batch, tiktoken.Encoding
 EXERCISES = (
-    Exercise("1.1", "The most frequent pair", most_frequent_pair, points=2, minutes=10, difficulty=2, importance=4,
-             forbids=ENCODERS, reference=_pair),
-    Exercise("1.2", "Merge without overlap", merge, points=2, minutes=8, difficulty=2, importance=4,
-             forbids=ENCODERS, reference=_merged),
-    Exercise("1.3", "Encode by rank", encode, points=3, minutes=15, difficulty=3, importance=5,
-             forbids=ENCODERS, reference=_encode),
-    Exercise("1.4", "Bits per byte", bits_per_byte, points=2, minutes=8, difficulty=2, importance=5,
+    Exercise("1.1", "Bits per byte", bits_per_byte, points=2, minutes=8, difficulty=2, importance=5,
              forbids=(package_bits_per_byte,), reference=_bpb),
+    Exercise("1.2", "GPT-4's ranks", merges_of, points=3, minutes=20, difficulty=4, importance=4,
+             forbids=ENCODERS, reference=_merges),
+    Exercise("1.3", "A shortest disagreement", disagreement, points=3, minutes=12, difficulty=3, importance=3,
+             forbids=ENCODERS, reference=_disagreement),
+    Exercise("1.4", "A split pattern for another language", split_pattern, points=2, minutes=12, difficulty=3, importance=4,
+             reference=_pattern),
     Exercise("1.5", "What a vocabulary costs", vocabulary_cost, points=2, minutes=8, difficulty=2, importance=3,
              forbids=(resolve, build, GPT.num_params, GPT.flops_per_token), reference=_cost),
 )  # fmt: skip

@@ -1,14 +1,32 @@
-"""Figures of lesson 01: a tree of merges, savings, compression, tokens in rows, two measures, parameters."""
+"""Figures of lesson 01: a tree of merges, two losses, compression, tokens in rows, two measures, cost by vocabulary."""
+
+from itertools import pairwise
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
-
-from gpt2course.course import checks
+from matplotlib.ticker import MaxNLocator
 
 from gpt2course.course.figures.style import (  # isort: skip
-    BLUE, DOTS, FONT, GREEN, GREY, MONO, MONO_WIDTH, ORANGE, PURPLE, SKY, TINTS, VERMILION, WIDTH,
-    amount, canvas, figure, legend, log_ticks, name_axes, name_rows, need, note,
+    BLUE,
+    DOTS,
+    FONT,
+    GREEN,
+    GREY,
+    MONO,
+    MONO_WIDTH,
+    ORANGE,
+    SKY,
+    TINTS,
+    VERMILION,
+    WIDTH,
+    canvas,
+    figure,
+    legend,
+    log_ticks,
+    name_axes,
+    name_rows,
+    need,
+    note,
 )
 
 
@@ -56,40 +74,30 @@ def merge_tree(word: str, steps: list[tuple[str, str]]) -> Figure:
     return fig
 
 
-def saved(choose, words: list[tuple[list[int], int]], merges: int) -> list[int]:
-    """Tokens that each merge saves, by the pair of ids that `choose(words)` gives. words: as in exercise 1.1."""
-    found, merged = [], checks.find("1.2").reference
-    for new in range(256, 256 + merges):
-        if (pair := choose(words)) is None:
-            break
-        before = sum(n * len(ids) for ids, n in words)
-        words = [(merged(ids, pair, new), n) for ids, n in words]
-        found.append(before - sum(n * len(ids) for ids, n in words))
-    return found
+def merges(word: str, tokens: list[bytes]) -> list[tuple[str, str]]:
+    """The merges that put a word of ASCII together, in their order, for `merge_tree`. tokens: in order of learning."""
+    rank, parts, steps = {token: i for i, token in enumerate(tokens)}, [c.encode() for c in word], []
+    while found := [(rank[a + b], a, b) for a, b in pairwise(parts) if a + b in rank]:
+        _, left, right = min(found)
+        steps.append((left.decode(), right.decode()))
+        at = 0
+        while at + 1 < len(parts):
+            if (parts[at], parts[at + 1]) == (left, right):
+                parts[at : at + 2] = [left + right]
+            at += 1
+    return steps
 
 
-def savings(saved: list[float], paid: list[float] | None = None) -> Figure:
-    """Tokens that each merge saves, in the order of learning, both axes logarithmic.
-
-    paid: what each merge must save to be worth its entry in the vocabulary, one number a merge; drawn as a line.
-    """
-    need(saved and all(s > 0 for s in saved), "every merge must save at least one token")
-    fig, (ax,) = figure(3.2)
-    steps = range(1, len(saved) + 1)
-    ax.plot(steps, saved, "o", color=BLUE, markersize=3.5)
-    if paid is not None:
-        need(len(paid) == len(saved), "one break-even number is needed for each merge")
-        ax.plot(steps, paid, color=VERMILION, linewidth=1.8)
-        note(ax, "break-even", (1, paid[0]), (0, -5), ha="left", va="top", color=VERMILION)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(FuncFormatter(amount))
-        axis.set_minor_locator(NullLocator())
-    name_axes(ax, "merge, in the order of learning (log scale)", "tokens saved (log scale)")
-    fig.alt = f"Tokens saved by each of {len(saved)} merges on log scales: "
-    fig.alt += f"{saved[0]:,.0f} by the first, {saved[-1]:,.0f} by the last."
-    fig.alt += f" Break-even goes from {paid[0]:,.0f} to {paid[-1]:,.0f}." if paid is not None else ""
+def curves(losses: dict[str, list[float]]) -> Figure:
+    """The loss of two runs by step: the first as a wide line, the second as a thin one on it."""
+    need(losses and all(losses.values()), "no run has a step")
+    fig, (ax,) = figure(2.8)
+    for (name, loss), colour, width in zip(losses.items(), (SKY, VERMILION), (5, 1.4)):
+        ax.plot(range(1, len(loss) + 1), loss, color=colour, linewidth=width, label=name)
+    legend(fig, ax, 2)
+    name_axes(ax, "step", "loss (nats per token)")
+    each = "; ".join(f"{name} from {loss[0]:.2f} to {loss[-1]:.2f}" for name, loss in losses.items())
+    fig.alt = f"Training loss by step, in nats per token: {each}."
     return fig
 
 
@@ -170,29 +178,35 @@ def two_measures(runs: dict[str, list[tuple[float, float]]]) -> Figure:
     return fig
 
 
-def vocabulary_budget(budget: dict[str, dict[str, float]]) -> Figure:
-    """Parameters by vocabulary size, a stacked bar for each: those of the layers and those of the vocabulary's tables.
+def longest_match(text: str, ranks: dict[bytes, int]) -> list[int]:
+    """The ids of a text by longest match, for a picture beside merge order."""
+    data, ids = text.encode(), []
+    while data:
+        size = max(n for n in range(1, len(data) + 1) if data[:n] in ranks)
+        ids, data = [*ids, ranks[data[:size]]], data[size:]
+    return ids
 
-    budget: vocabulary size -> part -> parameters.
+
+def cost_by_vocabulary(flops: dict[str, list[tuple[int, float]]]) -> Figure:
+    """FLOPs for a byte of text against the size of the vocabulary, as a multiple of the cheapest, a line for each model.
+
+    flops: model -> (vocabulary size, FLOPs for a byte), ascending. The cheapest vocabulary has a large mark.
     """
-    need(budget and all(sum(parts.values()) > 0 for parts in budget.values()), "no parameters")
-    names = list(dict.fromkeys(part for parts in budget.values() for part in parts))
-    colours = dict(zip(names, (SKY, ORANGE, GREEN, PURPLE)))
-    fig, (ax,) = figure(1.3 + 0.4 * len(budget), grid="x")
-    for row, parts in enumerate(budget.values()):
-        start = 0.0
-        for part, value in parts.items():
-            ax.barh(row, value, left=start, color=colours[part], height=0.68)
-            start += value
-        note(ax, amount(start), (start, row), (5, 0), va="center")
-    name_rows(ax, budget)
-    ax.set_xlim(0, max(sum(parts.values()) for parts in budget.values()) * 1.14)
-    ax.xaxis.set_major_formatter(FuncFormatter(amount))
-    name_axes(ax, "parameters", "vocabulary")
-    legend(fig, ax, 4, [Rectangle((0, 0), 1, 1, color=colours[n], label=n) for n in names], handlelength=1.2)
-    each = [
-        f"{size} has {amount(sum(parts.values()))} ({', '.join(f'{n} {amount(v)}' for n, v in parts.items())})"
-        for size, parts in budget.items()
-    ]
-    fig.alt = f"Parameters by size of the vocabulary: {'; '.join(each)}."
+    need(flops and all(flops.values()), "no model has a point")
+    fig, (ax,) = figure(3.2)
+    each = []
+    for (name, points), colour in zip(flops.items(), (BLUE, VERMILION, GREEN)):
+        sizes, costs = zip(*points)
+        least = min(costs)
+        best = sizes[costs.index(least)]
+        ax.plot(sizes, [c / least for c in costs], color=colour, marker="o", markersize=4, linewidth=1.8, label=name)
+        ax.plot(best, 1, "*", color=colour, markersize=14)
+        each.append(f"{name} is cheapest at {best:,}, with {least:.3g} FLOPs for a byte")
+    ax.set_xscale("log", base=2)
+    sizes = sorted({x for points in flops.values() for x, _ in points})
+    log_ticks(ax.xaxis, sizes, lambda v, _: f"{v / 1024:.0f}k" if v >= 1024 else f"{v:.0f}")
+    ax.set_ylim(bottom=0)
+    legend(fig, ax, 2)
+    name_axes(ax, "tokens in the vocabulary (log scale)", "FLOPs for a byte\n(1: the cheapest)")
+    fig.alt = f"FLOPs for a byte of text by size of the vocabulary: {'; '.join(each)}."
     return fig
