@@ -14,11 +14,10 @@ FULL = (-1, 0)  # the window that shows the whole past
 
 
 def constant(make):
-    """Keep the results of `make`, as functools.lru_cache does. torch.compile ignores that one; it keeps these."""
+    """As functools.lru_cache, which torch.compile ignores: it keeps the results of this one in its graph."""
     kept = functools.lru_cache(maxsize=64)(make)
     call = functools.wraps(make)(lambda *args: kept(*args))
-    call.cache_clear = kept.cache_clear
-    call._dynamo_marked_constant = True  # as torch.compiler.assume_constant_result, without loading the compiler
+    call.cache_clear, call._dynamo_marked_constant = kept.cache_clear, True  # what assume_constant_result sets
     return call
 
 

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from gpt2course.files import UserError
+from gpt2course.losses import PIECE_BYTES
 
 # Peak dense bfloat16 FLOP/s of the matrix units, accumulating in float32. One entry a device: words that must all be in
 # its name, the peak, the source. The first entry that fits counts, so narrower names come first. Data sheets often
@@ -96,8 +97,12 @@ SAVED = {  # (compiled, fp8)
     (False, False): (19.55, 2.6),
     (False, True): (18.55, 2.6),
     (True, False): (19.1, 0.0),
-    (True, True): (14.85, 0.0),
+    (True, True): (13.85, 0.0),
 }
+# Where that does not fit, train.py lets the compiled backward pass compute casts, norms, RoPE and relu^2 again. The
+# forward pass then keeps the outputs of products and attention, in fp8 too, and no copies of weights.
+RECOMPUTED = (10.55, 1.5)
+SLACK = 1.1  # memory that the estimate leaves out, mostly the allocator's
 SCRATCH_EAGER = 13  # tensors of (B, T, C) that the backward pass adds in its first layer, less those that it has freed
 
 
@@ -127,19 +132,20 @@ def memory_estimate(
     params: dict[str, int], *, B: int, T: int, n_layer: int, n_embd: int, vocab_size: int,
     matrix_optimizer: str = "muon", weight_bytes: int = 4, embed_bytes: int = 2, compute_bytes: int = 2,
     loss_piece: int | None = 512 << 20, compiled: bool = False, fp8: bool = False, world: int = 1, pieces: int = 2,
+    recompute: bool = False,
 ) -> Memory:  # fmt: skip
     """An estimate of the memory of one training step on one device; within 3 % of tools/rehearse.py.
 
     params: parameters by group, as from `GPT.num_params`. B rows of T tokens at a time. Bytes of a value: weight_bytes
     for matrices, head and scalars, embed_bytes for wte and value embeddings, compute_bytes for activations. loss_piece:
     bytes of logits that exist at a time (losses.PIECE_BYTES), None for all of them. compiled: with torch.compile.
-    world: devices that share the optimizer's state. pieces: forward passes of a step.
+    world: devices that share the optimizer's state. pieces: forward passes of a step. recompute: see RECOMPUTED.
 
         weights        each parameter once; in fp8 the matrices twice more in 8 bits
-        weight copies  matrices in the compute dtype, if that is another one; none in fp8
+        weight copies  matrices in the compute dtype, if that is another one; none in fp8 or with recompute
         gradients      as the weights
         optimizer      two moments for AdamW; for Muon one momentum and one second moment for each row or column
-        activations    SAVED, times B * T * C values
+        activations    SAVED or RECOMPUTED, times B * T * C values
         logits         a piece in the compute dtype; the last state and its gradient; the head in the compute dtype,
                        its gradient, a part of that. Without pieces: B * T * V values in the compute dtype, and if
                        not compiled once more in float32
@@ -168,10 +174,10 @@ def memory_estimate(
         logits = B * T * vocab_size * (compute_bytes + (0 if compiled else 4))
     else:
         logits = min(loss_piece, B * T * vocab_size * compute_bytes) + 2 * values + head * (4 + 2 * compute_bytes)
-    a_layer, rest = SAVED[compiled, fp8]
+    a_layer, rest = RECOMPUTED if recompute else SAVED[compiled, fp8]
     return Memory(
         weights=gradients + (2 * matrices if fp8 else 0),
-        weight_copies=matrices * compute_bytes if compute_bytes != weight_bytes and not fp8 else 0,
+        weight_copies=matrices * compute_bytes if compute_bytes != weight_bytes and not fp8 and not recompute else 0,
         gradients=gradients,
         optimizer=state / world,
         activations=(a_layer * n_layer + rest) * values,
@@ -180,6 +186,23 @@ def memory_estimate(
         backward_scratch=0 if compiled else SCRATCH_EAGER * values,
         accumulates=pieces > 1,
     )
+
+
+def step_sizes(plan, on_gpu: bool = True, **more) -> dict:
+    """The arguments of `memory_estimate` for a recipes.Plan; `more` are B, world and the like."""
+    m, each = plan.model, 2 if on_gpu else 4
+    if {"B", "world"} <= more.keys():
+        more["pieces"] = max(1, plan.batch_tokens // m.sequence_len // more["world"] // more["B"])
+    return {
+        "n_layer": m.n_layer, "n_embd": m.n_embd, "vocab_size": m.vocab_size, "T": m.sequence_len, "compiled": on_gpu,
+        "matrix_optimizer": plan.recipe.matrix_optimizer, "loss_piece": PIECE_BYTES["cuda" if on_gpu else "cpu"],
+        "embed_bytes": 4 if plan.recipe.architecture == "gpt2" else each, "compute_bytes": each,
+    } | more  # fmt: skip
+
+
+def must_recompute(device_bytes: float, plan, **sizes) -> bool:
+    """Whether a compiled step fits in a device only with `recompute`; sizes as of `step_sizes`."""
+    return sizes["compiled"] and SLACK * memory_estimate(plan.params, **sizes).total > device_bytes
 
 
 def suggest_device_batch(free_bytes: float, rows: int, params: dict[str, int], *, slack: float = 0.1, **sizes) -> int:

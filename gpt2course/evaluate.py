@@ -24,9 +24,9 @@ EVERY = 15.0  # seconds between two lines of progress
 
 
 class Documents(list):
-    """Texts that are measured several times in a run; `rows_of` keeps their rows here."""
+    """Texts. `rows_of` keeps their rows here, for the next evaluation."""
 
-    kept = None  # (what they were made with, the rows)
+    kept = None, None  # what the rows were made with, and what `rows_of` returned
 
 
 def first_bytes(split, limit: int) -> Documents:
@@ -85,24 +85,16 @@ def validation_rows(documents: list, T: int, bos: int, share=slice(None)) -> tup
 def rows_of(documents: list[str], tokenizer, T: int, team: ranks.Ranks) -> tuple[np.ndarray, np.ndarray, int]:
     """This rank's share of the documents' rows, and the bytes of all documents.
 
-    Each rank tokenizes a share of the documents, and receives the tokens of the others. Which rows there are does not
-    depend on the number of ranks.
+    Each rank tokenizes a share of the documents and receives the other tokens, so all ranks lay out the same rows.
     """
-    made_with, kept = (tokenizer, T, team), getattr(documents, "kept", None)
-    if kept and kept[0] == made_with:
-        return kept[1]
-    mine = [np.array(ids, np.int32) for ids in tokenizer.encode_batch(documents[team.rank :: team.world])]
-    shares = team.all(mine)
-    encoded = [shares[i % team.world][i // team.world] for i in range(len(documents))]
-    encoded = [ids for ids in encoded if len(ids)]
-    if not encoded:
-        raise UserError("there is no text to evaluate on: every validation document is empty")
-    sizes = tokenizer.token_bytes()
-    size = int(sum(sizes[ids].sum() for ids in encoded))
-    found = *validation_rows(encoded, T, tokenizer.bos, slice(team.rank, None, team.world)), size
-    if isinstance(documents, Documents):
-        documents.kept = made_with, found
-    return found
+    documents, made_with = documents if isinstance(documents, Documents) else Documents(documents), (tokenizer, T, team)
+    if documents.kept[0] != made_with:
+        mine = [np.array(ids, np.int32) for ids in tokenizer.encode_batch(documents[team.rank :: team.world])]
+        shares, sizes = team.all(mine), tokenizer.token_bytes()
+        tokens = [shares[i % team.world][i // team.world] for i in range(len(documents))]
+        rows = validation_rows(tokens, T, tokenizer.bos, slice(team.rank, None, team.world))
+        documents.kept = made_with, (*rows, int(sum(sizes[ids].sum() for ids in tokens)))
+    return documents.kept[1]
 
 
 @torch.no_grad()
@@ -115,6 +107,8 @@ def bits_per_byte(
     """
     team = team or ranks.Ranks()
     inputs, targets, total_bytes = rows_of(documents, tokenizer, T, team)
+    if not total_bytes:
+        raise UserError("there is no text to evaluate on: every validation document is empty")
     device = next(model.parameters()).device
     training, nats = model.training, 0.0
     model.eval()

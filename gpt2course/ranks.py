@@ -82,25 +82,19 @@ class Ranks:
     def _wait_for_first(self) -> None:
         """Wait until rank 0 calls this too: without the time-out of an exchange, and without work for the GPU."""
         store = dist.distributed_c10d._get_default_store()
-        number = store.add(f"calls of rank {self.rank}", 1)
-        store.set(f"first {number}", "") if self.first else store.wait([f"first {number}"], PATIENCE)
+        key = f"first {store.add(f'calls of {self.rank}', 1)}"
+        store.set(key, "") if self.first else store.wait([key], PATIENCE)
 
     def check_equal(self, tensors: dict[str, torch.Tensor]) -> None:
-        """UserError with the name of the first tensor that is not the same on every rank, to the bit.
-
-        It compares sums of the bits as integers, which do not depend on the order of the summands.
-        """
-        if self.world == 1:
-            return
+        """UserError with the name of the first tensor that differs between ranks in the sum of its bits as integers."""
         ints = {2: torch.int16, 4: torch.int32, 8: torch.int64}
         sums = torch.stack([x.detach().view(ints[x.element_size()]).sum() for x in tensors.values()])
-        every = self.all(sums.tolist())
-        for i, name in enumerate(tensors):
-            if wrong := [r for r in range(self.world) if every[r][i] != every[0][i]]:
+        for name, each in zip(tensors, zip(*self.all(sums.tolist()))):
+            if len(set(each)) > 1:
                 if not self.first:
                     self.leave()
-                ranks = ", ".join(map(str, wrong))
-                raise UserError(f"parameter {name} of rank {ranks} is not that of rank 0; they train different models")
+                rank = next(r for r in range(self.world) if each[r] != each[0])
+                raise UserError(f"parameter {name} of rank {rank} is not that of rank 0; they train different models")
 
     def leave(self) -> None:
         """End this process silently: rank 0 prints the reason."""

@@ -24,9 +24,11 @@ from pathlib import Path
 import torch
 import tyro
 from safetensors import SafetensorError
+from torch._functorch import config as partitioner
 
 from gpt2course import checkpoint, data, ranks
 from gpt2course.batches import Batches, Prefetch, merge_states, statistics, streams_for
+from gpt2course.cost import must_recompute, step_sizes
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.fast import fp8, kernels
 from gpt2course.files import UserError, coerce, command, duration, locked, run_folder
@@ -267,6 +269,13 @@ def prepare_kernels(run: Run, compute: torch.dtype, compiled: bool) -> None:
     run.eight = fp8.convert(model) if args.fp8 else None
     if compiled and hasattr(model, "rope"):
         model.rope(run.plan.model.sequence_len, run.device)  # a table made in the first step would compile twice
+    if compiled and run.device.type == "cuda":
+        memory, world = torch.cuda.get_device_properties(run.device).total_memory, run.team.world
+        sizes = step_sizes(run.plan, B=run.config["device_batch"], world=world, fp8=args.fp8)
+        again = must_recompute(memory, run.plan, **sizes)
+        partitioner.activation_memory_budget = 0.9 if again else 1.0  # below 1: pointwise work first
+        if again:
+            run.log.say(f"{memory / 1e9:.1f} GB are tight: the backward pass computes cheap activations again")
     run.forward = torch.compile(model, dynamic=False) if compiled else model
 
 
@@ -288,8 +297,8 @@ def take_step(run: Run) -> None:
         raise diverged(run, f"the loss of step {step + 1} is {loss}")
     run.optimizer.step(plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step))
     if run.unchecked:  # an exchange that lost something would show late, or never
-        run.team.check_equal(dict(run.model.named_parameters()))
         run.unchecked -= 1
+        run.team.check_equal(dict(run.model.named_parameters()))
     run.optimizer.zero_grad()
     if run.eight:
         run.eight.refresh()

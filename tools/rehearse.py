@@ -33,11 +33,12 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 import tyro
+from torch._functorch import config as partitioner
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt2course import attention, losses, optim, sample, train
-from gpt2course.cost import memory_estimate
+from gpt2course.cost import memory_estimate, must_recompute, step_sizes
 from gpt2course.fast import fp8, kernels
 from gpt2course.files import UserError, command, home, write_json
 from gpt2course.model import GPT
@@ -95,6 +96,7 @@ class Rehearse:
     fp8: bool = False  # products of the blocks in 8 bits
     kernel: Literal["fa3", "varlen", "sdpa"] = "fa3"  # attention
     compile: bool = False  # with torch.compile: graphs, and what the partition of forward and backward keeps
+    memory: float = 84.9  # GB of a GPU: where a compiled step needs more, it recomputes, as train.py does
     set: tuple[str, ...] = ()  # other settings of the recipe, name=value
     out: str | None = None  # JSON file for everything that was found
 
@@ -203,6 +205,7 @@ class Watch(TorchDispatchMode):
         self.ops = collections.defaultdict(collections.Counter)  # phase -> operator -> calls
         self.float64, self.sent = collections.Counter(), collections.defaultdict(lambda: [0, 0])  # calls, bytes
         self.forwards, self.at_peak = 0, {}  # forward passes so far; phase -> their number at the phase's peak
+        self.pointwise = collections.Counter()  # phase -> numbers that fused operators make; with torch.compile
         self.largest = (0, "", ())  # bytes, operator and shape of the largest temporary
         self.step = 0
         self.fused = False  # the next operator is part of a larger kernel, so its output needs no memory
@@ -307,7 +310,10 @@ class Pieces(torch.fx.Interpreter):
         self.watch.layer = int(where[1]) if where else None
         self.watch.fused = fuses(node) and all(fuses(user) for user in node.users)
         try:
-            return super().run_node(node)
+            out = super().run_node(node)
+            if torch.Tag.pointwise in getattr(node.target, "tags", ()):
+                self.watch.pointwise[self.watch.phase] += out.numel()
+            return out
         finally:
             self.watch.layer, self.watch.fused = None, False
 
@@ -369,6 +375,8 @@ def rehearse(args: Rehearse, rank: int) -> dict:
         warnings.simplefilter("ignore", FutureWarning)
         join(rank, args.world, stack)
         stack.enter_context(stand_ins(args.kernel, args.compile))
+        budget = 0.9 if sizes_of(args, plan)["recompute"] else 1.0
+        stack.enter_context(partitioner.patch(activation_memory_budget=budget))
         stack.enter_context(FakeTensorMode())
         stack.callback(attention.window_mask.cache_clear)  # it holds fake masks
         stack.enter_context(watch)
@@ -388,6 +396,12 @@ def rehearse(args: Rehearse, rank: int) -> dict:
         kept = two_steps(watch, plan, model, forward, optimizer, eight, rows, args, team)
         evaluate(watch, model, eight, min(args.device_batch, 64), T, device)
     return summary(args, plan, rank, watch, compiler, kept)
+
+
+def sizes_of(args: Rehearse, plan) -> dict:
+    """The arguments of cost.memory_estimate."""
+    sizes = step_sizes(plan, B=args.device_batch, world=args.world, fp8=args.fp8) | {"compiled": args.compile}
+    return sizes | {"recompute": must_recompute(1e9 * args.memory, plan, **sizes)}
 
 
 def join(rank: int, world: int, stack: contextlib.ExitStack) -> None:
@@ -457,13 +471,11 @@ def summary(args: Rehearse, plan, rank: int, watch: Watch, compiler: Compiler | 
     for s in saved:
         if s["layer"] in layers:
             layers[s["layer"]][f"{s['made_by']} {s['dtype']} {list(s['shape'])}"] += s["bytes"] / one
-    pieces = plan.batch_tokens // T // args.world // B
-    estimate = memory_estimate(
-        plan.params, B=B, T=T, n_layer=L, n_embd=C, vocab_size=plan.model.vocab_size, pieces=pieces, world=args.world,
-        matrix_optimizer=plan.recipe.matrix_optimizer, compiled=args.compile, fp8=args.fp8,
-    )  # fmt: skip
+    sizes = sizes_of(args, plan)
+    estimate = memory_estimate(plan.params, **sizes)
     return {
         "rank": rank,
+        "recompute": sizes["recompute"],
         "peak": {"bytes": watch.peaks[phase].total(), "phase": phase},
         "estimate": {"bytes": estimate.total, "by": asdict(estimate)},
         "phases": {p: dict(+by) for p, by in watch.peaks.items()},
@@ -474,6 +486,7 @@ def summary(args: Rehearse, plan, rank: int, watch: Watch, compiler: Compiler | 
         "communication": {kind: {"calls": n // 2, "bytes": b // 2} for kind, (n, b) in watch.sent.items()},
         "operators": {p: count.total() for p, count in watch.ops.items()},
         "calls": {p: {op: n for op, n in watch.ops[p].items() if PRODUCT.search(op)} for p in ("forward", "backward")},
+        "pointwise": dict(watch.pointwise),
         "float64": dict(watch.float64),
         "graphs": dict(compiler.graphs) if compiler else {},
         "compiled_late": compiler.late if compiler else 0,
@@ -516,6 +529,7 @@ def page(args: Rehearse, found: dict) -> list[str]:
     gb = lambda n: f"{n / 1e9:.2f} GB"
     peak, estimate = found["peak"], found["estimate"]["bytes"]
     how = f"{'compiled' if args.compile else 'eager'}, {'fp8' if args.fp8 else 'bfloat16'}, attention by {args.kernel}"
+    how += ", recomputing" if found["recompute"] else ""
     who = f"{args.recipe}, depth {args.depth}, rank {found['rank']} of {args.world}"
     out = [f"{who}, device batch {args.device_batch}, {how}"]
     out.append(f"  peak memory {gb(peak['bytes'])}, in the {peak['phase']}; cost.py estimates {gb(estimate)} "

@@ -23,18 +23,16 @@ import torch
 import tyro
 
 from gpt2course.core_tasks import MINI, default_bundle
-from gpt2course.cost import hours, memory_estimate, peak_flops, suggest_device_batch
+from gpt2course.cost import SLACK, hours, memory_estimate, must_recompute, peak_flops, step_sizes, suggest_device_batch
 from gpt2course.data import BYTES_PER_TOKEN, SHARD_CORPORA, SHARD_DISK, load_corpus, parse_shards, shards_needed
 from gpt2course.fast import kernels
 from gpt2course.files import UserError, command, duration, home, write_json
-from gpt2course.losses import PIECE_BYTES
 from gpt2course.ops import download
 from gpt2course.ranks import compute_dtypes, end_with_parent
 from gpt2course.recipes import GPUS, Plan, RunSizes, resolve_run, settings_from_text
 from gpt2course.runlog import describe_machine, read_metrics
 
 H100_FREE = 84.9e9  # bytes free on an empty H100
-SLACK = 1.1  # memory that the estimate leaves out, mostly the allocator's
 MFU_NODE, MFU_ONE, MFU_FORWARD = 0.5, 0.4, 0.3  # expected: record 1 on 8 H100, single GPUs, forward passes alone
 SETUP, TOKENIZER, COMPILE = 300.0, 240.0, 180.0  # seconds
 DOWNLOAD = 200e6  # bytes/s
@@ -140,19 +138,10 @@ def judge_absent(profile: str, files: list) -> list[Finding]:
 # ---- memory, disk, data
 
 
-def memory_sizes(plan: Plan, on_gpu: bool) -> dict:
-    """The arguments of cost.memory_estimate for a plan."""
-    m, each = plan.model, 2 if on_gpu else 4
-    return {
-        "n_layer": m.n_layer, "n_embd": m.n_embd, "vocab_size": m.vocab_size, "T": m.sequence_len, "compiled": on_gpu,
-        "matrix_optimizer": plan.recipe.matrix_optimizer, "loss_piece": PIECE_BYTES["cuda" if on_gpu else "cpu"],
-        "embed_bytes": 4 if plan.recipe.architecture == "gpt2" else each, "compute_bytes": each,
-    }  # fmt: skip
-
-
 def judge_memory(sizes: RunSizes, free: float, on_gpu: bool, where: str = "here") -> Finding:
     """free: bytes of the emptiest GPU, or of the system."""
-    plan, arguments = sizes.plan, memory_sizes(sizes.plan, on_gpu) | {"world": sizes.devices}
+    plan, arguments = sizes.plan, step_sizes(sizes.plan, on_gpu) | {"world": sizes.devices}
+    arguments["recompute"] = must_recompute(free, plan, B=sizes.device_batch, **arguments)  # as train.py does
     need = SLACK * memory_estimate(plan.params, B=sizes.device_batch, **arguments).total
     text = f"device batch {sizes.device_batch} needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free {where}"
     if free >= need:
@@ -167,7 +156,7 @@ def judge_memory(sizes: RunSizes, free: float, on_gpu: bool, where: str = "here"
 
 def judge_disk(plan: Plan, to_come: float, folder: Path, free: float) -> Finding:
     """to_come: bytes of shards that the run downloads; free: bytes in the folder."""
-    m = memory_estimate(plan.params, B=1, **memory_sizes(plan, False))
+    m = memory_estimate(plan.params, B=1, **step_sizes(plan, False))
     need = 4 * (m.weights + m.optimizer) + to_come + 1e9  # checkpoints: the newest two, the best, one being written
     text = f"{free / 1e9:.1f} GB free in {folder}, the run needs about {need / 1e9:.1f} GB"
     return ("ok", "disk", text) if free >= need else ("STOP", "disk", f"{text}; set GPT2COURSE_HOME to another disk")

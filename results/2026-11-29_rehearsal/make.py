@@ -1,6 +1,9 @@
-"""Rehearse at many sizes, one line of points.jsonl for each; and the pages of depth 24. Hours on a busy machine.
+"""Rehearse at many sizes, one line of points.jsonl for each, and the page of each compiled run of depth 24.
 
-    python results/2026-11-29_rehearsal/make.py      # continues where it stopped; a change of the package needs a new folder
+    python results/2026-11-29_rehearsal/make.py          # all of them: hours on a busy machine
+    python results/2026-11-29_rehearsal/make.py 4 8      # these depths
+
+It continues where it stopped. A change of the package that moves memory needs a new folder.
 """
 
 import json
@@ -14,16 +17,14 @@ import rehearse as R  # noqa: E402
 
 from gpt2course.recipes import resolve  # noqa: E402
 
-RECIPES, BITS = ("jan29", "record"), (False, True)
-# (recipe, depth, world, device batch, fp8, compiled): each depth eager and compiled, and at depths 4 and 24 more batches
-POINTS = [(r, d, 8, B, f, False) for d in (4, 24) for r in RECIPES for B in (8, 16, 32) for f in BITS]
-POINTS += [(r, d, w, 16, f, False) for d in (4, 8, 12, 16, 20, 24, 28) for r in RECIPES for w in (8, 1) for f in BITS]
-POINTS += [(r, d, 8, 8 if (r, d) == ("record", 6) else 16, f, False) for d in (6,) for r in RECIPES for f in BITS]
-POINTS += [(r, d, 8, 16, f, True) for d in (4, 8, 12, 16, 20, 24, 28) for r in RECIPES for f in BITS]
-POINTS += [(r, 24, 8, 32, f, True) for r in RECIPES for f in BITS]
+RECIPES, BITS, DEPTHS = ("jan29", "record"), (False, True), (4, 6, 8, 12, 16, 20, 24, 28)
+# (recipe, depth, world, device batch, fp8, compiled): each depth compiled and eager, with more batches at depths 4 and 24
+POINTS = [(r, d, 8, B, f, True) for d in DEPTHS for r in RECIPES for B in (8, 16, 32) for f in BITS if d in (4, 24) or B == 16]
+POINTS += [(r, d, w, 16, f, False) for d in DEPTHS for r in RECIPES for w in (8, 1) for f in BITS]
+POINTS += [(r, d, 8, B, f, False) for d in (4, 24) for r in RECIPES for B in (8, 32) for f in BITS]
 
 
-def main() -> None:
+def main(depths: list[int]) -> None:
     R.fake_cuda()
     file = HERE / "points.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -31,12 +32,18 @@ def main() -> None:
     for recipe, depth, world, B, fp8, compiled in POINTS:
         plan = resolve(recipe, depth=depth)
         rows = plan.batch_tokens // plan.model.sequence_len // world
-        if rows % B or (recipe, depth, world, B, fp8, compiled) in seen:
+        B = min(B, rows)
+        if depth not in depths or rows % B or (recipe, depth, world, B, fp8, compiled) in seen:
             continue
         seen.add((recipe, depth, world, B, fp8, compiled))
         args = R.Rehearse(recipe, depth, world, B, fp8, "fa3", compiled)
+        found = R.rehearse(args, 0)
         with file.open("a") as out:
-            out.write(json.dumps(point(args, R.rehearse(args, 0), rows // B)) + "\n")
+            out.write(json.dumps(point(args, found, rows // B)) + "\n")
+        if compiled and depth == 24:
+            with (HERE / "pages_d24.txt").open("a") as out:
+                out.write("\n".join(R.page(args, found)) + "\n\n")
+        print(recipe, depth, world, B, fp8, compiled, R.problems(args, found), flush=True)
 
 
 def point(args, found: dict, pieces: int) -> dict:
@@ -44,12 +51,12 @@ def point(args, found: dict, pieces: int) -> dict:
     sizes = {name: value for name, value in asdict(args).items() if name in ("recipe", "depth", "world", "fp8", "kernel")}
     made = {"torch": R.torch.__version__, "commit": R.git_commit()}
     return sizes | {
-        "B": args.device_batch, "pieces": pieces, "compiled": args.compile,
-        "peak_bytes": found["peak"]["bytes"], "phase": found["peak"]["phase"],
-        "phases": {p: sum(by.values()) for p, by in found["phases"].items()},
+        "B": args.device_batch, "pieces": pieces, "compiled": args.compile, "recompute": found["recompute"],
+        "peak_bytes": found["peak"]["bytes"], "phase": found["peak"]["phase"], "kept_a_layer": found["kept"]["a_layer"],
+        "estimate_bytes": found["estimate"]["bytes"], "phases": {p: sum(by.values()) for p, by in found["phases"].items()},
         "communication": found["communication"], "graphs": found["graphs"], "made": made,
     }  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    main([int(a) for a in sys.argv[1:]] or list(DEPTHS))
