@@ -10,37 +10,9 @@ from lesson_cases import answers, lesson_tests
 
 from gpt2course.course.figures import story as figures
 
-NAMES = {
-    "0.1": ("bill", "bill_of_flops"),
-    "0.2": ("flops_per_token",),
-    "0.3": ("utilisation",),
-    "0.4": ("measure",),
-    "0.5": ("least_hours",),
-}
+NAMES = {"0.1": ("utilisation",), "0.2": ("training_flops",), "0.3": ("faster",), "0.4": ("cheapest",)}
 
-
-SOLVED = answers("00")
-
-
-def bill(hours, devices, price):
-    return hours * devices * price
-
-
-def costs(seconds):
-    """A pair for exercise 0.1 from the seconds of a run and the devices that are paid."""
-    return bill, lambda flops, devices, peak, mfu, price: seconds(flops, devices, peak, mfu) / 3600 * devices * price
-
-
-def flops(weight=6, keys=12, layer=12, head=1, embedding=0, each=lambda w: w):
-    """A function for exercise 0.2 with something put in or left out."""
-
-    def f(width, vocab_size, windows):
-        heads = (head if head != "each" else len(windows)) + embedding
-        return weight * (layer * width**2 * len(windows) + heads * width * vocab_size) + keys * width * sum(
-            each(windows)
-        )
-
-    return f
+SOLVED = answers("00", math=math, statistics=statistics)
 
 
 def mfu(log, factor=3, seconds=3600, devices=None):
@@ -53,162 +25,189 @@ def changes_the_log(log):
     return mfu(log, seconds=1)
 
 
-def times(f, clock, n):
-    found = []
-    for _ in range(n):
-        began = clock()
-        f()
-        found.append(clock() - began)
-    return found
+# ---- 0.2
 
 
-def summary(middle, keep=lambda found, warmup: found[warmup:], spread=lambda kept: max(kept) - min(kept)):
-    """A function for exercise 0.4 that times all calls, keeps some, and sums them up."""
+def flops(own=lambda yes: yes, passes=lambda before: before, counts=lambda multiplies: multiplies, first=False, forward=2):
+    """A function for exercise 0.2 with something put in or left out."""
 
-    def measure(f, clock, warmup, repeats):
-        kept = keep(times(f, clock, warmup + repeats), warmup)
-        return middle(kept), spread(kept)
+    def f(parts):
+        total, before = 0, first
+        for n, multiplies, yes in parts:
+            total += counts(multiplies) * n * (forward + 2 * own(yes) + 2 * passes(before))
+            before = before or yes
+        return total
 
-    return measure
-
-
-def no_warmup(f, clock, warmup, repeats):
-    found = times(f, clock, repeats)
-    return statistics.median(found), max(found) - min(found)
+    return f
 
 
-def once(f, clock, warmup, repeats):
-    for _ in range(warmup):
-        f()
-    began = clock()
-    for _ in range(repeats):
-        f()
-    return (clock() - began) / repeats, 2.1
-
-
-def own_clock(f, clock, warmup, repeats):
-    return summary(statistics.median)(f, time.perf_counter, warmup, repeats)
-
-
-WRONG = {
-    ("0.1", "one device paid"): ((lambda h, n, p: h * p, SOLVED["bill_of_flops"]), "one device only"),
-    ("0.1", "price forgotten"): ((lambda h, n, p: h * n, SOLVED["bill_of_flops"]), "price"),
-    ("0.1", "seconds as hours"): (costs(lambda f, n, peak, m: 3600 * f / (n * peak * m)), "divide seconds by 3600"),
-    ("0.1", "times the MFU"): (costs(lambda f, n, peak, m: f * m / (n * peak)), "cheaper"),
-    ("0.1", "no MFU"): (costs(lambda f, n, peak, m: f / (n * peak)), "changes nothing"),
-    ("0.1", "MFU in percent"): (costs(lambda f, n, peak, m: f / (n * peak * m / 100)), "no percentage"),
-    ("0.1", "no shorter with more devices"): (costs(lambda f, n, peak, m: f / (peak * m)), "did not become shorter"),
-    ("0.1", "only one device paid"): ((bill, lambda f, n, peak, m, price: f / (n * peak * m) / 3600 * price), "one of the four"),
-    ("0.1", "no return"): ((bill, lambda *a: None), "return missing"),
-    ("0.1", "a text"): ((lambda h, n, p: f"{h * n * p} dollars", SOLVED["bill_of_flops"]), "expected a number"),
-    ("0.2", "no attention"): (flops(keys=0), "attention is forgotten"),
-    ("0.2", "factor 3 forgotten"): (flops(weight=2, keys=4), "forward pass alone"),
-    ("0.2", "factor 3 forgotten in attention"): (flops(keys=4), "backward pass is missing in attention"),
-    ("0.2", "embedding counted"): (flops(embedding=1), "look-up"),
-    ("0.2", "no head"): (flops(head=0), "head is forgotten"),
-    ("0.2", "a head in each layer"): (flops(head="each"), "one head for the whole model"),
-    ("0.2", "no MLP"): (flops(layer=4), "MLP is forgotten"),
-    ("0.2", "MLP alone"): (flops(layer=8), "4 in attention"),
-    ("0.2", "scores alone"): (flops(keys=6), "two products"),
-    ("0.2", "keys squared"): (flops(each=lambda w: [x * x for x in w]), "squared"),
-    ("0.2", "one FLOP for a product and a sum"): (flops(weight=3, keys=6), "two FLOPs"),
-    ("0.2", "first window for all"): (flops(each=lambda w: w[:1] * len(w)), "window of the first"),
-    ("0.2", "last window for all"): (flops(each=lambda w: w[-1:] * len(w)), "window of the last"),
-    ("0.2", "a window of at most 1000"): (flops(each=lambda w: [min(x, 1000) for x in w]), "depth 12"),
-    ("0.3", "forward alone"): (lambda log: mfu(log, factor=1), "forward pass"),
-    ("0.3", "hours as seconds"): (lambda log: mfu(log, seconds=1), "3600"),
-    ("0.3", "minutes"): (lambda log: mfu(log, seconds=60), "3600 seconds"),
-    ("0.3", "both"): (lambda log: mfu(log, factor=1, seconds=1), "forward pass is counted, and hours"),
-    ("0.3", "one GPU for eight"): (lambda log: mfu(log, devices=1), "two devices could have worked"),
-    ("0.3", "eight GPUs always"): (lambda log: mfu(log, devices=8), "devices * peak"),
-    ("0.3", "one step"): (lambda log: mfu(log) / log["steps"], "all 10 steps"),
-    ("0.3", "a percentage"): (lambda log: 100 * mfu(log), "percentage"),
-    ("0.3", "upside down"): (lambda log: 1 / mfu(log), "inverse"),
-    ("0.3", "factor 2"): (lambda log: mfu(log, factor=2), "three times"),
-    ("0.3", "the log changed"): (changes_the_log, "work on a copy"),
-    ("0.4", "mean"): (summary(statistics.mean), "mean of the timed calls"),
-    ("0.4", "mean of one long time"): (once, "mean of the timed calls"),
-    ("0.4", "warm-up kept"): (summary(statistics.median, keep=lambda found, warmup: found), "warm-up was kept"),
-    ("0.4", "no warm-up"): (no_warmup, "7 calls, and your answer made 5"),
-    ("0.4", "middle without sorting"): (summary(lambda kept: kept[len(kept) // 2]), "sort the times"),
-    ("0.4", "slowest dropped"): (summary(statistics.median, keep=lambda found, warmup: sorted(found)[: len(found) - warmup]), "first ones"),
-    ("0.4", "fastest"): (summary(min), "fastest"),
-    ("0.4", "standard deviation"): (summary(statistics.median, spread=statistics.stdev), "standard deviation"),
-    ("0.4", "standard deviation of the population"): (summary(statistics.median, spread=statistics.pstdev), "standard deviation"),
-    ("0.4", "spread of all"): (lambda f, c, w, r: (lambda t: (statistics.median(t[w:]), max(t) - min(t)))(times(f, c, w + r)), "warm-up was kept"),
-    ("0.4", "spread without sorting"): (summary(statistics.median, spread=lambda kept: kept[-1] - kept[0]), "spread"),
-    ("0.4", "another clock"): (own_clock, "clock was never read"),
-    ("0.4", "two warm-up calls always"): (summary(statistics.median, keep=lambda found, warmup: found[2:]), "without warm-up"),
-    ("0.4", "median alone"): (lambda f, c, w, r: statistics.median(times(f, c, w + r)[w:]), "two numbers"),
-    ("0.5", "seconds"): (lambda parts, n: sum(f / p for f, p in parts) / n, "seconds"),
-    ("0.5", "mean of the peaks"): (lambda parts, n: sum(f for f, _ in parts) / statistics.mean(p for _, p in parts) / n / 3600, "mean of the peaks"),
-    ("0.5", "sum of the peaks"): (lambda parts, n: sum(f for f, _ in parts) / sum(p for _, p in parts) / n / 3600, "same time"),
-    ("0.5", "side by side"): (lambda parts, n: max(f / p for f, p in parts) / n / 3600, "longer part alone"),
-    ("0.5", "all at the higher peak"): (lambda parts, n: sum(f for f, _ in parts) / max(p for _, p in parts) / n / 3600, "higher peak"),
-    ("0.5", "all at the lower peak"): (lambda parts, n: sum(f for f, _ in parts) / min(p for _, p in parts) / n / 3600, "lower peak"),
-    ("0.5", "devices forgotten"): (lambda parts, n: sum(f / p for f, p in parts) / 3600, "share the work"),
-    ("0.5", "first part alone"): (lambda parts, n: parts[0][0] / parts[0][1] / n / 3600, "first part"),
-}  # fmt: skip
-WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
-    ("0.1", "whole numbers"): ((lambda h, n, p: h * n * p, lambda f, n, peak, m, p: (f // (n * peak * m)) / 3600 * n * p), "does your answer use each of the five numbers once?"),
-    ("0.1", "rounded up to hours"): ((lambda h, n, p: h * n * p, lambda f, n, peak, m, p: math.ceil(f / (n * peak * m) / 3600) * n * p), "4 devices need a quarter of the hours and cost 4"),
-    ("0.1", "whole hours"): ((lambda h, n, p: math.ceil(h) * n * p, SOLVED["bill_of_flops"]), "hours were rounded up"),
-    ("0.1", "wrong for 8 devices"): ((lambda h, n, p: h * n * p if n != 8 else 0, SOLVED["bill_of_flops"]), "hours need not be whole"),
-    ("0.2", "windows as a set"): (lambda C, V, w: 6 * (12 * C * C * len(w) + C * V) + 12 * C * sum(set(w)), "does each layer use its own window, and is the"),
-    ("0.2", "mean window"): (lambda C, V, w: 6 * (12 * C * C * len(w) + C * V) + 12 * C * statistics.mean(w) * len(w), "your code stopped"),
-    ("0.2", "layers by set"): (lambda C, V, w: 6 * (12 * C * C * len(set(w)) + C * V) + 12 * C * sum(w), "does each layer use its own window, and is the"),
-    ("0.2", "int32"): (lambda C, V, w: int(np.int32(0) + np.array([SOLVED["flops_per_token"](C, V, w)]).astype(np.int32)[0]), "does each layer use its own window, and is the"),
-    ("0.2", "pops windows"): (lambda C, V, w: (SOLVED["flops_per_token"](C, V, list(w)), w.clear())[0], "work on a copy"),
-    ("0.3", "batch in rows"): (lambda log: SOLVED["utilisation"](log) * 2048, "training FLOPs of all tokens / (devices * peak * seconds)"),
-    ("0.3", "whole hours"): (lambda log: SOLVED["utilisation"](log | {"hours": math.ceil(log["hours"])}), "do tokens, seconds and devices come from the log?"),
-    ("0.3", "steps + 1"): (lambda log: SOLVED["utilisation"](log | {"steps": log["steps"] + 1}), "training FLOPs of all tokens / (devices * peak * seconds)"),
-    ("0.3", "steps - 1"): (lambda log: SOLVED["utilisation"](log | {"steps": log["steps"] - 1}), "training FLOPs of all tokens / (devices * peak * seconds)"),
-    ("0.3", "peak of 989"): (lambda log: SOLVED["utilisation"](log | {"peak": 989e12}), "training FLOPs of all tokens / (devices * peak * seconds)"),
-    ("0.3", "at most 1"): (lambda log: min(0.42, SOLVED["utilisation"](log)), "do tokens, seconds and devices come from the log?"),
-    ("0.4", "one long time, warm-up too"): (lambda f, c, w, r: (lambda a: [f() for _ in range(w + r)] and ((c() - a) / (w + r), 0))(c()), "this is the mean of all calls, warm-up included"),
-    ("0.4", "median_low"): (lambda f, c, w, r: (lambda t: (statistics.median(t[w:]), t[w:][0] - min(t[w:])))(times(f, c, w + r)), "slowest minus fastest of the timed calls"),
-    ("0.4", "repeats first"): (lambda f, c, w, r: (lambda t: (statistics.median(t[:r]), max(t[:r]) - min(t[:r])))(times(f, c, w + r)), "this is the middle call in order of time; sort"),
-    ("0.4", "three calls warmup max"): (lambda f, c, w, r: (lambda t: (statistics.median(t[min(w, 2) :]), max(t[min(w, 2) :]) - min(t[min(w, 2) :])))(times(f, c, w + r)), "warm-up and repeats are arguments; is one of them"),
-    ("0.5", "a dict by peak"): (lambda parts, n: sum(f / p for p, f in {p: f for f, p in parts}.items()) / n / 3600 if False else sum(f / p for p, f in dict((p, f) for f, p in parts).items()) / n / 3600, "equal parts are two parts"),
-    ("0.5", "two parts only"): (lambda parts, n: sum(f / p for f, p in parts[:2]) / n / 3600, "the sum over all parts of FLOPs / (devices * peak)"),
-    ("0.5", "whole seconds"): (lambda parts, n: math.ceil(sum(f / p for f, p in parts) / n) / 3600, "the sum over all parts of FLOPs / (devices * peak)"),
-    ("0.5", "uses its input up"): (lambda parts, n: sum((lambda x: x[0] / x[1])(parts.pop()) for _ in range(len(parts))) / n / 3600, "work on a copy"),
-    ("0.5", "set of parts"): (lambda parts, n: sum(f / p for f, p in set(parts)) / n / 3600, "equal parts are two parts"),
-}  # fmt: skip
-
-
-def by_hand(f, clock, warmup, repeats):
-    found = []
-    for i in range(warmup + repeats):
-        began = clock()
-        f()
-        if i >= warmup:
-            found.append(clock() - began)
-    return np.median(found), np.ptp(found)
-
-
-def loop(width, vocab_size, windows):
-    total = 6.0 * width * vocab_size
-    for keys in windows:
-        for shape in ((width, width),) * 4 + ((width, 4 * width), (4 * width, width)):
-            total += 6 * shape[0] * shape[1]
-        total += 3 * (2 * width * keys + 2 * width * keys)
+def matrices_only(parts):
+    total, before = 0, False
+    for n, multiplies, yes in parts:
+        total += multiplies * n * (2 + 2 * yes + 2 * before)
+        before = before or (yes and multiplies)
     return total
 
 
+def uses_up(parts):
+    got = SOLVED["training_flops"](parts)
+    parts.clear()
+    return got
+
+
+def backwards(parts):
+    """Right: from the output to the input, with a look at what lies before."""
+    return sum(2 * n * m * (1 + yes + any(t for *_, t in parts[:i])) for i, (n, m, yes) in enumerate(parts))
+
+
+# ---- 0.3
+
+
+def timed(f, g, clock, warmup, repeats, turns=True):
+    """(the times of all calls of f, of g), the warm-up included."""
+    found = {f: [], g: []}
+    order = [f, g] * (warmup + repeats) if turns else [f, g] * warmup + [f] * repeats + [g] * repeats
+    for program in order:
+        began = clock()
+        program()
+        found[program].append(clock() - began)
+    return found[f], found[g]
+
+
+def apart(a, b):
+    return min(a) > max(b) or min(b) > max(a)
+
+
+def compared(middle=statistics.median, keep=lambda t, w: t[w:], ratio=lambda a, b: a / b, shown=apart, turns=True):
+    """A function for exercise 0.3 with its parts to be replaced."""
+
+    def faster(f, g, clock, warmup, repeats):
+        a, b = (keep(t, warmup) for t in timed(f, g, clock, warmup, repeats, turns))
+        return ratio(middle(a), middle(b)), shown(a, b)
+
+    return faster
+
+
+def no_warmup(f, g, clock, warmup, repeats):
+    return compared()(f, g, clock, 0, repeats)
+
+
+def own_clock(f, g, clock, warmup, repeats):
+    return compared()(f, g, time.perf_counter, warmup, repeats)
+
+
+def with_numpy(f, g, clock, warmup, repeats):
+    a, b = np.array(timed(f, g, clock, warmup, repeats))[:, warmup:]
+    return np.median(a) / np.median(b), not (a.min() <= b.max() and b.min() <= a.max())
+
+
+# ---- 0.4
+
+
+def rented(hours=lambda flops, n, peak, m: flops / (n * peak * m) / 3600, billed=math.ceil, price=lambda n, p: n * p,
+           late=lambda hours, billed, left: hours > left, best=lambda found: min(found)[2], none=None):
+    """A function for exercise 0.4 with its parts to be replaced."""
+
+    def cheapest(flops, hours_left, offers):
+        found = []
+        for name, (n, peak, m, p) in offers.items():
+            h = hours(flops, n, peak, m)
+            if not late(h, billed(h), hours_left):
+                found.append((billed(h) * price(n, p), h, name))
+        return best(found) if found else none
+
+    return cheapest
+
+
+def removes_the_late(flops, hours_left, offers):
+    got = SOLVED["cheapest"](flops, hours_left, offers)
+    for name, (n, peak, m, _) in list(offers.items()):
+        if flops / (n * peak * m) / 3600 > hours_left:
+            del offers[name]
+    return got
+
+
+def sorted_twice(flops, hours_left, offers):
+    """Right: by time, and then, stably, by the bill."""
+    hours = {name: flops / n / peak / m / 3600 for name, (n, peak, m, _) in offers.items()}
+    names = sorted((name for name in offers if hours[name] <= hours_left), key=hours.get)
+    names.sort(key=lambda name: -(-hours[name] // 1) * offers[name][0] * offers[name][3])
+    return next(iter(names), None)
+
+
+WRONG = {
+    ("0.1", "forward alone"): (lambda log: mfu(log, factor=1), "forward pass"),
+    ("0.1", "hours as seconds"): (lambda log: mfu(log, seconds=1), "3600"),
+    ("0.1", "minutes"): (lambda log: mfu(log, seconds=60), "3600 seconds"),
+    ("0.1", "both"): (lambda log: mfu(log, factor=1, seconds=1), "forward pass is counted, and hours"),
+    ("0.1", "one GPU for eight"): (lambda log: mfu(log, devices=1), "two devices could have worked"),
+    ("0.1", "eight GPUs always"): (lambda log: mfu(log, devices=8), "devices * peak"),
+    ("0.1", "one step"): (lambda log: mfu(log) / log["steps"], "all 10 steps"),
+    ("0.1", "a percentage"): (lambda log: 100 * mfu(log), "percentage"),
+    ("0.1", "upside down"): (lambda log: 1 / mfu(log), "inverse"),
+    ("0.1", "factor 2"): (lambda log: mfu(log, factor=2), "three times"),
+    ("0.1", "the log changed"): (changes_the_log, "work on a copy"),
+    ("0.1", "batch in rows"): (lambda log: SOLVED["utilisation"](log) * 2048, "training FLOPs of all tokens / (devices * peak * seconds)"),
+    ("0.1", "whole hours"): (lambda log: SOLVED["utilisation"](log | {"hours": math.ceil(log["hours"])}), "do tokens, seconds and devices come from the log?"),
+    ("0.1", "steps + 1"): (lambda log: SOLVED["utilisation"](log | {"steps": log["steps"] + 1}), "training FLOPs of all tokens / (devices * peak * seconds)"),
+    ("0.1", "steps - 1"): (lambda log: SOLVED["utilisation"](log | {"steps": log["steps"] - 1}), "training FLOPs of all tokens / (devices * peak * seconds)"),
+    ("0.1", "peak of 989"): (lambda log: SOLVED["utilisation"](log | {"peak": 989e12}), "training FLOPs of all tokens / (devices * peak * seconds)"),
+    ("0.1", "at most 1"): (lambda log: min(0.42, SOLVED["utilisation"](log)), "do tokens, seconds and devices come from the log?"),
+    ("0.2", "6 everywhere"): (lambda parts: 6 * sum(n for n, m, _ in parts if m), "6 for every parameter|nobody needs"),
+    ("0.2", "6 for the trained alone"): (lambda parts: 6 * sum(n for n, m, t in parts if m and t), "nobody needs"),
+    ("0.2", "forward alone"): (flops(own=lambda yes: 0, passes=lambda b: 0), "forward pass alone"),
+    ("0.2", "tables multiply"): (flops(counts=lambda m: 1), "a look-up multiplies nothing"),
+    ("0.2", "the first input too"): (flops(first=True), "nobody needs the gradient of its input"),
+    ("0.2", "frozen parts pass nothing on"): (lambda parts: sum(m * n * (2 + 2 * t + 2 * (t and any(x for *_, x in parts[:i]))) for i, (n, m, t) in enumerate(parts)), "must pass the gradient on"),
+    ("0.2", "a trained table asks for nothing"): (matrices_only, "the gradient must reach it"),
+    ("0.2", "the output first"): (lambda parts: SOLVED["training_flops"](parts[::-1]), "came out as"),
+    ("0.2", "frozen parts forgotten"): (lambda parts: SOLVED["training_flops"]([p for p in parts if p[2]]), "still works in the forward pass"),
+    ("0.2", "one FLOP for a product and a sum"): (lambda parts: SOLVED["training_flops"](parts) / 2, "came out as 24|came out as"),
+    ("0.2", "parts used up"): (uses_up, "work on a copy"),
+    ("0.2", "no return"): (lambda parts: None, "return missing"),
+    ("0.3", "means"): (compared(statistics.mean), "these are means"),
+    ("0.3", "fastest"): (compared(min), "fastest calls"),
+    ("0.3", "warm-up kept"): (compared(keep=lambda t, w: t), "warm-up was kept"),
+    ("0.3", "no warm-up"): (no_warmup, "expected 7 of each"),
+    ("0.3", "not sorted"): (compared(lambda t: t[len(t) // 2]), "sort the times"),
+    ("0.3", "g over f"): (compared(ratio=lambda a, b: b / a), "divide the time of f"),
+    ("0.3", "all of f, then all of g"): (compared(turns=False), "take turns"),
+    ("0.3", "shown by medians"): (compared(shown=lambda a, b: statistics.median(a) != statistics.median(b)), "every call of one"),
+    ("0.3", "shown if f is slower"): (compared(shown=lambda a, b: min(a) > max(b)), "counts as well"),
+    ("0.3", "touching ranges"): (compared(shown=lambda a, b: min(a) >= max(b) or min(b) >= max(a)), "every call of one"),
+    ("0.3", "never shown"): (compared(shown=lambda a, b: False), "longer than each of g"),
+    ("0.3", "shown with the warm-up"): (lambda f, g, c, w, r: (lambda a, b: (statistics.median(a[w:]) / statistics.median(b[w:]), apart(a, b)))(*timed(f, g, c, w, r)), "is the warm-up in it"),
+    ("0.3", "another clock"): (own_clock, "clock was never read"),
+    ("0.3", "ratio alone"): (lambda *a: compared()(*a)[0], "expected two values"),
+    ("0.3", "no return"): (lambda *a: None, "return missing"),
+    ("0.4", "the cheapest hour"): (lambda fl, left, offers: min(offers, key=lambda k: offers[k][0] * offers[k][3]), "cheapest hour"),
+    ("0.4", "the fastest"): (rented(best=lambda found: min(found, key=lambda x: x[1])[2]), "fastest is not the cheapest"),
+    ("0.4", "one device paid"): (rented(price=lambda n, p: p), "all four devices are paid"),
+    ("0.4", "not rounded up"): (rented(billed=lambda h: h), "every started hour"),
+    ("0.4", "rounded"): (rented(billed=round), "every started hour|expected"),
+    ("0.4", "MFU forgotten"): (rented(hours=lambda fl, n, peak, m: fl / (n * peak) / 3600), "expected"),
+    ("0.4", "seconds"): (rented(hours=lambda fl, n, peak, m: fl / (n * peak * m)), "expected 'one'"),
+    ("0.4", "billed hours in time"): (rented(late=lambda h, billed, left: billed > left), "hours that are billed may be more"),
+    ("0.4", "no deadline"): (rented(late=lambda h, billed, left: False), "2 are left|the answer is None"),
+    ("0.4", "of equals the slower"): (rented(best=lambda found: min(found, key=lambda x: (x[0], -x[1]))[2]), "of equal bills the faster"),
+    ("0.4", "the cheapest though late"): (lambda fl, left, offers: SOLVED["cheapest"](fl, left, offers) or SOLVED["cheapest"](fl, 1e9, offers), "the answer is None"),
+    ("0.4", "a text for none"): (rented(none="none"), "no name of an offer"),
+    ("0.4", "the bill"): (rented(best=lambda found: min(found)[0]), "no name of an offer"),
+    ("0.4", "offers removed"): (removes_the_late, "work on a copy"),
+}  # fmt: skip
+
+
 RIGHT = {
-    ("0.1", "hours first"): (lambda h, n, p: p * (n * h), costs(lambda f, n, peak, m: f / peak / m / n)[1]),
-    ("0.1", "tensors"): (lambda h, n, p: torch.tensor([h, n, p], dtype=torch.float64).prod(), lambda f, n, peak, m, p: np.float64(f) / (peak * m * 3600) * p),
-    ("0.2", "a loop over matrices"): loop,
-    ("0.2", "a tensor"): lambda C, V, w: (torch.tensor(w, dtype=torch.float64) * 12 * C + 72 * C * C).sum() + 6 * C * V,
-    ("0.2", "numpy"): lambda C, V, w: np.sum([6 * 12 * C**2 + 12 * C * k for k in w]) + 6 * C * V,
-    ("0.3", "tokens a second first"): lambda log: 3 * log["forward_flops_per_token"] * (log["batch_tokens"] * log["steps"] / (log["hours"] * 3600)) / log["devices"] / log["peak"],
-    ("0.3", "a tensor"): lambda log: torch.tensor(mfu(log)),
-    ("0.4", "numpy, one loop"): by_hand,
-    ("0.4", "all times, then slices"): summary(statistics.median),
-    ("0.4", "a tensor"): lambda f, c, w, r: torch.tensor(by_hand(f, c, w, r)),
-    ("0.5", "a loop"): lambda parts, n: sum(f / (n * p * 3600) for f, p in parts),
-    ("0.5", "numpy"): lambda parts, n: float(np.divide(*np.array(parts).T).sum() / n / 3600),
+    ("0.1", "tokens a second first"): lambda log: 3 * log["forward_flops_per_token"] * (log["batch_tokens"] * log["steps"] / (log["hours"] * 3600)) / log["devices"] / log["peak"],
+    ("0.1", "a tensor"): lambda log: torch.tensor(mfu(log)),
+    ("0.2", "a sum"): backwards,
+    ("0.2", "factors"): flops(),
+    ("0.2", "a tensor"): lambda parts: torch.tensor(flops()(parts), dtype=torch.float64),
+    ("0.3", "parts"): compared(),
+    ("0.3", "numpy"): with_numpy,
+    ("0.3", "a tensor"): lambda *a: torch.tensor(compared()(*a), dtype=torch.float64),
+    ("0.4", "parts"): rented(),
+    ("0.4", "sorted"): sorted_twice,
 }  # fmt: skip
 
 
@@ -226,7 +225,6 @@ FIGURES = {
     "core": (lambda: figures.core_draws([0.25, 0.26, 0.28], 0.2565, {"another": 0.27}), ["0.26333", "1 of them", "another 0.27000"]),
     "shares": (lambda: figures.flops_shares({"d4": {"layers": 3.0, "head": 1.0}}), ["d4 4.00", "layers 75%", "head 25%"]),
     "calls": (lambda: figures.calls([0.009, 0.002, 0.001, 0.003], 1, 0.002), ["4 calls", "1 of them", "median of the timed ones 2 ms"]),
-    "hours": (lambda: figures.hours_bars({"run": 3.04, "limit": 1.52}), ["run 3.04", "limit 1.52"]),
 }  # fmt: skip
 REFUSED = {
     "no run": lambda: figures.cost_by_year([]),
@@ -238,7 +236,6 @@ REFUSED = {
     "no score": lambda: figures.core_draws([], 0.25),
     "no model": lambda: figures.flops_shares({}),
     "warm-up alone": lambda: figures.calls([0.1], 1, 0.1),
-    "no hours": lambda: figures.hours_bars({}),
 }  # fmt: skip
 
 globals().update(lesson_tests("00", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

@@ -1,85 +1,15 @@
-"""Checks of lesson 00's exercises: what a run costs, FLOPs of a model, MFU, timing, and the limit of the hardware."""
+"""Checks of lesson 00's exercises: MFU, FLOPs with frozen parts, which of two programs is faster, which machine is cheapest."""
 
+import math
 import random
 import statistics
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from gpt2course import cost
-from gpt2course.course.checks import MISSING, Exercise, ask, known, need, several
-from gpt2course.model import GPT
-from gpt2course.recipes import build, resolve
-
-
-def bill(f, g) -> None:
-    ask(f, [
-        ((2, 3, 5), 30, "2 hours of 3 devices at 5 dollars", {
-            10: "did you pay for one device only?", 6: "does your answer use the price?",
-            15: "does your answer use the hours?",
-        }, "hours times devices times the price of an hour of one device"),
-        ((0.25, 8, 3), 6, "a quarter of an hour on 8 devices", {24: "hours were rounded up"}, "hours need not be whole"),
-        ((168, 32, 8), 43008, "GPT-2 in 2019", {}, "32 devices for 168 hours, each 8 dollars an hour"),
-    ])  # fmt: skip
-    ask(g, [
-        ((3.6e15, 1, 1e12, 1.0, 2), 2, "3.6e15 FLOPs at 1e12 a second and 2 dollars", {
-            7200: "3600 seconds were paid as 3600 hours; divide seconds by 3600",
-            200: "mfu is a fraction, 1.0 for the whole peak, and no percentage",
-            1: "does your answer use the price?",
-        }, "the run takes 3600 seconds, one hour"),
-        ((3.6e15, 1, 1e12, 0.5, 2), 4, "the same at half the peak", {
-            1: "a lower MFU made the run cheaper; divide by the MFU",
-            2: "the MFU changes nothing in your answer: at half the pace the run takes twice as long",
-        }, "hours = FLOPs / (devices * peak * MFU) / 3600"),
-        ((3.6e15, 4, 1e12, 0.5, 2), 4, "the same on 4 devices", {
-            16: "four devices are paid, but the run did not become shorter",
-            1: "the run became shorter, but only one of the four devices is paid",
-        }, "4 devices need a quarter of the hours and cost 4 times as much an hour"),
-    ])  # fmt: skip
-    draw = random.Random(1)
-    for _ in range(5):
-        flops, devices, peak = 10 ** draw.uniform(17, 22), draw.randint(1, 64), draw.uniform(1e13, 2e15)
-        mfu, price = draw.uniform(0.1, 0.9), draw.uniform(1, 9)
-        wanted = cost.dollars(cost.hours(flops, devices, peak, mfu), devices * price)
-        what = f"{flops:.3g} FLOPs on {devices} devices"
-        hint = "does your answer use each of the five numbers once?"
-        known(g(flops, devices, peak, mfu, price), wanted, what, {}, hint)
-
-
-def flops_per_token(f) -> None:
-    C, V = 4, 10  # one layer has 12 * 16 = 192 weights, the head 40
-    ask(f, [
-        ((C, V, [7]), 1728, "width 4, 10 tokens in the vocabulary, one layer that sees 7 keys", {
-            1392: "attention is forgotten; a layer's scores and weighted sums cost 12 * width * keys",
-            576: "this is the forward pass alone; the backward pass costs twice as much again",
-            1504: "the backward pass is missing in attention; 4 * width * keys forward, three times that in training",
-            1968: "the embedding is counted; a look-up multiplies nothing",
-            1488: "the head is forgotten; it is a matrix product too, width * vocabulary",
-            960: "the MLP is forgotten; its two matrices hold 8 width^2 of the 12",
-            1344: "a layer holds 12 width^2 weights: 4 in attention, 8 in the MLP; did you count 8?",
-            1560: "attention has two products, queries with keys and weights with values: "
-                  "together 4 * width * keys forward",
-            3744: "keys enter squared; one query meets `keys` keys once",
-            864: "a multiplication and an addition are two FLOPs",
-        }, "6 FLOPs for each weight of a layer (12 width^2) and of the head, and 12 * width * keys for attention"),
-        ((C, V, [7, 1]), 2928, "two layers that see 7 keys and 1 key", {
-            3216: "both layers were given the window of the first",
-            2640: "both layers were given the window of the last",
-            3168: "there is one head for the whole model, not one a layer",
-            2544: "attention is forgotten",
-        }, "each layer has its own window"),
-        ((C, V, []), 240, "a model without layers", {}, "the head alone is left, 6 * width * vocabulary"),
-    ])  # fmt: skip
-    for settings in (
-        dict(depth=4, width=128, head_dim=64, sequence_len=256, vocab_size=2048),
-        dict(depth=12),
-        dict(depth=24),
-        dict(depth=5, width=96, head_dim=32, sequence_len=64, vocab_size=512),
-    ):
-        shape = resolve("windows", steps=1, batch_tokens=2048, **settings).model
-        lefts = [shape.window(i)[0] for i in range(shape.n_layer)]
-        windows = [shape.sequence_len if left < 0 else min(left, shape.sequence_len) for left in lefts]
-        what = f"depth {shape.n_layer}, width {shape.n_embd}, windows {windows[:4]}"
-        wanted = build(shape).flops_per_token()
-        hint = "does each layer use its own window, and is the head counted once?"
-        known(f(shape.n_embd, shape.vocab_size, windows), wanted, what, {}, hint)
+from gpt2course.course.checks import MISSING, Exercise, ask, call, known, need, several
+from gpt2course.recipes import resolve
 
 
 def utilisation(f) -> None:
@@ -118,122 +48,202 @@ def utilisation(f) -> None:
     ask(f, table, keep="the log")
 
 
-class _Work:
-    """Something to time, and a clock that goes with it: each call takes the next of the given seconds."""
+def training_flops(f) -> None:
+    every = "6 for every parameter is wrong where a part is frozen, or where nothing trained lies before it"
+    first = "nothing trained lies before the first matrix, so nobody needs the gradient of its input"
+    forward = "this is the forward pass alone"
+    table = "a table is looked up, and a look-up multiplies nothing"
+    ask(f, [
+        (([(12, True, True)],), 48, "one trained matrix of 12 parameters", {72: first, 24: forward, 36: every},
+         "2 forward and 2 for its own gradient, for each parameter"),
+        (([(100, False, True), (12, True, True)],), 72, "a trained table of 100, then a trained matrix of 12", {
+            48: "the table is trained, so the gradient must reach it: the matrix needs that of its input too",
+            672: table, 472: table, 448: table, 24: forward, 272: table,
+        }, "6 for each parameter of the matrix, nothing for the table"),
+        (([(12, True, False), (20, True, True)],), 104, "a frozen matrix of 12, then a trained one of 20", {
+            192: every, 120: "only what is trained was counted", 64: forward,
+            144: "nothing before the second matrix is trained, so the gradient of its input is not needed",
+            80: "the frozen matrix still works in the forward pass",
+            128: "the frozen matrix has nothing trained before it; no gradient goes through it",
+            168: "the frozen matrix has nothing trained before it; no gradient goes through it",
+            112: "the order of parts is from the input to the output; was it turned round?",
+        }, "2 for each parameter forward, and 2 for the gradient of the trained matrix"),
+        (([(12, True, True), (20, True, False), (30, True, True)],), 308, "a frozen matrix between two trained ones", {
+            268: "the frozen part must pass the gradient on to the trained part before it",
+            372: every, 332: first, 124: forward,
+            252: "only what is trained was counted", 292: "a frozen part costs 4 here: forward, and passing on",
+        }, "frozen parts need no gradient of their own, but pass on the one that earlier parts need"),
+        (([(12, True, True), (20, True, False)],), 128, "a frozen matrix at the end", {
+            88: "the frozen part must pass the gradient on to the trained part before it",
+        }, "the gradient goes through the frozen part"),
+        (([(100, False, False), (12, True, False), (20, True, False)],), 64, "nothing is trained", {
+            128: "where nothing is trained, there is no backward pass",
+        }, "the forward pass alone"),
+    ], keep="the parts")  # fmt: skip
+    draw = random.Random(2)
+    for _ in range(8):
+        widths = [draw.randint(2, 9) for _ in range(draw.randint(3, 7))]
+        trained = [draw.random() < 0.5 for _ in widths]
+        what = f"{len(widths) - 1} random matrices, counted by PyTorch"
+        hint = "who needs the gradient of which input?"
+        parts = [(11 * widths[0], False, trained[0])]
+        parts += [(a * b, True, yes) for a, b, yes in zip(widths, widths[1:], trained[1:])]
+        ask(f, [((parts,), _counted(widths, trained), what, {}, hint)], keep="the parts")
 
-    def __init__(self, seconds):
-        self.seconds, self.now, self.calls, self.reads = list(seconds), 100.0, 0, 0
 
-    def run(self):
-        self.now += self.seconds[self.calls] if self.calls < len(self.seconds) else 1.0
-        self.calls += 1
+def _counted(widths: list[int], trained: list[bool]) -> float:
+    """PyTorch's count for one token: a table of 11 rows, then matrices; trained: which of these."""
+    layers = [torch.nn.Embedding(11, widths[0])]
+    layers += [torch.nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:])]
+    for layer, yes in zip(layers, trained):
+        layer.requires_grad_(yes)
+    with FlopCounterMode(display=False) as counter:
+        y = torch.nn.Sequential(*layers)(torch.tensor([3]))
+        if y.requires_grad:
+            y.sum().backward()
+    return float(counter.get_total_flops())
+
+
+class _Two:
+    """Two programs, f and g, and a clock that goes with them: each call takes the next of its seconds."""
+
+    def __init__(self, f, g):
+        self.left, self.now, self.called, self.reads = {"f": list(f), "g": list(g)}, 100.0, "", 0
+
+    def program(self, name):
+        def run():
+            self.called += name
+            self.now += self.left[name].pop(0) if self.left[name] else 1.0
+
+        return run
 
     def clock(self):
         self.reads += 1
         return self.now
 
 
-def measure(f) -> None:
-    kept, middle = "the warm-up was kept; drop its times", "the middle one of the sorted times of the timed calls"
-    deviation = "this is the standard deviation; slowest minus fastest is asked for"
-    no_warmup = "without warm-up all calls are kept"
-    for warmup, seconds, median, medians, otherwise, spread, spreads in [
-        (2, [9.0, 5.0, 1.0, 1.1, 3.0, 1.2, 0.9], 1.1, {
-            1.44: "this is the mean of the timed calls; one slow call moves it, the median not",
-            21.2 / 7: "this is the mean of all calls, warm-up included",
-            1.2: kept,
-            3.0: "this is the middle call in order of time; sort the times first",
-            0.9: "this is the fastest call",
-        }, middle, 2.1, {
-            8.1: kept, 0.879204: deviation, 0.786384: deviation,
-            0.2: "slowest minus fastest, of the times in order of size",
-        }),
-        (2, [1.0, 1.0, 5.0, 2.0, 4.0], 4.0, {
-            1.0: "the calls to drop are the first ones, whether slow or not",
-        }, middle, 3.0, {4.0: kept}),
-        (0, [2.0, 1.0, 4.0], 2.0, {}, no_warmup, 3.0, {}),
-        (3, [7.0, 7.0, 7.0, 2.0], 2.0, {},
-         "warm-up and repeats are arguments; is one of them typed into your answer?", 0.0, {}),
+def faster(f) -> None:
+    kept, sort = "the warm-up was kept", "this is the middle call in order of time; sort the times first"
+    strict = "every call of one must take longer than every call of the other"
+    for warmup, one, two, ratio, ratios, shown, otherwise in [
+        (2, [9.0, 8.0, 2.0, 2.1, 2.6, 2.2, 1.95], [5.0, 1.0, 1.0, 1.5, 1.1, 1.2, 1.05], 2.1 / 1.1, {
+            1.1 / 2.1: "divide the time of f by the time of g", 2.17 / 1.17: "these are means; one slow call moves a mean",
+            2.0: kept, 1.95: "these are the fastest calls; take the medians", 2.6 / 1.1: sort,
+            27.85 / 11.85: "these are the sums of all calls, the warm-up included", 1.0: "the difference was asked as a ratio: f / g",
+        }, True, "each timed call of f took longer than each of g; is the warm-up in it?"),
+        (1, [1.0, 1.0, 3.0, 2.0], [1.0, 2.5, 2.7, 2.6], 2 / 2.6, {3 / 2.7: sort}, False,
+         f"the calls of f took 1 to 3 s and those of g 2.5 to 2.7 s; {strict}"),
+        (1, [7.0, 1.0, 1.2, 1.1], [7.0, 2.0, 2.2, 2.1], 1.1 / 2.1, {1.0: kept}, True,
+         "g is slower in every call, and that counts as well as f being slower"),
+        (1, [1.0, 1.0, 2.0, 1.5], [1.0, 2.0, 4.0, 3.0], 0.5, {}, False, f"one call of f and one of g took 2 s; {strict}"),
+        (3, [9.0, 9.0, 9.0, 1.0, 9.0, 1.0], [9.0, 9.0, 9.0, 2.0, 2.0, 2.0], 0.5, {}, False,
+         f"a call of f took 9 s, longer than each of g; {strict}"),
     ]:  # fmt: skip
-        work, repeats = _Work(seconds), len(seconds) - warmup
-        got = f(work.run, work.clock, warmup, repeats)
+        two_programs, repeats = _Two(one, two), len(one) - warmup
+        got = f(two_programs.program("f"), two_programs.program("g"), two_programs.clock, warmup, repeats)
         need(got is not None, MISSING)
-        need(work.reads, "the clock was never read: use the one you are given, and not the time module's")
-        got = several(got, 2, "two numbers, the median and the spread")
-        line = f"{warmup} warm-up calls and {repeats} timed ones are {len(seconds)} calls, and your answer made"
-        need(work.calls == len(seconds), f"{line} {work.calls}: the warm-up comes first, and is called but not kept")
-        what = f"calls of {', '.join(f'{s:g}' for s in seconds)} s, the first {warmup} of them warm-up"
-        known(got[0], median, f"{what}: the median", medians, otherwise)
-        known(got[1], spread, f"{what}: the spread", spreads, "slowest minus fastest of the timed calls")
+        need(two_programs.reads, "the clock was never read: use the one you are given, and not the time module's")
+        got = several(got, 2, "two values, the ratio and whether it is shown")
+        called, n = two_programs.called, len(one)
+        line = f"with {warmup} warm-up calls and {repeats} timed ones of each program, {called.count('f')} calls of f"
+        line += f" and {called.count('g')} of g were made, expected {n} of each"
+        need(called.count("f") == called.count("g") == n, f"{line}: the warm-up comes first and is not kept")
+        turns = called[-2 * repeats :]
+        need(turns == "fg" * repeats, f"the timed calls came in the order {turns}: take turns, f g f g, "
+             "since a machine that becomes slower in between would count against one program alone")  # fmt: skip
+        what = f"calls of f {_seconds(one)}, of g {_seconds(two)}, the first {warmup} of each warm-up"
+        known(got[0], ratio, f"{what}: the ratio", ratios, "the median time of f divided by the median time of g")
+        need(bool(got[1]) == shown, f"{what}: shown came out as {bool(got[1])}, expected {shown}: {otherwise}")
 
 
-def least_hours(f) -> None:
-    one, two = (3.6e15, 1e12), (1.44e16, 2e12)  # an hour, and two
-    ask(f, [
-        (([one], 1), 1, "3.6e15 FLOPs at 1e12 a second", {
-            3600: "these are seconds; an hour has 3600", 60: "these are minutes",
-        }, "3600 seconds are one hour"),
-        (([one, two], 1), 3, "one part of an hour and one of two hours", {
-            2: "this is the longer part alone; the same device does both, one after the other",
-            2.5: "all FLOPs were done at the higher peak",
-            5: "all FLOPs were done at the lower peak",
-            10 / 3: "a mean of the peaks was taken; slow parts take longer, so add up times",
-            5 / 3: "the peaks were added up; the parts do not run at the same time",
-            1: "is only the first part counted?",
-            10800: "these are seconds; an hour has 3600",
-        }, "add up the times of the parts, each at its own peak"),
-        (([one, one], 1), 2, "two parts of one hour each", {1: "equal parts are two parts"}, "add up both"),
-        (([one, two], 8), 3 / 8, "the same on 8 devices", {
-            3: "eight devices share the work",
-        }, "eight devices need an eighth of the time"),
-    ])  # fmt: skip
-    draw = random.Random(5)
-    for _ in range(5):
-        parts = [(10 ** draw.uniform(17, 20), draw.uniform(1e13, 2e15)) for _ in range(draw.randint(1, 5))]
-        n = draw.randint(1, 64)
-        wanted = _least_hours(parts, n)
-        what, hint = f"{len(parts)} parts on {n} devices", "the sum over all parts of FLOPs / (devices * peak)"
-        ask(f, [((parts, n), wanted, what, {}, hint)], keep="the parts")
+def _seconds(times: list[float]) -> str:
+    return ", ".join(f"{t:g}" for t in times)
+
+
+def cheapest(f) -> None:
+    offers = {"one": (1, 1e13, 0.5, 2.0), "four": (4, 1e13, 0.4, 2.0), "fast": (1, 1e14, 0.2, 9.0),
+              "busy": (2, 1e14, 0.01, 0.5)}  # fmt: skip
+    asked = "the least bill among those that finish in time"
+    whole = "every started hour is billed: 1.2 hours cost as much as 2"
+    table = [  # work 7e16: 3.9 h, 4 h billed, $8; 1.2 h, 2 h, $16; 0.97 h, 1 h, $9; 9.7 h, 10 h, $10
+        (5.0, "one", {
+            "busy": "the cheapest hour is not the cheapest run: it takes the longest, and is late",
+            "fast": "the fastest is not the cheapest", "four": "all four devices are paid",
+        }),
+        (2.0, "fast", {
+            "one": "one device needs 3.9 hours, and 2 are left", "four": f"all four devices are paid, 2 hours; {whole}",
+            "busy": "it needs 9.7 hours, and 2 are left",
+        }),
+        (1.0, "fast", {None: "0.97 hours are in time"}),
+        (0.5, None, dict.fromkeys(offers, "none finishes within half an hour, so the answer is None")),
+    ]  # fmt: skip
+    for left, wanted, errors in table:
+        _named(f, (7e16, left, offers), wanted, errors, f"7e16 FLOPs, {left:g} hours left", asked)
+    pair = {"a": (1, 1e12, 0.5, 3.0), "b": (1, 1e12, 0.4, 2.3)}  # 1.94 h and 2.43 h: $6 and $6.90
+    _named(f, (3.5e15, 9.0, pair), "a", {"b": whole}, "two offers, 1.94 hours at 3 dollars and 2.43 at 2.30", asked)
+    pair = {"a": (1, 1e12, 0.5, 3.0), "b": (1, 1e12, 0.95, 5.9)}  # 1.17 h and 0.61 h: $6 and $5.90
+    _named(f, (2.1e15, 9.0, pair), "b", {"a": whole}, "1.17 hours at 3 dollars and 0.61 at 5.90", asked)
+    same = {"slow": (1, 1e12, 0.5, 2.0), "quick": (1, 1e12, 0.7, 2.0)}  # 1.94 h and 1.39 h, both $4
+    _named(f, (3.5e15, 9.0, same), "quick", {"slow": "of equal bills the faster"}, "two equal bills", asked)
+    late = {"a": (1, 1e12, 0.5, 1.0)}  # 1.25 h
+    hint = "the run must end in time; the hours that are billed may be more"
+    _named(f, (2.25e15, 1.5, late), "a", {None: hint}, "1.25 hours, 1.5 left", asked)
+    draw = random.Random(4)
+    for _ in range(20):
+        offers = {f"offer {i}": (draw.randint(1, 16), draw.uniform(1e13, 2e15), draw.uniform(0.1, 0.6),
+                                 draw.uniform(0.5, 9)) for i in range(draw.randint(1, 6))}  # fmt: skip
+        args = 10 ** draw.uniform(18, 20), draw.uniform(2, 60), offers
+        _named(f, args, _cheapest(*args), {}, f"{len(offers)} random offers", asked)
+
+
+def _named(f, args, wanted, errors, case: str, otherwise: str) -> None:
+    got = call(f, *args, keep="the offers")
+    need(got is None or got in args[2], f"{case}: {got!r:.40} came out, which is no name of an offer")
+    line = f"{case}: {got!r} came out, expected {wanted!r}"
+    need(got == wanted or got not in errors, f"{line}: {errors.get(got)}")
+    need(got == wanted, f"{line}: {otherwise}")
 
 
 # ---- right answers, for the pictures
 
 
-def _bill(hours, devices, price):
-    return cost.dollars(hours, devices * price)
+def _training_flops(parts):
+    total, reaches = 0, False  # whether a gradient must pass through this part
+    for parameters, multiplies, trained in parts:
+        if multiplies:
+            total += 2 * parameters * (1 + trained + reaches)
+        reaches = reaches or trained
+    return total
 
 
-def _bill_of_flops(flops, devices, peak, mfu, price):
-    return _bill(cost.hours(flops, devices, peak, mfu), devices, price)
+def _faster(f, g, clock, warmup, repeats):
+    times = {f: [], g: []}
+    for i in range(-warmup, repeats):
+        for program, found in times.items():
+            began = clock()
+            program()
+            if i >= 0:
+                found.append(clock() - began)
+    a, b = times.values()
+    return statistics.median(a) / statistics.median(b), min(a) > max(b) or min(b) > max(a)
 
 
-def _flops(width, vocab_size, windows):
-    return 6 * (12 * width**2 * len(windows) + width * vocab_size) + 12 * width * sum(windows)
-
-
-def _measure(f, clock, warmup, repeats):
-    times = []
-    for _ in range(warmup + repeats):
-        began = clock()
-        f()
-        times.append(clock() - began)
-    kept = times[warmup:]
-    return statistics.median(kept), max(kept) - min(kept)
-
-
-def _least_hours(parts, devices):
-    return sum(cost.hours(flops, devices, peak, 1.0) for flops, peak in parts)
+def _cheapest(flops, hours_left, offers):
+    found = []
+    for name, (devices, peak, mfu, price) in offers.items():
+        hours = cost.hours(flops, devices, peak, mfu)
+        if hours <= hours_left:
+            found.append((cost.dollars(math.ceil(hours), devices * price), hours, name))
+    return min(found)[2] if found else None
 
 
 EXERCISES = (
-    Exercise("0.1", "The bill", bill, points=2, minutes=5, difficulty=1, importance=4,
-             forbids=(cost.hours, cost.dollars), reference=(_bill, _bill_of_flops)),
-    Exercise("0.2", "FLOPs from a shape", flops_per_token, points=3, minutes=15, difficulty=3, importance=5,
-             forbids=(GPT.flops_per_token,), reference=_flops),
-    Exercise("0.3", "MFU from a log", utilisation, points=2, minutes=10, difficulty=2, importance=4,
+    Exercise("0.1", "MFU from a log", utilisation, points=2, minutes=10, difficulty=2, importance=4,
              forbids=(cost.mfu, cost.hours)),
-    Exercise("0.4", "Measuring time", measure, points=3, minutes=15, difficulty=2, importance=5,
-             reference=_measure),
-    Exercise("0.5", "The physical limit", least_hours, points=2, minutes=10, difficulty=2, importance=3,
-             forbids=(cost.hours, cost.mfu), reference=_least_hours),
+    Exercise("0.2", "What freezing saves", training_flops, points=3, minutes=20, difficulty=3, importance=4,
+             reference=_training_flops),
+    Exercise("0.3", "Which is faster?", faster, points=3, minutes=20, difficulty=3, importance=5,
+             reference=_faster),
+    Exercise("0.4", "Which machine to rent", cheapest, points=2, minutes=15, difficulty=2, importance=4,
+             forbids=(cost.hours, cost.dollars), reference=_cheapest),
 )  # fmt: skip

@@ -202,17 +202,3 @@ def calls(seconds: list[float], warmup: int, median: float) -> Figure:
         f"median of the timed ones {median * scale:.3g} {unit}."
     )
     return fig
-
-
-def hours_bars(hours: dict[str, float]) -> Figure:
-    """Hours as horizontal bars, the first (what a run took) in black, the others (limits) in blue."""
-    need(hours, "no hours")
-    fig, (ax,) = figure(0.75 + 0.38 * len(hours), grid="x")
-    colours = [BLACK] + [BLUE] * (len(hours) - 1)
-    bars = ax.barh(range(len(hours)), list(hours.values()), color=colours, height=0.68)
-    ax.bar_label(bars, [f"{h:.2f} h" for h in hours.values()], padding=4, fontsize=FONT)
-    name_rows(ax, hours)
-    ax.set_xlim(0, max(hours.values()) * 1.15)
-    name_axes(ax, "training time (hours)")
-    fig.alt = "Hours: " + ", ".join(f"{name} {h:.2f}" for name, h in hours.items()) + "."
-    return fig
