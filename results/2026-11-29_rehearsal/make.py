@@ -19,7 +19,7 @@ from gpt2course.recipes import resolve  # noqa: E402
 
 RECIPES, BITS, DEPTHS = ("jan29", "record"), (False, True), (4, 6, 8, 12, 16, 20, 24, 28)
 # (recipe, depth, world, device batch, fp8, compiled): each depth compiled and eager, with more batches at depths 4 and 24
-POINTS = [(r, d, 8, B, f, True) for d in DEPTHS for r in RECIPES for B in (8, 16, 32) for f in BITS if d in (4, 24) or B == 16]
+POINTS = [(r, d, 8, B, f, True) for d in DEPTHS for r in RECIPES for B in (16, 32, 8) for f in BITS if d == 4 or B == 16 or (d, B) == (24, 32)]
 POINTS += [(r, d, w, 16, f, False) for d in DEPTHS for r in RECIPES for w in (8, 1) for f in BITS]
 POINTS += [(r, d, 8, B, f, False) for d in (4, 24) for r in RECIPES for B in (8, 32) for f in BITS]
 

@@ -6,12 +6,14 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1] / "tools"), str(HERE.parents[1])]
 import rehearse as R  # noqa: E402
 import torch  # noqa: E402
+import torch._functorch.config as partitioner  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
@@ -67,8 +69,8 @@ def main() -> None:
         for name, (settings, mlp, norm) in WAYS.items():
             model.MLP.forward, model.norm = mlp or plain, norm or plain_norm
             args = R.Rehearse(recipe, 4, 1, 8, compile=True, memory=1e9)
-            patch = R.partitioner.patch
-            with mock.patch.object(R.partitioner, "patch", lambda **_: patch(settings)):  # noqa: B023
+            chosen = SimpleNamespace(patch=lambda settings=settings, **_: partitioner.patch(settings))
+            with mock.patch.object(R, "partitioner", chosen):
                 found = R.rehearse(args, 0)
             again = sum(n for op, n in found["calls"]["backward"].items() if op == "gpt2course.fa4")
             line = {

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._functorch import config as partitioner
 
 from gpt2course.cost import (
     PEAKS,
@@ -195,6 +196,28 @@ def test_a_step_recomputes_only_where_it_must():
         assert must_recompute(84.9e9, plan, **sizes) == wanted
         assert SLACK * memory_estimate(plan.params, **sizes, recompute=wanted).total < 84.9e9
         assert not must_recompute(1e9, plan, **(sizes | {"compiled": False}))  # only torch.compile can
+
+
+@pytest.mark.parametrize("recipe", ["jan29", "record"])
+def test_recomputation_keeps_less_and_changes_no_number(recipe):
+    """torch.compile's partition of the training step, without its code generator: the same operations, some of them twice."""
+    plan = resolve(recipe, depth=4, width=64, head_dim=16, sequence_len=64, vocab_size=512, batch_tokens=512, steps=1)
+    found = {}
+    for budget in (1.0, 0.9):
+        torch._dynamo.reset()
+        model = GPT(plan.model).init_weights(0)
+        for p in model.parameters():
+            torch.nn.init.normal_(p, 0, 0.1, generator=torch.Generator().manual_seed(p.numel()))
+        forward, kept = torch.compile(model, backend="aot_eager_decomp_partition", dynamic=False), {}
+        idx = torch.arange(256).reshape(4, 64)
+        pack = lambda t: kept.update({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()}) or t  # noqa: B023, E731
+        with partitioner.patch(activation_memory_budget=budget), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            loss = forward(idx, idx + 1)
+            loss.backward()
+        found[budget] = [loss.detach(), *(p.grad for p in model.parameters())], sum(kept.values())
+    for a, b in zip(found[1.0][0], found[0.9][0]):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+    assert found[0.9][1] < 0.75 * found[1.0][1]
 
 
 def test_the_optimizer_step_is_the_peak_where_activations_are_few():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ import torch
 from helpers import SIZE, curve, same, weights
 
 from gpt2course import checkpoint
+from gpt2course import train as train_module
 from gpt2course.checkpoint import best_step
 from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte
@@ -25,6 +27,7 @@ from gpt2course.files import UserError, locked
 from gpt2course.load import load_model
 from gpt2course.model import GPT
 from gpt2course.optim import MuonAdamW
+from gpt2course.recipes import resolve
 from gpt2course.runlog import read_metrics
 from gpt2course.tokenizer import Tokenizer
 from gpt2course.train import Train, train
@@ -205,6 +208,25 @@ def test_ctrl_c_twice_stops_at_once(home, corpus, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(settings(corpus, name="cut", eval_every=8))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and not [t for t in threading.enumerate() if t.name == "prefetch"]
+
+
+@pytest.mark.parametrize("gigabytes, B, budget", [(84.9, 16, 1.0), (84.9, 32, 0.9), (141.0, 32, 1.0)])
+def test_activations_are_computed_again_only_where_memory_is_tight(gigabytes, B, budget, monkeypatch):
+    """jan29 at depth 24, on the meta device and with GPUs of some memory. The log says so."""
+    plan, said = resolve("jan29", depth=24), []
+    model, device = torch.nn.Linear(1, 1), torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=1e9 * gigabytes))
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: None)
+    for name in ("choose", "choose_loss"):
+        monkeypatch.setattr(f"gpt2course.train.kernels.{name}", lambda *_: ("fa3", "a test"))
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    team = SimpleNamespace(world=8, from_first=lambda make: make())
+    args = SimpleNamespace(attention="auto", fp8=False)
+    run = SimpleNamespace(args=args, model=model, device=device, plan=plan, team=team, log=SimpleNamespace(say=said.append), config={"device_batch": B})
+    with train_module.partitioner.patch(activation_memory_budget=0.7):
+        train_module.prepare_kernels(run, torch.bfloat16, True)
+        assert train_module.partitioner.activation_memory_budget == budget
+    assert any("computes cheap activations again" in line for line in said) == (budget < 1)
 
 
 def test_limits_stop_with_a_checkpoint(home, corpus):

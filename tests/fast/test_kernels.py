@@ -256,6 +256,14 @@ def test_auto_takes_the_fastest_and_says_what_it_passed_over(gpu, capability, th
     assert [part.split(":")[0] for part in reason.split("; ") if part.startswith("not ")] == [f"not {p}" for p in passed]
 
 
+def test_the_locked_package_of_a_hopper_gpu_is_fa4_and_the_choice_says_what_fa3_needs(gpu):
+    lock = (Path(__file__).parents[2] / "requirements-cuda.lock").read_text()
+    assert kernels.INSTALL["fa4"].split()[-1] + " " in lock and "\nkernels==" not in lock
+    gpu((9, 0), "varlen", "fa4")
+    name, reason = choose("auto", "cuda:0", HALF, 128)
+    assert name == "fa4" and "to install it: pip install 'kernels>=0.17'" in reason
+
+
 def test_auto_elsewhere(gpu):
     assert choose()[0] == "blocked" and attention_module._kernels["cpu"] is kernels.blocked
     assert choose("auto", "mps")[0] == "sdpa"
