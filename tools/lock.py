@@ -6,6 +6,9 @@ requirements.lock        everything but torch and what only torch's CUDA build n
 requirements-torch.lock  torch itself, the index's builds and the public CPU builds
 requirements-cuda.lock   what torch's CUDA build on Linux needs beside that, and flash-attn-4
 Every line has hashes, and every file serves all platforms and Pythons.
+
+`kernels`, which brings FlashAttention 3 (fast/kernels.py), is not locked: it needs 23 more packages, and downloads its
+build when a run starts. flash-attn-4 is one wheel. A Hopper GPU uses it until a person installs what fa3 needs.
 """
 
 import re

@@ -24,16 +24,13 @@ from gpt2course.model import Linear
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 
 
-def scale_for(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def scale_for(x: torch.Tensor, dtype: torch.dtype, top: torch.Tensor | None = None) -> torch.Tensor:
     """The largest power of two by which x can be multiplied so that all its values fit into dtype; 0-d float32.
 
     0 if x holds infinity, NaN if it holds NaN: both make the product NaN, so that neither disappears in the cast.
+    top: the largest absolute value where it is known, or those of several tensors.
     """
-    return scale_up_to(x.detach().abs().amax(), dtype)
-
-
-def scale_up_to(top: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`scale_for` a tensor whose largest value is top, or for several tensors at once."""
+    top = x.detach().abs().amax() if top is None else top
     top = top.float().clamp_min(1e-12)  # all zeros: as if the largest value were 1e-12
     return torch.exp2(torch.floor(torch.log2(torch.finfo(dtype).max / top)))
 
@@ -90,13 +87,14 @@ class Float8:
 
     def __init__(self, linears: dict[str, Float8Linear]):
         self.linears = linears
+        self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Cast the weights as they are now, all at once: one by one it is 4,000 small operations at depth 24."""
         layers = list(self.linears.values())
         weights, top = [m.weight for m in layers], torch.finfo(E4M3).max
-        scales = scale_up_to(torch.stack(torch._foreach_norm(weights, torch.inf)), E4M3).unbind()
+        scales = scale_for(None, E4M3, torch.stack(torch._foreach_norm(weights, torch.inf))).unbind()
         torch._foreach_copy_([m.w_scale for m in layers], scales)
         scaled = torch._foreach_mul(weights, scales)  # as in `cast`
         torch._foreach_clamp_min_(scaled, -top)
@@ -145,10 +143,8 @@ def convert(model) -> Float8:
     blocks = getattr(model, "blocks", nn.Module())
     linears = {name: m for name, m in blocks.named_modules(prefix="blocks") if fits(m)}
     if not linears:
-        raise UserError(
-            "fp8: no layer of this model has both sides multiples of 16 and at least 128; "
-            "choose a larger depth, or leave out --fp8"
-        )
+        problem = "no layer of this model has both sides multiples of 16 and at least 128"
+        raise UserError(f"fp8: {problem}; choose a larger depth, or leave out --fp8")
     device = next(iter(linears.values())).weight.device
     check_available(device)
     for m in linears.values():
@@ -158,6 +154,4 @@ def convert(model) -> Float8:
         m.register_buffer("w8", torch.empty(N, K, dtype=E4M3, device=device), persistent=False)  # not in checkpoints
         m.register_buffer("w8t", torch.empty(K, N, dtype=E4M3, device=device), persistent=False)
         m.register_buffer("w_scale", torch.ones((), device=device), persistent=False)
-    eight = Float8(linears)
-    eight.refresh()
-    return eight
+    return Float8(linears)

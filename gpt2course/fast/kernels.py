@@ -149,8 +149,6 @@ def load_fa4():
 LOAD = {"sdpa": lambda: sdpa, "blocked": lambda: blocked, "varlen": load_varlen, "fa3": load_fa3, "fa4": load_fa4}
 FASTEST_FIRST = ("fa3", "fa4", "varlen", "sdpa")  # on NVIDIA GPUs
 MAJORS = {"varlen": range(8, 99), "fa3": range(9, 10), "fa4": range(9, 13)}  # major compute capabilities
-# requirements-cuda.lock has flash-attn-4, which is one wheel, and not `kernels`, which needs 23 more packages and
-# downloads its build when a run starts. So a Hopper GPU gets fa4 until a person installs what fa3 needs.
 INSTALL = {"fa3": "pip install 'kernels>=0.17'", "fa4": "pip install flash-attn-4==4.0.0b36"}
 # The largest `deviation` allowed. Rounding to bfloat16 gives 0.004; a window that is off by one token gives much more.
 TOLERANCE = 0.03
