@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Exercises 05: Muon
 #
-# Five pieces: Nesterov momentum, the orthogonal update, the end of the step with its rate and cautious decay, whether a
+# Five exercises: the best step under another limit, the iteration for any matrix, one step for matrices of every shape, whether a
 # measured gap is real, and what the iteration costs. Replace each `raise NotImplementedError` by your answer and run the check
 # below it. The lesson is [05 Muon](../lessons/05_muon.ipynb).
 #
@@ -31,54 +31,62 @@ from gpt2course.course.figures import muon as figures
 from gpt2course.optim import POLAR_EXPRESS
 
 # %% [markdown] tags=["ex-5.1"]
-# ## 5.1 Nesterov momentum
+# ## 5.1 The best step under another limit
 #
-# `buffer` is the running mean of the gradients of a matrix, and `grad` is its newest gradient, of the same shape. First move
-# the running mean, then look one step further ahead:
+# A step W - η · X lowers the loss, to first order, by η times the sum of all numbers of G · X (number by number). The lesson found
+# the X with the largest sum if X may stretch no input beyond 1. Another limit has another winner. Return it for each:
 #
-#     buffer  <-  momentum · buffer + (1 - momentum) · grad
-#     G       =   momentum · buffer + (1 - momentum) · grad        (with the new buffer)
+# | `limit` | what X may be |
+# |---|---|
+# | `"norm"` | the root of the sum of the squares of all numbers of X is at most 1 |
+# | `"number"` | no number of X is larger than 1 or less than -1 |
+# | `"rows"` | no row of X is longer than 1 (a row's length is the root of its sum of squares) |
+# | `"stretch"` | no singular value of X is larger than 1, as in the lesson; use the SVD |
 #
-# Return G and the new buffer, in this order. You may change `buffer` in place, but not `grad`.
+# G is (m, n), of any shape and size; leave it as it is. Its numbers are not 0, but a whole row of G may be: for `"rows"` it stays zeros.
 #
-# A tiny example: buffer 2, grad 1 and momentum 0.9 give the new buffer 0.9 · 2 + 0.1 · 1 = 1.9, and then
-# G = 0.9 · 1.9 + 0.1 · 1 = 1.81.
+# One of them is the first step of Adam, and one fits an embedding, of which each token takes one row.
 #
-# <details><summary>Help: G came out as 1.9</summary>
+# <details><summary>Help: rows</summary>
 #
-# Then G is the new buffer itself, or was computed with the old one. Mix the gradient in once more, with the *new* buffer.
+# Each row has its own limit, so each row is a small problem of its own: the best vector of length 1 for a given vector.
 # </details>
-# <details><summary>Help: G came out larger than both</summary>
+# <details><summary>Help: the shapes of the SVD</summary>
 #
-# Some optimizers add the gradient in full (buffer <- momentum · buffer + grad). Here both lines are means, so the numbers stay
-# between those that go in.
+# `torch.linalg.svd(G, full_matrices=False)` returns U, S and Vᵀ (not V) with shapes that fit for any G.
 # </details>
 
 # %% tags=["answer", "ex-5.1"]
-def nesterov(grad, buffer, momentum):
-    """grad and buffer of one shape, momentum a number -> (G, the new buffer)."""
+def best_step(G, limit):
+    """G (m, n), limit "norm", "number", "rows" or "stretch" -> X (m, n) with the largest sum of G * X."""
     ### BEGIN SOLUTION
-    buffer = momentum * buffer + (1 - momentum) * grad
-    G = momentum * buffer + (1 - momentum) * grad
-    return G, buffer
+    if limit == "norm":
+        return G / G.norm()
+    if limit == "number":
+        return G.sign()
+    if limit == "rows":
+        return G / G.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    U, S, Vt = torch.linalg.svd(G, full_matrices=False)
+    return U @ Vt
     ### END SOLUTION
 
 
 # %% tags=["check", "ex-5.1"]
 from gpt2course.course.checks import check
 
-check("5.1", nesterov)
+check("5.1", best_step)
 
 # %% [markdown] tags=["ex-5.2"]
-# ## 5.2 Orthogonalise
+# ## 5.2 Orthogonalise any matrix, or a stack
 #
-# G is a matrix (m, n). Push its singular values towards 1:
+# G is a matrix (m, n), or a stack of matrices of one shape (K, m, n), as the optimizer has them on a GPU. Push the singular values of
+# each matrix towards 1:
 #
-# 1. Divide G by `safety` times its Frobenius norm (plus 1e-6, so that a gradient of zeros stays zeros).
+# 1. Divide each matrix by `safety` times its Frobenius norm (plus 1e-6, so that a gradient of zeros stays zeros).
 # 2. For each (a, b, c) of `coefficients`, in order: X <- a X + b (X Xᵀ) X + c (X Xᵀ)² X.
 #
 # X Xᵀ is the Gram matrix (m, m). For a tall matrix (m > n) use the other one, Xᵀ X (n, n), and multiply from the right: the
-# result is the same and the work is less. Return X (m, n), and leave G as it is. G is float32: compute in float32 or better, since
+# result is the same and the work is less. Return X, of the shape of G, and leave G as it is. G is float32: compute in float32 or better, since
 # bfloat16 would be off by more than the check allows.
 #
 # A tiny example: G is diagonal with 3 and 4, coefficients [(1.5, -0.5, 0)], safety 1. The Frobenius norm is 5, so X begins with
@@ -94,6 +102,11 @@ check("5.1", nesterov)
 # For a tall X, X Xᵀ is the larger Gram matrix. Transpose G if it is tall and transpose the result back, or write the iteration
 # with A = Xᵀ X and the product from the right.
 # </details>
+# <details><summary>Help: stacks</summary>
+#
+# `X.mT` transposes each matrix of a stack, `X @ Y` multiplies them one by one, and `G.norm(dim=(-2, -1), keepdim=True)` is a norm for
+# each. All three do the same for a single matrix.
+# </details>
 # <details><summary>Help: which powers?</summary>
 #
 # With A = X Xᵀ, the iteration is a X + (b A + c A²) X. A² is the product of A with itself, not the square of each number.
@@ -104,15 +117,15 @@ check("5.1", nesterov)
 
 # %% tags=["answer", "ex-5.2"]
 def orthogonal(G, coefficients, safety):
-    """G (m, n), coefficients a list of (a, b, c), safety a number -> (m, n), singular values near 1."""
+    """G (m, n) or (K, m, n), coefficients a list of (a, b, c), safety a number -> the same shape, singular values near 1."""
     ### BEGIN SOLUTION
-    X = G / (safety * G.norm() + 1e-6)
-    tall = G.size(0) > G.size(1)
-    X = X.T if tall else X  # (short, long)
+    X = G / (safety * G.norm(dim=(-2, -1), keepdim=True) + 1e-6)
+    tall = X.size(-2) > X.size(-1)
+    X = X.mT if tall else X  # (short, long)
     for a, b, c in coefficients:
-        A = X @ X.T  # (short, short)
+        A = X @ X.mT  # (short, short)
         X = a * X + (b * A + c * A @ A) @ X
-    return X.T if tall else X
+    return X.mT if tall else X
     ### END SOLUTION
 
 
@@ -134,61 +147,73 @@ def draw(f):
 pictures("5.2", draw, orthogonal)
 
 # %% [markdown] tags=["ex-5.3"]
-# ## 5.3 The end of the step: rate and cautious decay
+# ## 5.3 One step for every shape
 #
-# p is a matrix (m, n), U (m, n) its finished update. The rate is lr · √max(1, m/n), so a tall matrix gets a higher one. A step
-# subtracts rate · U. It also pulls p towards zero by rate · weight_decay · p, but only those numbers of p that U moves
-# towards zero as well (or leaves alone): where U · p ≥ 0. Everywhere else there is no decay.
+# `params` is a list of matrices and `grads` has the gradient of each, of the same shape. Shapes differ: square, tall, wide, a single row,
+# a single column. Return the list of the new matrices, in the same order:
 #
-# Return the new p. Leave U as it is.
+#     p  <-  p - lr · √max(1, rows / columns) · orthogonal(grad)
 #
-# A tiny example, on a square matrix with lr 0.1 and weight_decay 0.5. Where p = 2 and U = 1, the new p is
-# 2 - 0.1 · 1 - 0.1 · 0.5 · 2 = 1.8. Where p = 2 and U = -1, it is 2 + 0.1 = 2.1, without decay.
+# with the iteration of 5.2 (you may call your `orthogonal`). Change neither list nor any matrix in it.
 #
-# <details><summary>Help: the sign of the mask</summary>
+# One path for all of them: a GPU is fast if it gets few and large pieces of work. So matrices with the same two sides go through the iteration as
+# **one stack**, also if one is the other lying down. (64, 256) and (256, 64) are one stack of two. The check counts the
+# matrix products: three in each round for each pair of sides are enough, four are allowed.
 #
-# The update is *subtracted*. If p and U are both positive, the update makes p smaller, and so does decay: they agree.
+# A tiny example: six matrices, three of (4, 8), two of (8, 4) and one of (1, 5), and two rounds. There are two pairs of sides, so at
+# most 2 · 2 · 4 = 16 products. One matrix after the other would need at least 6 · 2 · 3 = 36.
+#
+# <details><summary>Help: how do I group them?</summary>
+#
+# A dict from (short side, long side) to the list of positions. Turn each tall gradient (`g.T`) before `torch.stack`, and turn its
+# update back afterwards. Lists of positions keep the order.
 # </details>
-# <details><summary>Help: what is masked?</summary>
+# <details><summary>Help: a matrix of one row</summary>
 #
-# Only the decay. The update itself is subtracted everywhere.
+# It needs nothing special. Its only singular value is its length.
 # </details>
-# <details><summary>Help: wide matrices come out wrong</summary>
+# <details><summary>Help: the factor</summary>
 #
-# For a wide matrix m/n is below 1, and the rate is lr itself.
+# It belongs to the shape of p, before it is turned.
 # </details>
 
 # %% tags=["answer", "ex-5.3"]
-def finish(p, U, lr, weight_decay):
-    """p and U (m, n), lr and weight_decay numbers -> the new p (m, n)."""
+def one_step(params, grads, lr, coefficients, safety):
+    """params, grads: lists of matrices; lr a number; coefficients and safety as in 5.2 -> list of the new matrices."""
     ### BEGIN SOLUTION
-    m, n = p.shape
-    rate = lr * math.sqrt(max(1, m / n))
-    agree = (U * p >= 0).to(p.dtype)
-    return p - rate * U - rate * weight_decay * p * agree
+    groups, new = {}, [None] * len(params)
+    for i, g in enumerate(grads):
+        groups.setdefault((min(g.shape), max(g.shape)), []).append(i)
+    for positions in groups.values():
+        wide = [grads[i].T if grads[i].size(0) > grads[i].size(1) else grads[i] for i in positions]
+        for i, U in zip(positions, orthogonal(torch.stack(wide), coefficients, safety)):
+            m, n = params[i].shape
+            new[i] = params[i] - lr * math.sqrt(max(1, m / n)) * (U.T if m > n else U)
+    return new
     ### END SOLUTION
 
 
 # %% tags=["check", "ex-5.3"]
 from gpt2course.course.checks import check
 
-check("5.3", finish)
+check("5.3", one_step)
 
 # %% [markdown] tags=["ex-5.4"]
 # ## 5.4 Is the gap real?
 #
-# `rows` is a list of runs, each a dict with `recipe`, `rate`, `seed` and `val_bpb` (lower is better). How far apart are recipes
-# a and b, each at its own best rate, measured in spreads of the seeds?
+# `rows` is a list of runs, each a dict with `arm` (the optimizer), `rate`, `decay`, `seed` and `val_bpb` (lower is better). How far apart are
+# arms a and b, each at its own best rate and decay, measured in spreads of the seeds?
 #
-# 1. The best rate of a recipe is the one at which its run with seed 1 has the lowest `val_bpb`. (Only seed 1 was run at every
-#    rate.)
-# 2. Take all runs of that recipe at that rate, whatever their seed (there are at least two). Their mean is the recipe's result,
-#    and their sample standard deviation (divide by one less than their number) is its spread.
+# 1. A cell is a rate and a decay. The best cell of an arm is the one in which its run with seed 1 has the lowest `val_bpb`. (Only
+#    seed 1 was run in every cell.)
+# 2. Take all runs of that arm in that cell, whatever their seed (there are at least two). Their mean is the arm's result, and their
+#    sample standard deviation (divide by one less than their number) is its spread.
 # 3. The common spread is √((spread_a² + spread_b²) / 2).
 #
-# Return (mean of a - mean of b) / common spread: positive if b is better.
+# Return (mean of a - mean of b) / common spread: positive if b is better. Try it on `lab.recorded("rate-and-decay")`, with a =
+# `"modern"` (AdamW) and b = `"muon"`.
 #
-# A tiny example: a has 2.0 and 2.2 at its best rate, b has 1.7 and 1.9. The means are 2.1 and 1.8, both spreads are 0.1414, and
+# A tiny example: a has 2.0 and 2.2 in its best cell, b has 1.7 and 1.9. The means are 2.1 and 1.8, both spreads are 0.1414, and
 # the answer is 0.3 / 0.1414 = 2.12.
 #
 # <details><summary>Help: my gap is too large or too small by a constant factor</summary>
@@ -197,10 +222,10 @@ check("5.3", finish)
 # `torch.std` divide by n - 1, `statistics.pstdev` and `numpy.std` by n. The standard error (divided by √n) is something else:
 # the spread of a mean.
 # </details>
-# <details><summary>Help: which rate?</summary>
+# <details><summary>Help: which cell?</summary>
 #
-# Each recipe has its own. Comparing two optimizers at one and the same rate says nothing. And a mean over all rates mixes
-# in the runs at bad rates.
+# Each arm has its own. Two optimizers at one and the same rate say nothing, and one rate has several decays. A mean over all
+# cells mixes in the bad ones.
 # </details>
 # <details><summary>Help: why not the best run of each?</summary>
 #
@@ -209,13 +234,13 @@ check("5.3", finish)
 
 # %% tags=["answer", "ex-5.4"]
 def gap_in_spreads(rows, a, b):
-    """rows: dicts with recipe, rate, seed, val_bpb; a and b names of recipes -> a number, positive if b is better."""
+    """rows: dicts with arm, rate, decay, seed, val_bpb; a and b names of arms -> a number, positive if b is better."""
     ### BEGIN SOLUTION
     means, variances = [], []
-    for recipe in (a, b):
-        runs = [r for r in rows if r["recipe"] == recipe]
-        rate = min((r for r in runs if r["seed"] == 1), key=lambda r: r["val_bpb"])["rate"]
-        bpb = [r["val_bpb"] for r in runs if r["rate"] == rate]
+    for arm in (a, b):
+        runs = [r for r in rows if r["arm"] == arm]
+        best = min((r for r in runs if r["seed"] == 1), key=lambda r: r["val_bpb"])
+        bpb = [r["val_bpb"] for r in runs if (r["rate"], r["decay"]) == (best["rate"], best["decay"])]
         means.append(statistics.mean(bpb))
         variances.append(statistics.variance(bpb))
     return (means[0] - means[1]) / math.sqrt(sum(variances) / 2)

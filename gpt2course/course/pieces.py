@@ -246,6 +246,16 @@ def _package_muon(p, grad, buffer, second, rate, momentum, beta2, decay):
     PACKAGE(*state, rate, momentum, beta2, decay, 5, 1.02, False, False, torch.float32)
 
 
+def _package_nesterov(grad, buffer, momentum):
+    new = buffer.lerp(grad, 1 - momentum)
+    return grad.lerp(new, momentum), new
+
+
+def _package_finish(p, U, lr, weight_decay):
+    rate = lr * max(1, p.size(0) / p.size(1)) ** 0.5
+    return p - rate * (U + weight_decay * p * (U * p >= 0))
+
+
 def _sampling(pieces):
     return [(sample, "pick", lambda *arguments: int(pieces["sampling"](*arguments)))]
 
@@ -327,9 +337,9 @@ PIECES = {
     "norm": Piece("rms_norm(x, eps=1e-6)", "3.3", _norm, lambda: _with_gradients(lambda x: model.norm(x), (2048, 128))),
     "schedule": Piece("rate(step, steps, warmup, warmdown, final)", "4.1", _schedule,
                       lambda: [small()[0].lr(step) for step in range(400)]),
-    "nesterov": Piece("nesterov(grad, buffer, momentum)", "5.1", _muon, _stepped, needs=MUON),
+    "nesterov": Piece("nesterov(grad, buffer, momentum)", "", _muon, _stepped, needs=MUON, package=_package_nesterov),
     "orthogonal": Piece("orthogonal(G, coefficients, safety)", "5.2", _orthogonal, _stepped, 1e-3),
-    "finish": Piece("finish(p, U, lr, weight_decay)", "5.3", _muon, _stepped, needs=MUON),
+    "finish": Piece("finish(p, U, lr, weight_decay)", "", _muon, _stepped, needs=MUON, package=_package_finish),
     "muon": Piece("muon(p, grad, buffer, second, rate, momentum, beta2, decay)", "", _muon, _stepped, 1e-3,
                   package=_package_muon),
     "sampling": Piece("pick(logits, temperature, top_k, generator)", "", _sampling, _picked, 0.05,

@@ -61,10 +61,11 @@ CALLS = {
             "optim.adamw_update": "def f(p, g, m, v, *a):\n    p, m, v = p.clone(), m.clone(), v.clone()\n    {}(p, g, m, v, *a)\n    return p, m, v",
             "optim.MuonAdamW.step": "f = lambda p, g, m, v, *a: {}(None)"},
     "4.5": {"course.checks.training._run_cost": "f = lambda *a: {}(*a)[0]\ng = lambda h, s, c: math.sqrt(2 * s * h * 3600 / c) / 60"},
-    "5.1": {"optim.muon_update": "f = lambda *a: {}(*[None] * 13)", "optim.MuonAdamW.step": "f = lambda *a: {}(None)"},
+    "5.1": {"course.checks.muon._best": "f = lambda *a: {}(*a)"},
     "5.2": {"course.checks.muon._orthogonal": "f = lambda *a: {}(*a)", "optim.polar_express": "f = lambda G, c, s: {}(G, len(c), s)"},
-    "5.3": {"optim.muon_update": "f = lambda *a: {}(*[None] * 13)",
-            "optim.MuonAdamW": "def f(p, U, lr, wd):\n    o = {}([C.muon.Group('m', 'muon', dict(p=torch.nn.Parameter(p)), lr=lr, weight_decay=wd)])\n    o.step()\n    return p"},
+    "5.3": {"course.checks.muon._stepped": "f = lambda *a: {}(*a)", "optim.muon_update": "f = lambda *a: {}(*[None] * 13)",
+            "optim.polar_express": "f = lambda ps, gs, lr, c, s: [p - lr * max(1, p.size(0) / p.size(1)) ** 0.5 * {}(g, len(c), s) for p, g in zip(ps, gs)]",
+            "optim.MuonAdamW": "def f(ps, gs, lr, c, s):\n    o = {}([C.muon.optim.Group('m', 'muon', dict(p=torch.nn.Parameter(ps[0])), lr=lr)])\n    o.step()\n    return ps"},
     "5.4": {"course.checks.muon._gap": "f = lambda rows, a, b: {}([2.0, 2.2, 2.4], [1.6, 1.7, 1.8])"},
     "5.5": {"course.checks.muon._counted": "f = lambda shapes, steps=5: sum(steps * {}(s) / 5 for n, s in shapes.items() if 'blocks.' in n)"},
 }  # fmt: skip
@@ -188,20 +189,20 @@ def test_what_an_exercise_does_not_ask_for_may_be_called():
 
 def test_nan_prints_and_lines(capsys):
     assert "NaN came out: add 1e-6" in run("5.2", lambda G, c, s: G * float("nan"))
-    assert "NaN came out: look for 0 / 0" in run("5.3", lambda p, U, lr, wd: (p - lr * U) / 0 * 0)
+    assert "NaN came out: look for 0 / 0" in run("5.1", lambda G, limit: G / 0 * 0)
     assert "NaN came out" in run("0.1", lambda *a: float("nan"))
 
-    def talks(p, U, lr, wd):
+    def talks(G, limit):
         for i in range(1000):
             print("line", i)
-        return p - rate * U  # noqa: F821
+        return G / size  # noqa: F821
 
     capsys.readouterr()
-    line = run("5.3", talks)
-    assert "NameError" in line and line.endswith(f"(line {talks.__code__.co_firstlineno + 3}: return p - rate * U # noqa: F821)")
+    line = run("5.1", talks)
+    assert "NameError" in line and line.endswith(f"(line {talks.__code__.co_firstlineno + 3}: return G / size # noqa: F821)")
     printed = capsys.readouterr().out.splitlines()
     assert printed[1:] == [f"line {i}" for i in range(980, 1000)]
-    assert run("5.3", functools.partial(answers("05", torch=torch, math=__import__("math"))["finish"])) is None
+    assert run("5.1", functools.partial(answers("05", torch=torch, math=__import__("math"))["best_step"])) is None
     assert not capsys.readouterr().out
 
 

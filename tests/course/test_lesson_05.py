@@ -11,58 +11,43 @@ from gpt2course import optim
 from gpt2course.course.figures import muon as figures
 
 NAMES = {
-    "5.1": ("nesterov",),
+    "5.1": ("best_step",),
     "5.2": ("orthogonal",),
-    "5.3": ("finish",),
+    "5.3": ("one_step",),
     "5.4": ("gap_in_spreads",),
     "5.5": ("iteration_flops",),
 }
 
 
-# ---- 5.1, momentum
+# ---- 5.1, other limits
 
 
-def ahead(
-    grad,
-    buffer,
-    momentum,
-    share=True,
-    swap=False,
-    old=False,
-    order=False,
-    plain=False,
-    mutate=False,
-    fixed=None,
-    keep=False,
-):
-    """Nesterov momentum with one thing wrong."""
-    momentum = fixed or (1 - momentum if swap else momentum)
-    mine = 1 - momentum if share else 1.0
-    new = momentum * buffer + mine * grad
-    G = momentum * (buffer if old else new) + mine * grad
-    if plain:
-        G = new
-    if mutate:
-        grad.mul_(2)
-    if keep:
-        new = buffer
-    return (new, G) if order else (G, new)
+def limited(G, limit, **instead):
+    """The right answer, with another function for some of the limits."""
+    return instead[limit](G) if limit in instead else SOLVED["best_step"](G, limit)
 
 
-def ahead_in_place(grad, buffer, momentum):
-    buffer.lerp_(grad, 1 - momentum)
-    return grad.lerp(buffer, momentum), buffer
+def by_numpy(G, limit):
+    g = G.numpy().astype(np.float64)
+    if limit == "stretch":
+        u, s, vt = np.linalg.svd(g, full_matrices=False)
+        return u @ vt
+    size = {"norm": lambda: np.sqrt((g**2).sum()), "number": lambda: np.abs(g), "rows": lambda: np.linalg.norm(g, axis=1, keepdims=True)}[limit]()
+    return g / np.where(size == 0, 1, size)
 
 
-def ahead_in_numpy(grad, buffer, momentum):
-    g, b = grad.numpy(), buffer.numpy()
-    b = b + (g - b) * (1 - momentum)
-    return [b + (g - b) * (1 - momentum), b]
+def by_eigenvalues(G, limit):
+    if limit != "stretch":
+        return {"norm": lambda: torch.nn.functional.normalize(G.flatten(), dim=0).view(G.shape), "number": lambda: torch.where(G > 0, 1.0, -1.0),
+                "rows": lambda: torch.nn.functional.normalize(G, dim=1)}[limit]()  # fmt: skip
+    X = (G.T if G.size(0) > G.size(1) else G).double()
+    values, vectors = torch.linalg.eigh(X @ X.T)
+    Y = vectors @ torch.diag(values.rsqrt()) @ vectors.T @ X
+    return Y.T if G.size(0) > G.size(1) else Y
 
 
-def full_gradient_ahead(grad, buffer, momentum):
-    new = momentum * buffer + (1 - momentum) * grad
-    return momentum * new + grad, new
+def svd_of(G):
+    return torch.linalg.svd(G, full_matrices=False)
 
 
 # ---- 5.2, orthogonalise
@@ -174,6 +159,12 @@ def in_numpy(G, coefficients, safety):
     return x.T if flip else x
 
 
+def each(f):
+    """An answer for one matrix, for a stack as well."""
+    as_tensor = lambda x: torch.as_tensor(x)
+    return lambda G, c, s: f(G, c, s) if G.dim() == 2 else torch.stack([as_tensor(f(g, c, s)) for g in G])
+
+
 def as_the_package(G, coefficients, safety):  # as a stack of one
     X = G[None] / (G.norm() * safety + 1e-6)
     for a, b, c in coefficients:
@@ -184,64 +175,80 @@ def as_the_package(G, coefficients, safety):  # as a stack of one
     return X[0]
 
 
-# ---- 5.3, the end of the step
+# ---- 5.3, one step for every shape
 
 
-def end(
-    p,
-    U,
-    lr,
-    wd,
-    mask=lambda p, U: U * p >= 0,
-    factor=lambda m, n: math.sqrt(max(1, m / n)),
-    decay_rate=None,
-    both=False,
-    sign=1,
-    away=1,
-    constant=False,
-    mutate=False,
-):
-    """The end of the step with one thing wrong."""
-    rate, keep = lr * factor(*p.shape), mask(p, U).to(p.dtype)
-    dr = {None: rate, "lr": lr, "one": 1.0}[decay_rate]
-    out = p - sign * rate * U * (keep if both else 1) - away * dr * wd * (1 if constant else p) * keep
-    if mutate:
-        U.mul_(0)
-    return out
+def stepped(params, grads, lr, coefficients, safety, key=lambda g: (min(g.shape), max(g.shape)), factor=lambda m, n: max(1, m / n) ** 0.5, sign=1,
+            back=True, whole=False, mutate=False, only=False, rate=True, update=None):  # fmt: skip
+    """The grouped step with one thing wrong."""
+    groups, new = {}, [None] * len(params)
+    for i, g in enumerate(grads):
+        groups.setdefault(key(g), []).append(i)
+    for positions in groups.values():
+        tall = [grads[i].size(0) > grads[i].size(1) for i in positions]
+        stack = torch.stack([grads[i].T if t else grads[i] for i, t in zip(positions, tall)])
+        if whole:
+            stack = stack / stack.norm() * 100
+            U = plain(stack / (safety * stack.norm() + 1e-6), coefficients)
+        else:
+            U = (update or SOLVED["orthogonal"])(stack, coefficients, safety)
+        for i, t, u in zip(positions, tall, U):
+            m, n = params[i].shape
+            u = u.T if t and back else u.reshape(m, n)
+            step = (lr if rate else 1.0) * factor(m, n) * u
+            new[i] = step if only else (params[i].sub_(step) if mutate else params[i] - sign * step)
+    return new
 
 
-def end_in_loops(p, U, lr, wd):
-    (m, n), out = p.shape, p.clone()
-    rate = lr * (m / n) ** 0.5 if m > n else lr
-    for i in range(m):
-        for j in range(n):
-            agree = U[i, j] * p[i, j] >= 0
-            out[i, j] = p[i, j] * (1 - rate * wd if agree else 1) - rate * U[i, j]
-    return out
+def plain(X, coefficients):
+    for a, b, c in coefficients:
+        A = X @ X.mT
+        X = a * X + (b * A + c * A @ A) @ X
+    return X
 
 
-def end_in_place(p, U, lr, wd):
-    rate = lr * max(1.0, p.size(0) / p.size(1)) ** 0.5
-    decay = torch.where((U * p).lt(0), torch.zeros_like(p), p)
-    p.sub_(decay, alpha=rate * wd).sub_(U, alpha=rate)
-    return p
+def one_by_one(params, grads, lr, coefficients, safety):
+    return [p - lr * max(1, p.size(0) / p.size(1)) ** 0.5 * SOLVED["orthogonal"](g, coefficients, safety) for p, g in zip(params, grads)]
 
 
-def end_in_numpy(p, U, lr, wd):
-    p, u = p.numpy(), U.numpy()
-    rate = lr * np.sqrt(np.maximum(1, p.shape[0] / p.shape[1]))
-    return p - rate * (u + wd * p * (np.sign(u) * np.sign(p) >= 0))
+def four_products(params, grads, lr, coefficients, safety):
+    def update(X, coefficients, safety):
+        X = X / (safety * X.norm(dim=(-2, -1), keepdim=True) + 1e-6)
+        for a, b, c in coefficients:
+            A = X @ X.mT
+            X = a * X + b * A @ X + c * A @ (A @ X)
+        return X
+
+    return tuple(stepped(params, grads, lr, coefficients, safety, update=update))
+
+
+def with_padding(params, grads, lr, coefficients, safety):
+    """One stack for all: every matrix lying down and filled with zeros, which stay zeros."""
+    short, long = max(min(g.shape) for g in grads), max(max(g.shape) for g in grads)
+    stack = torch.zeros(len(grads), short, long)
+    for row, g in zip(stack, grads):
+        w = g.T if g.size(0) > g.size(1) else g
+        row[: w.size(0), : w.size(1)] = w
+    new = []
+    for p, u in zip(params, SOLVED["orthogonal"](stack, coefficients, safety)):
+        m, n = p.shape
+        new.append(p - lr * max(1, m / n) ** 0.5 * (u.T if m > n else u)[:m, :n])
+    return new
 
 
 # ---- 5.4, is the gap real?
 
 
+def cell(run):
+    return run["rate"], run["decay"]
+
+
 def best_rate(runs):
-    return min((r for r in runs if r["seed"] == 1), key=lambda r: r["val_bpb"])["rate"]
+    return cell(min((r for r in runs if r["seed"] == 1), key=lambda r: r["val_bpb"]))
 
 
 def worst_rate(runs):
-    return max((r for r in runs if r["seed"] == 1), key=lambda r: r["val_bpb"])["rate"]
+    return cell(max((r for r in runs if r["seed"] == 1), key=lambda r: r["val_bpb"]))
 
 
 def compared(
@@ -255,14 +262,15 @@ def compared(
     shared=None,
     sign=1,
     take=lambda r: True,
+    part=cell,
 ):
     """The comparison with one thing wrong."""
     found = []
-    rates = [choose([r for r in rows if r["recipe"] == name]) for name in (a, b)]
+    rates = [choose([r for r in rows if r["arm"] == name]) for name in (a, b)]
     if shared is not None:
         rates = [rates[shared]] * 2
     for name, rate in zip((a, b), rates):
-        bpb = [r["val_bpb"] for r in rows if r["recipe"] == name and rate in (None, r["rate"]) and take(r)]
+        bpb = [r["val_bpb"] for r in rows if r["arm"] == name and rate in (None, part(r)) and take(r)]
         found.append((value(bpb), spread(bpb)))
     (x, p), (y, q) = found
     return sign * (x - y) / join(p, q)
@@ -273,7 +281,7 @@ def all_together(rows, a, b):
         [
             r["val_bpb"]
             for r in rows
-            if r["recipe"] == n and r["rate"] == best_rate([s for s in rows if s["recipe"] == n])
+            if r["arm"] == n and cell(r) == best_rate([s for s in rows if s["arm"] == n])
         ]
         for n in (a, b)
     )
@@ -282,7 +290,7 @@ def all_together(rows, a, b):
 
 def by_all_seeds(runs):
     return min(
-        {r["rate"] for r in runs}, key=lambda rate: statistics.mean(r["val_bpb"] for r in runs if r["rate"] == rate)
+        set(map(cell, runs)), key=lambda rate: statistics.mean(r["val_bpb"] for r in runs if cell(r) == rate)
     )
 
 
@@ -291,7 +299,7 @@ def pooled(rows, a, b):
         [
             r["val_bpb"]
             for r in rows
-            if r["recipe"] == n and r["rate"] == best_rate([s for s in rows if s["recipe"] == n])
+            if r["arm"] == n and cell(r) == best_rate([s for s in rows if s["arm"] == n])
         ]
         for n in (a, b)
     )
@@ -307,9 +315,9 @@ def sorts_the_rows(rows, a, b):
 def with_torch(rows, a, b):
     sides = []
     for name in (a, b):
-        rate = best_rate([r for r in rows if r["recipe"] == name])
+        rate = best_rate([r for r in rows if r["arm"] == name])
         sides.append(
-            torch.tensor([r["val_bpb"] for r in rows if r["recipe"] == name and r["rate"] == rate], dtype=torch.float64)
+            torch.tensor([r["val_bpb"] for r in rows if r["arm"] == name and cell(r) == rate], dtype=torch.float64)
         )
     return (sides[0].mean() - sides[1].mean()) / torch.stack([s.var() for s in sides]).mean().sqrt()
 
@@ -319,9 +327,9 @@ def with_loops(rows, a, b):
     for name in (a, b):
         least, rate = None, None
         for r in rows:
-            if r["recipe"] == name and r["seed"] == 1 and (least is None or r["val_bpb"] < least):
-                least, rate = r["val_bpb"], r["rate"]
-        values = np.array([r["val_bpb"] for r in rows if (r["recipe"], r["rate"]) == (name, rate)])
+            if r["arm"] == name and r["seed"] == 1 and (least is None or r["val_bpb"] < least):
+                least, rate = r["val_bpb"], cell(r)
+        values = np.array([r["val_bpb"] for r in rows if (r["arm"], cell(r)) == (name, rate)])
         out[name] = values.mean(), values.std(ddof=1)
     return np.float64((out[a][0] - out[b][0]) / np.sqrt((out[a][1] ** 2 + out[b][1] ** 2) / 2))
 
@@ -380,17 +388,48 @@ def flops_by_torch(shapes, steps=5):
 
 
 WRONG = {
-    ("5.1", "no lerp back"): (change(ahead, plain=True), "new buffer itself"),
-    ("5.1", "with the old buffer"): (change(ahead, old=True), "new buffer itself"),
-    ("5.1", "gradient in full"): (change(ahead, share=False), "added in full"),
-    ("5.1", "gradient in full ahead"): (full_gradient_ahead, "added in full"),
-    ("5.1", "shares exchanged"): (change(ahead, swap=True), "belongs to the old buffer"),
-    ("5.1", "wrong order"): (change(ahead, order=True), "wrong order"),
-    ("5.1", "changes the gradient"): (change(ahead, mutate=True), "changed in place"),
-    ("5.1", "keeps the old buffer"): (change(ahead, keep=True), "old buffer came back"),
-    ("5.1", "a fixed momentum"): (change(ahead, fixed=0.9), "fixed number"),
-    ("5.1", "one result"): (lambda *a: ahead(*a)[0], "two results"),
+    ("5.1", "the gradient"): (lambda G, limit: G, "root of the sum|limit"),
+    ("5.1", "always the norm"): (lambda G, limit: G / G.norm(), "answer for `norm`"),
+    ("5.1", "always signs"): (lambda G, limit: G.sign(), "answer for `number`"),
+    ("5.1", "sum of squares"): (lambda G, limit: limited(G, limit, norm=lambda G: G / G.square().sum()), "root of the sum"),
+    ("5.1", "sum of numbers"): (lambda G, limit: limited(G, limit, norm=lambda G: G / G.abs().sum()), "root of a sum"),
+    ("5.1", "clamped"): (lambda G, limit: limited(G, limit, number=lambda G: G.clamp(-1, 1)), "in every number"),
+    ("5.1", "over the largest"): (lambda G, limit: limited(G, limit, number=lambda G: G / G.abs().max()), "in every number"),
+    ("5.1", "columns"): (lambda G, limit: limited(G, limit, rows=lambda G: G / G.norm(dim=0)), "columns"),
+    ("5.1", "one limit for all rows"): (lambda G, limit: limited(G, limit, rows=lambda G: G / G.norm(dim=1).max()), "shorter one can grow"),
+    ("5.1", "rows by sums"): (lambda G, limit: limited(G, limit, rows=lambda G: G / G.abs().sum(1, keepdim=True)), "length of a row"),
+    ("5.1", "rows of zeros"): (lambda G, limit: limited(G, limit, rows=lambda G: G / G.norm(dim=1, keepdim=True)), "NaN came out"),
+    ("5.1", "over the spectral norm"): (lambda G, limit: limited(G, limit, stretch=lambda G: G / torch.linalg.matrix_norm(G, 2)), "others may grow"),
+    ("5.1", "V for its transpose"): (lambda G, limit: limited(G, limit, stretch=lambda G: svd_of(G)[0] @ svd_of(G)[2].T), "Vᵀ, not V"),
+    ("5.1", "nothing set to 1"): (lambda G, limit: limited(G, limit, stretch=lambda G: G.clone()), "set the singular values"),
+    ("5.1", "five rounds"): (lambda G, limit: limited(G, limit, stretch=lambda G: iterate(G, optim.POLAR_EXPRESS, 1.02)), "exactly 1"),
+    ("5.1", "full matrices"): (lambda G, limit: limited(G, limit, stretch=lambda G: torch.linalg.svd(G)[0] @ torch.linalg.svd(G)[2]), "your code stopped"),
+    ("5.1", "against the gradient"): (lambda G, limit: -SOLVED["best_step"](G, limit), "X goes with G"),
+    ("5.1", "in place"): (lambda G, limit: G.div_(G.norm()), "changed G in place"),
+    ("5.1", "transposed"): (lambda G, limit: SOLVED["best_step"](G.T, limit), "limit|shape"),
     ("5.1", "nothing"): (lambda *a: None, "return missing"),
+    ("5.2", "one norm for a stack"): (lambda G, c, s: plain(G / (s * G.norm() + 1e-6), c) if G.dim() == 3 else SOLVED["orthogonal"](G, c, s), "a norm for each matrix"),
+    ("5.2", "the first of a stack"): (lambda G, c, s: iterate(G[0] if G.dim() == 3 else G, c, s), "shape"),
+    ("5.2", "a stack from one matrix"): (lambda G, c, s: torch.stack([iterate(G[0], c, s)] * len(G)) if G.dim() == 3 else iterate(G, c, s), "though each alone is right"),
+    ("5.3", "adds the step"): (change(stepped, sign=-1), "wrong way"),
+    ("5.3", "no factor"): (change(stepped, factor=lambda m, n: 1.0), "is missing"),
+    ("5.3", "no root"): (change(stepped, factor=lambda m, n: max(1, m / n)), "square root"),
+    ("5.3", "factor below 1"): (change(stepped, factor=lambda m, n: (m / n) ** 0.5), "never below 1"),
+    ("5.3", "columns over rows"): (change(stepped, factor=lambda m, n: (n / m) ** 0.5), "rows / columns|never below 1"),
+    ("5.3", "the step alone"): (change(stepped, only=True), "not its step"),
+    ("5.3", "no lr"): (change(stepped, rate=False), "lr is ignored"),
+    ("5.3", "raw gradients"): (lambda params, grads, lr, c, s: [p - lr * max(1, p.size(0) / p.size(1)) ** 0.5 * g for p, g in zip(params, grads)], "not made orthogonal"),
+    ("5.3", "not turned back"): (change(stepped, back=False), "is off"),
+    ("5.3", "one after the other"): (one_by_one, "as one stack"),
+    ("5.3", "a stack for each shape"): (change(stepped, key=lambda g: tuple(g.shape)), "as one stack, transposed"),
+    ("5.3", "two exchanged"): (lambda *a: (lambda new: [new[3], *new[1:3], new[0], *new[4:]] if len(new) > 3 else new)(stepped(*a)), "in its own place"),
+    ("5.3", "sorted by size"): (lambda params, grads, *a: [x for _, x in sorted(zip([p.numel() for p in params], stepped(params, grads, *a)), key=lambda x: x[0])], "new matrix|own place"),
+    ("5.3", "one norm for a stack"): (change(stepped, whole=True), "its own norm"),
+    ("5.3", "in place"): (change(stepped, mutate=True), "changed in place"),
+    ("5.3", "one matrix"): (lambda params, *a: stepped(params, *a)[0], "in a list"),
+    ("5.3", "grouped by the longer side"): (change(stepped, key=lambda g: max(g.shape)), "your code stopped"),
+    ("5.3", "nothing"): (lambda *a: None, "return missing"),
+    ("5.4", "decays mixed"): (change(compared, choose=lambda runs: best_rate(runs)[0], part=lambda r: r["rate"]), "decays were mixed"),
     ("5.2", "no normalisation"): (change(iterate, norm="none"), "not normalised first"),
     ("5.2", "spectral norm"): (change(iterate, norm="spectral"), "spectral norm"),
     ("5.2", "norm of each row"): (change(iterate, norm="rows"), "not each row"),
@@ -413,27 +452,9 @@ WRONG = {
     ("5.2", "in place"): (in_place_on_G, "changed G in place"),
     ("5.2", "no 1e-6"): (change(iterate, eps=0.0), "1e-6"),
     ("5.2", "scaled as the rate is"): (scaled_for_tall, "rows of a tall matrix"),
-    ("5.3", "decay everywhere"): (change(end, mask=lambda p, U: U * p > -99), "everywhere"),
-    ("5.3", "mask flipped"): (change(end, mask=lambda p, U: U * p < 0), "wrong sign"),
-    ("5.3", "mask of p"): (change(end, mask=lambda p, U: p >= 0), "p alone"),
-    ("5.3", "mask of U"): (change(end, mask=lambda p, U: U >= 0), "U alone"),
-    ("5.3", "mask above 0"): (change(end, mask=lambda p, U: U * p > 0), "where U is 0"),
-    ("5.3", "update masked too"): (change(end, both=True), "only the decay"),
-    ("5.3", "no decay"): (change(end, mask=lambda p, U: U * p > 99), "no decay"),
-    ("5.3", "decay without the rate"): (change(end, decay_rate="one"), "multiplied by the rate"),
-    ("5.3", "decay without the factor"): (change(end, decay_rate="lr"), "with its factor"),
-    ("5.3", "adds U"): (change(end, sign=-1), "subtract U"),
-    ("5.3", "decay away from zero"): (change(end, away=-1), "away from zero"),
-    ("5.3", "decay by a constant"): (change(end, constant=True), "weight_decay alone"),
-    ("5.3", "no factor"): (change(end, factor=lambda m, n: 1.0), "is missing"),
-    ("5.3", "factor below 1"): (change(end, factor=lambda m, n: (m / n) ** 0.5), "never below 1"),
-    ("5.3", "no root"): (change(end, factor=lambda m, n: max(1, m / n)), "square root"),
-    ("5.3", "columns over rows"): (change(end, factor=lambda m, n: max(1, n / m) ** 0.5), "is missing"),
-    ("5.3", "columns over rows, below 1"): (change(end, factor=lambda m, n: (n / m) ** 0.5), "rows over columns"),
-    ("5.3", "changes U"): (change(end, mutate=True), "changed in place"),
-    ("5.4", "one rate, a's"): (change(compared, shared=0), "each has its own best"),
-    ("5.4", "one rate, b's"): (change(compared, shared=1), "each has its own best"),
-    ("5.4", "all rates"): (change(compared, choose=lambda runs: None), "over all rates"),
+    ("5.4", "one rate, a's"): (change(compared, shared=0), "own best rate and decay"),
+    ("5.4", "one rate, b's"): (change(compared, shared=1), "own best rate and decay"),
+    ("5.4", "all rates"): (change(compared, choose=lambda runs: None), "over all cells"),
     ("5.4", "best runs"): (change(compared, value=min), "means over seeds|√((spread_a"),
     ("5.4", "divide by n"): (change(compared, spread=statistics.pvariance), "n - 1"),
     ("5.4", "standard error"): (change(compared, spread=lambda x: statistics.variance(x) / len(x)), "standard error"),
@@ -448,7 +469,7 @@ WRONG = {
     ("5.4", "all runs together"): (all_together, "includes the gap itself"),
     ("5.4", "wrong sign"): (change(compared, sign=-1), "the sign"),
     ("5.4", "no sign"): (lambda *a: abs(compared(*a)), "sign is lost"),
-    ("5.4", "worst rate"): (change(compared, choose=worst_rate), "worst rates"),
+    ("5.4", "worst rate"): (change(compared, choose=worst_rate), "worst cells"),
     ("5.4", "rate chosen with all seeds"): (change(compared, choose=by_all_seeds), "seed 1 alone"),
     ("5.4", "seeds that swept left out"): (change(compared, take=lambda r: r["seed"] != 1), "expected"),
     ("5.4", "pooled by numbers"): (pooled, "count alike"),
@@ -474,12 +495,6 @@ SOLVED = answers("05", math=math, statistics=statistics, torch=torch)
 
 
 WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
-    ("5.1", "a buffer of its own"): ((lambda st: lambda g, b, m: (lambda n: (st.update(b=n), (m * n + (1 - m) * g, n))[1])(m * st.get("b", b) + (1 - m) * g if st.get("b", b).shape == g.shape else m * b + (1 - m) * g))({}), "use the buffer that is given"),
-    ("5.1", "same tensor"): (lambda g, b, m: (b.lerp_(g, 1 - m), b.lerp_(g, 1 - m)), "G came back as the buffer; keep the plain running mean"),
-    ("5.1", "bf16"): (lambda g, b, m: tuple(x.bfloat16() for x in SOLVED["nesterov"](g, b, m)), "momentum · buffer + (1 - momentum) · grad"),
-    ("5.1", "numpy ints"): (lambda g, b, m: tuple(x.round(decimals=2) for x in SOLVED["nesterov"](g, b, m)), "the buffer is off; is the momentum a fixed number?"),
-    ("5.1", "dict"): (lambda g, b, m: dict(zip("Gb", SOLVED["nesterov"](g, b, m))), "came out"),
-    ("5.1", "momentum at least .9"): (lambda g, b, m: SOLVED["nesterov"](g, b, max(m, 0.9)), "the buffer is off; is the momentum a fixed number?"),
     ("5.2", "bf16"): (lambda G, c, s: iterate(G.bfloat16(), c, s).float(), "came out"),
     ("5.2", "five iterations always"): (lambda G, c, s: iterate(G, (list(c) * 5)[:5], s), "use the polynomial that is given, and divide the"),
     ("5.2", "eps in each"): (lambda G, c, s: iterate(G, c, s, eps=1e-2), "came out"),
@@ -488,20 +503,12 @@ WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
     ("5.2", "clamped"): (lambda G, c, s: iterate(G, c, s).clamp(-1, 1), "a x + b x³ + c x⁵ for each singular value"),
     ("5.2", "kept from the first call"): ((lambda k: lambda G, c, s: k.setdefault(G.shape, iterate(G, c, s)))({}), "safety is ignored; divide by safety times the norm"),
     ("5.2", "square as tall"): (lambda G, c, s: iterate(G, c, s) if G.size(0) != G.size(1) else iterate(G.T, c, s), "came out"),
-    ("5.3", "views"): (lambda p, U, lr, w: SOLVED["finish"](p.view(-1).view(p.shape), U, lr, w), "your code stopped"),
-    ("5.3", "m // n"): (lambda p, U, lr, w: SOLVED["finish"](p, U, lr / math.sqrt(max(1, p.size(0) / p.size(1))) * math.sqrt(max(1, p.size(0) // p.size(1))), w), "rate and cautious decay - a random matrix (12, 5)"),
-    ("5.3", "ratio of sides"): (lambda p, U, lr, w: SOLVED["finish"](p, U, lr * (math.sqrt(max(p.shape) / min(p.shape)) if p.size(0) < p.size(1) else 1), w), "√max(1, m/n)"),
-    ("5.3", "mask after step"): (lambda p, U, lr, w: (lambda r, q: q - r * w * p * (U * q >= 0))(lr * math.sqrt(max(1, p.size(0) / p.size(1))), p - lr * math.sqrt(max(1, p.size(0) / p.size(1))) * U), "rate and cautious decay - a random matrix (5, 12)"),
-    ("5.3", "decay after step"): (lambda p, U, lr, w: (lambda r: (p - r * U) * (1 - r * w * (U * p >= 0)))(lr * math.sqrt(max(1, p.size(0) / p.size(1)))), "p - rate · U - rate · weight_decay · p where U · p ≥ 0"),
-    ("5.3", "bf16 out"): (lambda p, U, lr, w: SOLVED["finish"](p, U, lr, w).bfloat16(), "p - rate · U - rate · weight_decay · p where U · p ≥ 0"),
-    ("5.3", "mask of the sum"): (lambda p, U, lr, w: (lambda r: p - r * U - r * w * p * ((U * p).sum() >= 0))(lr * math.sqrt(max(1, p.size(0) / p.size(1)))), "the decay acts everywhere; let it act only where U · p ≥ 0"),
-    ("5.3", "mask by row"): (lambda p, U, lr, w: (lambda r: p - r * U - r * w * p * ((U * p).sum(1, keepdim=True) >= 0))(lr * math.sqrt(max(1, p.size(0) / p.size(1)))), "the decay acts everywhere; let it act only where U · p ≥ 0"),
     ("5.4", "three seeds"): (lambda r, a, b: SOLVED["gap_in_spreads"]([x for x in r if x["seed"] <= 3], a, b), "your code stopped"),
-    ("5.4", "kept from the first call, by names"): ((lambda k: lambda r, a, b: k.setdefault((a, b), SOLVED["gap_in_spreads"](r, a, b)))({}), "is each recipe at the rate where its seed 1 did"),
+    ("5.4", "kept from the first call, by names"): ((lambda k: lambda r, a, b: k.setdefault((a, b), SOLVED["gap_in_spreads"](r, a, b)))({}), "is each arm at the cell where its seed 1 did"),
     ("5.4", "sorted names"): (lambda r, a, b: SOLVED["gap_in_spreads"](r, *sorted((a, b))), "the sign is lost"),
-    ("5.4", "first rate seen with seed 1"): (lambda r, a, b: compared(r, a, b, choose=lambda runs: next(x for x in runs if x["seed"] == 1)["rate"]), "both recipes were taken at one rate; each has its own best"),
+    ("5.4", "first rate seen with seed 1"): (lambda r, a, b: compared(r, a, b, choose=lambda runs: cell(next(x for x in runs if x["seed"] == 1))), "both were taken at one cell|is each arm at the cell"),
     ("5.4", "median"): (lambda r, a, b: compared(r, a, b, value=statistics.median), "these are medians; take the means"),
-    ("5.4", "lowest of all seeds"): (lambda r, a, b: compared(r, a, b, choose=lambda runs: min(runs, key=lambda x: x["val_bpb"])["rate"]), "the rate was chosen with all seeds; seed 1 alone chooses it"),
+    ("5.4", "lowest of all seeds"): (lambda r, a, b: compared(r, a, b, choose=lambda runs: cell(min(runs, key=lambda x: x["val_bpb"]))), "the cell was chosen with all seeds; seed 1 alone chooses it"),
     ("5.5", "rank by shape[0]"): (lambda s, steps=5: flops({k: tuple(sorted(v)) for k, v in s.items() if "attn" in k}, steps), "2 k l k + 2 k k k + 2 k k l with k = 2, l = 4"),
     ("5.5", "ints of 32"): (lambda s, steps=5: int(np.array([flops(s, steps)]).astype(np.int32)[0]), "the matrices whose names begin with blocks., each by itself"),
     ("5.5", "pops shapes"): (lambda s, steps=5: (flops(s, steps), s.clear())[0], "your code stopped"),
@@ -510,15 +517,14 @@ WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
     ("5.5", "no side above 2000"): (lambda s, steps=5: flops({k: v for k, v in s.items() if max(v) < 2000}, steps), "the matrices whose names begin with blocks., each by itself"),
 }  # fmt: skip
 RIGHT = {
-    ("5.1", "in place"): ahead_in_place,
-    ("5.1", "in numpy, as differences"): ahead_in_numpy,
-    ("5.2", "with einsum, in float64"): with_einsum,
-    ("5.2", "more products"): with_more_products,
-    ("5.2", "in numpy"): in_numpy,
-    ("5.2", "as the package"): as_the_package,
-    ("5.3", "in loops"): end_in_loops,
-    ("5.3", "in place"): end_in_place,
-    ("5.3", "in numpy"): end_in_numpy,
+    ("5.1", "in numpy"): by_numpy,
+    ("5.1", "by eigenvalues"): by_eigenvalues,
+    ("5.2", "with einsum, in float64"): each(with_einsum),
+    ("5.2", "more products"): each(with_more_products),
+    ("5.2", "in numpy"): each(in_numpy),
+    ("5.2", "as the package"): each(as_the_package),
+    ("5.3", "four products, a tuple"): four_products,
+    ("5.3", "one stack for all, with zeros"): with_padding,
     ("5.4", "with torch"): with_torch,
     ("5.4", "with loops"): with_loops,
     ("5.5", "in numpy"): flops_in_numpy,
@@ -528,14 +534,17 @@ RIGHT = {
 
 CURVES = {"cubic": ([0.1, 1.0], [0.15, 1.0]), "other": ([0.01, 2.0], [0.08, 1.2])}
 STATES = [[0.5, 0.01], [0.9, 0.2], [1.0, 0.95]]
-SWEEPS = {"AdamW": [(0.001, 2.2), (0.002, 2.1)], "Muon": [(0.02, 2.0), (0.01, 2.05)]}
+SWEEPS = {"AdamW": {(0.001, 0): [2.2], (0.002, 0): [2.1, 2.12], (0.002, 0.1): [2.3]}, "Muon": {(0.02, 0.1): [2.0], (0.01, 0.1): [2.05]}}
+STEPS = {"AdamW": ("rate 0.002, decay 0", [2.1, 2.12]), "+ more": ("rate 0.1, decay 0", [2.0])}
 FIGURES = {
     "circles": (lambda: figures.circles({"G": [[3, 0], [4, 5]], "turned": [[0, -1], [1, 0]]}), ["G: lengths from 2.24 to 6.71", "turned: lengths from 1.00 to 1.00"]),
     "spectra": (lambda: figures.spectra({"a": [4.0, 2.0, 1.0], "b": [5.0, 0.0]}), ["a: half-way down 0.5 of the largest, the last 0.2", "b:"]),
     "maps": (lambda: figures.maps(CURVES, band=0.25), ["cubic gives 0.15 at 0.1, 1 at 1", "at most 1.2", "0.750 to 1.250 is shaded"]),
     "maps, logarithmic": (lambda: figures.maps(CURVES, log=True), ["other gives 0.08 at 0.01"]),
     "iterations": (lambda: figures.iterations({"a": STATES, "b": STATES[:2]}, band=0.1), ["a: 0.01 to 0.5 before, 0.95 to 1 after 2, 2 of 2 within 0.100", "b:"]),
-    "rates": (lambda: figures.rates(SWEEPS, {"AdamW": [2.1, 2.12], "Muon": [2.0]}), ["AdamW: best rate 0.002, 2 seeds there from 2.100 to 2.120", "Muon: best rate 0.02"]),
+    "sweeps": (lambda: figures.sweeps(SWEEPS), ["AdamW: best at rate 0.002 and decay 0, 2 seeds there from 2.1000 to 2.1200; 3 cells, the worst 2.300", "Muon: best at rate 0.02"]),
+    "steps": (lambda: figures.steps(STEPS), ["AdamW (rate 0.002, decay 0): mean 2.1100 of 2, 2.1000 to 2.1200", "+ more (rate 0.1"]),
+    "curves": (lambda: figures.curves({"a": [3.0, 2.0], "b": [3.0, 2.1]}), ["a from 3.00 to 2.00", "b from 3.00 to 2.10"]),
 }  # fmt: skip
 REFUSED = {
     "no matrix": lambda: figures.circles({}),
@@ -549,8 +558,12 @@ REFUSED = {
     "no iteration": lambda: figures.iterations({}),
     "one state": lambda: figures.iterations({"a": STATES[:1]}),
     "a zero": lambda: figures.iterations({"a": [[1.0], [0.0]]}),
-    "an optimizer without seeds": lambda: figures.rates(SWEEPS, {"AdamW": [2.1]}),
-    "one rate": lambda: figures.rates({"AdamW": [(0.1, 2.0)]}, {"AdamW": [2.0]}),
+    "an optimizer without runs": lambda: figures.sweeps({"AdamW": {}}),
+    "three optimizers": lambda: figures.sweeps({k: SWEEPS["Muon"] for k in "abc"}),
+    "seven decays": lambda: figures.sweeps({"a": {(0.1, d): [2.0] for d in range(7)}}),
+    "a step without a run": lambda: figures.steps({"a": ("", [])}),
+    "no step": lambda: figures.steps({}),
+    "a curve of one step": lambda: figures.curves({"a": [3.0]}),
 }
 
 globals().update(lesson_tests("05", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

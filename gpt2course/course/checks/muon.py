@@ -1,4 +1,4 @@
-"""Checks of lesson 05's exercises: momentum, the orthogonal update, the end of the step, gaps and seeds, the cost."""
+"""Checks of lesson 05's exercises: other limits, the orthogonal update, one step for every shape, gaps and seeds, the cost."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpt2course import optim
 from gpt2course.course.checks import Exercise, call, known, need, need_close, several, tensor, tried
-from gpt2course.optim import POLAR_EXPRESS, Group, MuonAdamW
+from gpt2course.optim import POLAR_EXPRESS, MuonAdamW
 from gpt2course.recipes import build, make_optimizer, resolve
 
 
@@ -21,37 +21,54 @@ def _kind(m: int, n: int) -> str:
     return "tall" if m > n else "wide" if m < n else "square"
 
 
-def nesterov(f) -> None:
-    def both(grad, buffer, momentum):
-        kept = grad.clone()
-        out = several(f(grad, buffer, momentum), 2, "two results, G and the new buffer")
-        need(torch.equal(grad, kept), "the gradient was changed in place; work on a copy")
-        return tensor(out[0], kept.shape, "G"), tensor(out[1], kept.shape, "the new buffer")
+def _best(G, limit: str) -> torch.Tensor:
+    """The X with the largest sum of G · X under a limit."""
+    if limit == "stretch":
+        U, _, Vt = torch.linalg.svd(G, full_matrices=False)
+        return U @ Vt
+    if limit == "number":
+        return G.sign()
+    return G / G.norm(dim=1, keepdim=True).clamp_min(1e-12) if limit == "rows" else G / G.norm()
 
-    G, new = (x.item() for x in both(torch.tensor([1.0]), torch.tensor([2.0]), 0.9))
-    need(abs(G - 1.9) + abs(new - 1.81) > 1e-4, "buffer and G came out in the wrong order; return G first")
-    case = "for buffer 2, grad 1 and momentum 0.9"
-    known(new, 1.9, f"the new buffer {case}", {
-        1.1: "momentum belongs to the old buffer, 1 - momentum to the gradient",
-        2.8: "the gradient was added in full; it is a mean, so its share is 1 - momentum",
-        2.0: "the old buffer came back", 1.81: "G came back as the buffer; keep the plain running mean",
-    }, "momentum · buffer + (1 - momentum) · grad")  # fmt: skip
-    known(G, 1.81, f"G {case}", {
-        1.9: "this is the new buffer itself; mix the gradient in once more, with the new buffer",
-        1.09: "momentum belongs to the buffer, 1 - momentum to the gradient",
-        2.71: "the gradient was added in full; its share is 1 - momentum",
-    }, "momentum · new buffer + (1 - momentum) · grad")  # fmt: skip
-    ours = theirs = torch.zeros(3, 4)
-    for step in range(4):
-        grad, momentum = _random(3, 4, seed=step), 0.85 + 0.03 * step
-        G, new = both(grad.clone(), theirs.clone(), momentum)
-        ours = ours.lerp(grad, 1 - momentum)  # the first two lines of optim.muon_update
-        line = f"step {step + 1} with momentum {momentum:.2f}"
-        need_close(new, ours, f"{line}: the buffer is off; is the momentum a fixed number?")
-        need_close(G, grad.lerp(ours, momentum), f"{line}: G is off, the buffer is right")
-        theirs = new.float()
-    G, new = both(torch.ones(3, 4), torch.zeros(3, 4), 0.5)
-    need_close(new, torch.full((3, 4), 0.5), "a new matrix, with a buffer of zeros: use the buffer that is given")
+
+def best_step(f) -> None:
+    G, H = torch.tensor([[0.3, -0.4], [0.6, 0.8]]), torch.tensor([[2.0, 1.0], [-3.0, 4.0]])
+    U, S, Vt = torch.linalg.svd(H)
+    flat = lambda x: x.flatten().tolist()
+    whole, one = G / G.norm(), "1 is the limit for the largest; X should use it in every number"
+    cases = [
+        (G, "norm", flat(whole), [
+            (flat(G / 1.25), "take the root of the sum of squares"), (flat(G / 2.1), "the norm is the root of a sum of squares"),
+            (flat(G / 0.8), "the largest number is the limit of another case"), (flat(G.sign()), "signs are the answer for `number`"),
+            (flat(G.sign() / 2), "signs are the answer for `number`"), (flat(_best(G, "rows")), "one norm for all of G, not one a row"),
+        ], "G divided by its norm: X is parallel to G"),
+        (G, "number", [1.0, -1.0, 1.0, 1.0], [(flat(G / 0.8), one), (flat(G), one), (flat(whole), "this is the answer for `norm`")],
+         "every number as far as it may go, with the sign of G"),
+        (G, "rows", [0.6, -0.8, 0.6, 0.8], [
+            (flat(G / G.norm(dim=0)), "these are the columns; each row has its own length"),
+            (flat(whole), "this limits all of G together; each row has its own limit"),
+            (flat(G / G.norm(dim=1).max()), "each row has its own limit: the shorter one can grow"),
+            (flat(G / G.abs().sum(1, keepdim=True)), "the length of a row is the root of its sum of squares"),
+            (flat(G / G.square().sum(1, keepdim=True)), "the length is the root of the sum of squares"),
+        ], "each row divided by its length"),
+        (H, "stretch", flat(U @ Vt), [
+            (flat(H / S[0]), "only the largest singular value is 1 now; the others may grow to 1 as well"),
+            (flat(H / H.norm()), "this is the answer for `norm`"), (flat(U @ torch.diag(S) @ Vt), "set the singular values to 1"), (flat(optim.polar_express(H)), "exactly 1, not about 1: use the SVD"),
+        ], "U Vᵀ"),
+    ]  # fmt: skip
+    for G, limit, wanted, errors, otherwise in cases:
+        sign = ([-x for x in wanted], "the sign: the loss falls by the sum of G · X, so X goes with G")
+        got = tensor(call(f, G, limit, keep="G"), G.shape, f"X for the limit {limit!r}")
+        known(got.flatten(), wanted, f"X for G = {G.tolist()} and the limit {limit!r}", [*errors, sign], otherwise)
+    for m, n in ((5, 3), (2, 7), (1, 4), (6, 1)):
+        for limit in ("norm", "number", "rows", "stretch"):
+            G, what = 30 * _random(m, n, seed=m + n), f"X of a {_kind(m, n)} matrix ({m}, {n}), limit {limit!r}"
+            hint = ": full_matrices=False? Vᵀ, not V?" if limit == "stretch" else ""
+            got, wanted = tensor(call(f, G, limit, keep="G"), G.shape, what), _best(G, limit).double()
+            need(torch.allclose(got, wanted, atol=1e-4), f"{what} is off, though 2 x 2 is right{hint}")
+    G = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    got = tensor(f(G.clone(), "rows"), G.shape, "X of a G with a row of zeros")
+    need_close(got, torch.tensor([[0.0, 0.0], [0.6, 0.8]]), "a row of zeros stays zeros")
 
 
 class _Largest(TorchDispatchMode):
@@ -120,6 +137,13 @@ def _orthogonal(G, coefficients, safety):
     return optim.polar_express(G, len(coefficients), safety)
 
 
+def _iterated(X):
+    for a, b, c in POLAR_EXPRESS:
+        A = X @ X.mT
+        X = a * X + (b * A + c * A @ A) @ X
+    return X
+
+
 def _update(f, G, coefficients=POLAR_EXPRESS, safety: float = 1.02) -> torch.Tensor:
     what = f"the update of a {G.size(0)} x {G.size(1)} matrix"
     return tensor(call(f, G, list(coefficients), safety, keep="G"), G.shape, what)
@@ -155,56 +179,69 @@ def orthogonal(f) -> None:
             f(_random(m, n, seed=3), list(POLAR_EXPRESS), 1.02)
         line = f"a {_kind(m, n)} matrix ({m}, {n}) made a product of 96 x 96 on the way, {product}"
         need(watch.size < 96 * 96, f"{line}: transpose, or use the smaller Gram matrix")
+    for m, n in ((5, 3), (3, 5)):
+        G = _random(3, m, n, seed=9) * torch.tensor([1.0, 100.0, 0.01])[:, None, None]
+        got = tensor(call(f, G, list(POLAR_EXPRESS), 1.02, keep="G"), G.shape, f"the update of a stack (3, {m}, {n})")
+        whole = _iterated(G / (1.02 * G.norm() + 1e-6))
+        hint = "a norm for each matrix, over its last two dimensions, not one for the stack"
+        need(not torch.allclose(got, whole.double(), atol=1e-3), f"a stack of matrices (3, {m}, {n}) is off: {hint}")
+        line = f"a stack of matrices (3, {m}, {n}) is off, though each alone is right: .mT transposes each, .T does not"
+        need_close(got, optim.polar_express(G), line, atol=1e-3)
 
 
-def finish(f) -> None:
-    def at(p, U, lr, decay):
-        out = f(p.clone(), U, lr, decay)
-        return tensor(out, p.shape, f"the new p of a {_kind(*p.shape)} matrix")
+class _Products(TorchDispatchMode):
+    """Counts the matrix products."""
 
-    def unchanged(p, U, *settings):
-        kept, out = U.clone(), at(p, U, *settings)
-        need(torch.equal(U, kept), "U was changed in place; work on a copy")
-        return out.flatten()
+    def __init__(self):
+        super().__init__()
+        self.n = 0
 
-    p, U = torch.tensor([[5.0, 5.0], [-5.0, -5.0]]), torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
-    away = "the mask has the wrong sign; decay where the update pulls towards zero too, U · p ≥ 0"
-    known(unchanged(p, U, 0.1, 0.5), [4.65, 5.1, -4.65, -5.1], "p = 5, 5, -5, -5 with U = 1, -1, -1, 1", [
-        ([4.65, 4.85, -4.65, -4.85], "the decay acts everywhere; let it act only where U · p ≥ 0"),
-        ([4.9, 4.85, -4.9, -4.85], away), ([4.9, 5.1, -4.9, -5.1], "there is no decay"),
-        ([4.65, 5.0, -4.65, -5.0], "the update is masked as well; only the decay is"),
-        ([4.65, 4.85, -4.9, -5.1], "the mask looks at p alone; it needs the sign of U · p"),
-        ([4.65, 5.1, -4.9, -4.85], "the mask looks at U alone; it needs the sign of U · p"),
-        ([2.4, 5.1, -2.4, -5.1], "the decay is multiplied by the rate too"),
-        ([4.85, 4.9, -4.85, -4.9], "the step goes the wrong way; subtract U"),
-        ([5.15, 5.1, -5.15, -5.1], "the decay pushes away from zero; subtract it"),
-        ([4.85, 5.1, -4.95, -5.1], "the decay is weight_decay · p, not weight_decay alone"),
-    ], "p - rate · U - rate · weight_decay · p where U · p ≥ 0")  # fmt: skip
-    p, U = torch.tensor([[2.0, 0.0], [-2.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, -1.0]])
-    hint = "where U is 0 the decay acts too: U · p ≥ 0"
-    known(unchanged(p, U, 0.1, 0.5), [1.9, -0.1, -1.9, 0.1], "p = 2, 0, -2, 0 with U = 0, 1, 0, -1",
-          [([2.0, -0.1, -2.0, 0.1], hint)], "where U is 0, only the decay acts")  # fmt: skip
-    below, turned = "the factor is never below 1: max(1, m/n)", "the factor is √(m/n), rows over columns"
-    tall = {1.0: "the factor √max(1, m/n) is missing", 4.0: "the square root is missing", 0.5: turned, 0.25: turned}
-    for m, n, wanted, errors in ((4, 1, 2.0, tall), (1, 4, 1.0, {0.5: below, 0.25: below}), (3, 3, 1.0, tall)):
-        got = -at(torch.zeros(m, n), torch.ones(m, n), 1.0, 0.0)[0, 0]
-        known(got, wanted, f"the rate / lr of a {_kind(m, n)} matrix ({m}, {n})", errors, "√max(1, m/n)")
-    hint = "the decay is multiplied by the rate with its factor, not by lr alone"
-    got = at(torch.ones(4, 1), torch.zeros(4, 1), 0.1, 0.5)[0, 0]
-    known(got, 0.9, "1 in a tall matrix (4, 1) with U = 0", {0.95: hint}, "rate · weight_decay · p")
-    for m, n in ((6, 6), (12, 5), (5, 12)):
-        start, grad = _random(m, n, seed=m), _random(m, n, seed=n + 50)
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.n += function.__name__.partition(".")[0] in ("mm", "bmm", "addmm", "baddbmm")
+        return function(*args, **(kwargs or {}))
 
-        def stepped(p, lr, decay, grad=grad):
-            p = torch.nn.Parameter(p.clone())
-            p.grad = grad.clone()
-            MuonAdamW([Group("m", "muon", {"p": p}, lr=lr, weight_decay=decay)]).step()
-            return p.detach()
 
-        U = -stepped(torch.zeros(m, n), 1.0, 0.0) / max(1.0, m / n) ** 0.5  # the package's, before its rate
-        line = f"a random matrix ({m}, {n}) is off, though small examples are right"
-        turned = start.T.contiguous().T  # not contiguous in memory
-        need_close(at(turned, U, 0.02, 3.0), stepped(start, 0.02, 3.0), line, atol=1e-4)
+def _stepped(params, grads, lr, coefficients, safety):
+    U = [_orthogonal(g, coefficients, safety) for g in grads]
+    return [p - lr * max(1, p.size(0) / p.size(1)) ** 0.5 * u for p, u in zip(params, U)]
+
+
+def one_step(f) -> None:
+    def at(shapes, coefficients=POLAR_EXPRESS, seed=0, lr=0.5):
+        grads = [_random(m, n, seed=seed + i) * 10.0 ** (i % 3 - 1) for i, (m, n) in enumerate(shapes)]
+        params = [_random(m, n, seed=seed + 50 + i) for i, (m, n) in enumerate(shapes)]
+        kept = [x.clone() for x in (*params, *grads)]
+        with _Products() as count:
+            got = several(f(params, grads, lr, list(coefficients), 1.02), len(shapes), f"{len(shapes)} new matrices in a list")
+        same = all(map(torch.equal, kept, (*params, *grads)))
+        need(same, "parameters or gradients were changed in place; return new ones")
+        got = [tensor(x, p.shape, f"the new matrix for a p of {tuple(p.shape)}") for x, p in zip(got, params)]
+        return got, params, grads, _stepped(params, grads, lr, coefficients, 1.02), count.n
+
+    for shape in ((3, 5), (5, 3), (4, 4), (1, 6), (6, 1)):
+        (got,), (p,), (g,), (wanted,), _ = at([shape])
+        kind, factor = _kind(*shape), max(1, shape[0] / shape[1]) ** 0.5
+        what, step = f"one {kind} matrix {shape}", p - wanted
+        for other, hint in (
+            (p + step, "the step goes the wrong way; subtract it"), (p - step / factor, "the factor √max(1, m/n) is missing"),
+            (p - step * factor, "the square root of the factor is missing"), (step, "return the new p, not its step"),
+            (p - step / factor * (shape[0] / shape[1]) ** 0.5, "the factor is never below 1"),
+            (p - step / factor * (shape[1] / shape[0]) ** 0.5, "the factor is √max(1, rows / columns)"), (-step, "return the new p, not its step"),
+            (p - 0.5 * factor * g, "the gradient was not made orthogonal"), (p - step * 2, "lr is ignored"),
+        ):  # fmt: skip
+            alike = torch.allclose(other, wanted, atol=1e-3)
+            need(alike or not torch.allclose(got, other.double(), atol=1e-3), f"{what}: {hint}")
+        need_close(got, wanted, f"{what} is off", atol=2e-3)
+    shapes = [(4, 8), (8, 4), (1, 5), (4, 8), (5, 1), (8, 2), (8, 4), (4, 4)]
+    got, *_, wanted, _ = at(shapes, seed=3)
+    right = [torch.allclose(x, y.double(), atol=2e-3) for x, y in zip(got, wanted)]
+    off = ", ".join(f"number {i} {shapes[i]}" for i, ok in enumerate(right) if not ok)
+    hint = "is each in its own place, with its own norm, its own factor, and turned back?"
+    need(all(right), f"of matrices {shapes} these are off: {off}; {hint}")
+    groups, rounds = 4, 2
+    *_, n = at(shapes, POLAR_EXPRESS[:rounds])
+    line = f"{n} matrix products for {len(shapes)} matrices with {groups} pairs of sides and {rounds} rounds"
+    need(n <= 4 * groups * rounds, f"{line}; at most {4 * groups * rounds}: (4, 8) and (8, 4) go as one stack, transposed")
 
 
 def _gap(x, y, spread=lambda x, y: math.sqrt((statistics.variance(x) + statistics.variance(y)) / 2)) -> float:
@@ -212,19 +249,19 @@ def _gap(x, y, spread=lambda x, y: math.sqrt((statistics.variance(x) + statistic
 
 
 def _compared(f, table: dict, wanted, what: str, errors, otherwise: str, a: str = "adamw", b: str = "muon") -> None:
-    """One call of an answer to 5.4. table: {(recipe, rate): {seed: bits per byte}}."""
+    """One call of an answer to 5.4. table: {(arm, rate, decay): {seed: bits per byte}}."""
     rows = [
-        {"recipe": recipe, "rate": rate, "seed": seed, "val_bpb": bpb, "role": "sweep" if seed == 1 else "ladder"}
-        for (recipe, rate), runs in table.items()
+        {"arm": arm, "rate": rate, "decay": decay, "seed": seed, "val_bpb": bpb}
+        for (arm, rate, decay), runs in table.items()
         for seed, bpb in runs.items()
     ]
     rows.sort(key=lambda r: (-r["seed"], r["val_bpb"] * 7919 % 1))  # an order that does not help
     known(call(f, rows, a, b, keep="rows"), wanted, f"the gap in spreads of {what}", errors, otherwise)
 
 
-def _one_rate(f) -> None:
-    """5.4 with one rate for each recipe: the spread."""
-    table = {("adamw", 0.1): {1: 2.0, 2: 2.2, 3: 2.4}, ("muon", 0.1): {1: 1.6, 2: 1.7, 3: 1.8}}
+def _one_cell(f) -> None:
+    """5.4 with one cell for each arm: the spread."""
+    table = {("adamw", 0.1, 0): {1: 2.0, 2: 2.2, 3: 2.4}, ("muon", 0.1, 0): {1: 1.6, 2: 1.7, 3: 1.8}}
     wanted, together = 0.5 / math.sqrt(0.025), [x for runs in table.values() for x in runs.values()]
     of_one = "the spread is that of one recipe; take both"
     of_all = "one spread over all runs includes the gap itself; take each recipe's own spread"
@@ -242,35 +279,41 @@ def _one_rate(f) -> None:
 
 
 def gap_in_spreads(f) -> None:
-    _one_rate(f)
+    _one_cell(f)
     table = {
-        ("adamw", 0.001): {1: 2.30},
-        ("adamw", 0.002): {1: 2.10, 2: 2.13, 3: 2.19},
-        ("adamw", 0.02): {1: 2.60, 2: 2.64, 3: 2.59},
-        ("muon", 0.002): {1: 2.40, 2: 2.41, 3: 2.44},
-        ("muon", 0.02): {1: 2.00, 2: 2.01, 3: 2.02},
-        ("muon", 0.04): {1: 2.05},
-        ("gpt2", 0.002): {1: 1.50, 2: 1.60},
+        ("adamw", 0.001, 0.1): {1: 2.30},
+        ("adamw", 0.002, 0): {1: 2.10, 2: 2.13, 3: 2.19},
+        ("adamw", 0.002, 0.1): {1: 2.15, 2: 2.29},
+        ("adamw", 0.02, 0): {1: 2.60, 2: 2.64, 3: 2.59},
+        ("adamw", 0.02, 0.1): {1: 2.58, 2: 2.66},
+        ("muon", 0.002, 0): {1: 2.40, 2: 2.41, 3: 2.44},
+        ("muon", 0.02, 0.1): {1: 2.00, 2: 2.01, 3: 2.02},
+        ("muon", 0.02, 0): {1: 2.03},
+        ("muon", 0.04, 0.1): {1: 2.05},
+        ("gpt2", 0.002, 0): {1: 1.50, 2: 1.60},
     }
     at = {key: list(runs.values()) for key, runs in table.items()}
-    A, B = at["adamw", 0.002], at["muon", 0.02]
-    everything = [[x for (name, _), runs in at.items() if name == recipe for x in runs] for recipe in ("adamw", "muon")]
-    wanted, own_best = _gap(A, B), "both recipes were taken at one rate; each has its own best"
-    _compared(f, table, wanted, "two recipes with several rates", [
-        (_gap(A, at["muon", 0.002]), own_best), (_gap(at["adamw", 0.02], B), own_best),
-        (_gap(*everything), "this is over all rates; take the best rate of each recipe"),
-        (_gap(at["adamw", 0.02], at["muon", 0.002]), "these are the worst rates; lower bits per byte are better"),
-        ((A[0] - B[0]) * wanted / _gap(A, B, lambda x, y: 1), "only seed 1 was compared; take the means over seeds"),
-        ((sorted(A)[1] - sorted(B)[1]) * wanted / _gap(A, B, lambda x, y: 1), "these are medians; take the means"),
-        (_gap(A[1:], B[1:]), "seed 1 is missing; take all runs at that rate"),
-    ], "is each recipe at the rate where its seed 1 did best, with all seeds there?")  # fmt: skip
+    A, B = at["adamw", 0.002, 0], at["muon", 0.02, 0.1]
+    everything = [[x for (name, *_), runs in at.items() if name == arm for x in runs] for arm in ("adamw", "muon")]
+    wanted, own_best = _gap(A, B), "both were taken at one cell; each arm has its own best rate and decay"
+    mixed = "runs of one rate and several decays were mixed; a cell is a rate and a decay"
+    spread = wanted / _gap(A, B, lambda x, y: 1)
+    _compared(f, table, wanted, "two optimizers with several rates and decays", [
+        (_gap(A + at["adamw", 0.002, 0.1], B + at["muon", 0.02, 0]), mixed),
+        (_gap(A, at["muon", 0.002, 0]), own_best), (_gap(at["adamw", 0.02, 0.1], B), own_best),
+        (_gap(*everything), "this is over all cells; take the best cell of each arm"),
+        (_gap(at["adamw", 0.02, 0], at["muon", 0.002, 0]), "these are the worst cells; lower bits per byte are better"),
+        ((A[0] - B[0]) * spread, "only seed 1 was compared; take the means over seeds"),
+        ((sorted(A)[1] - sorted(B)[1]) * spread, "these are medians; take the means"),
+        (_gap(A[1:], B[1:]), "seed 1 is missing; take all runs of that cell"),
+    ], "is each arm at the cell where its seed 1 did best, with all seeds there?")  # fmt: skip
     _compared(f, table, -wanted, "the same with a and b exchanged", [(wanted, "the sign is lost")],
               "only the sign changes", "muon", "adamw")  # fmt: skip
-    lucky = {("adamw", 0.1): {1: 2.0, 2: 2.2}, ("adamw", 0.2): {1: 2.1, 2: 1.7}, ("muon", 0.1): {1: 1.7, 2: 1.9}}
-    _compared(f, lucky, 0.3 / math.sqrt(0.02), "recipes of which one has a lucky seed at a second rate",
-              [(0.1 / math.sqrt((0.08 + 0.02) / 2), "the rate was chosen with all seeds; seed 1 alone chooses it")],
-              "the rate is chosen by seed 1 alone")  # fmt: skip
-    uneven = {("adamw", 0.1): {1: 2.0, 2: 2.2, 3: 2.1, 4: 2.3}, ("muon", 0.1): {1: 1.7, 5: 1.9}}
+    lucky = {("adamw", 0.1, 0): {1: 2.0, 2: 2.2}, ("adamw", 0.1, 0.2): {1: 2.1, 2: 1.7}, ("muon", 0.1, 0): {1: 1.7, 2: 1.9}}
+    _compared(f, lucky, 0.3 / math.sqrt(0.02), "optimizers of which one has a lucky seed in a second cell",
+              [(0.1 / math.sqrt((0.08 + 0.02) / 2), "the cell was chosen with all seeds; seed 1 alone chooses it")],
+              "the cell is chosen by seed 1 alone")  # fmt: skip
+    uneven = {("adamw", 0.1, 0): {1: 2.0, 2: 2.2, 3: 2.1, 4: 2.3}, ("muon", 0.1, 0.3): {1: 1.7, 5: 1.9}}
     x, y = (list(runs.values()) for runs in uneven.values())
     pooled = _gap(x, y, lambda x, y: math.sqrt((3 * statistics.variance(x) + statistics.variance(y)) / 4))
     _compared(f, uneven, _gap(x, y), "four runs against two",
@@ -325,13 +368,12 @@ def iteration_flops(f) -> None:
 
 
 EXERCISES = (
-    Exercise("5.1", "Nesterov momentum", nesterov, points=1, minutes=5, difficulty=1, importance=3,
-             forbids=(optim.muon_update, MuonAdamW)),
-    Exercise("5.2", "Orthogonalise", orthogonal, points=4, minutes=20, difficulty=4, importance=5,
+    Exercise("5.1", "The best step under another limit", best_step, points=2, minutes=15, difficulty=3, importance=4),
+    Exercise("5.2", "Orthogonalise any matrix, or a stack", orthogonal, points=4, minutes=15, difficulty=4, importance=5,
              forbids=(optim.polar_express, optim.muon_update, MuonAdamW, torch.optim.Muon),
              reference=_orthogonal, nan="add 1e-6 to what you divide by, for a gradient of zeros"),
-    Exercise("5.3", "The end of the step: rate and cautious decay", finish, points=2, minutes=10, difficulty=2,
-             importance=4, forbids=(optim.muon_update, MuonAdamW)),
+    Exercise("5.3", "One step for every shape", one_step, points=3, minutes=20, difficulty=4, importance=4,
+             forbids=(optim.polar_express, optim.muon_update, MuonAdamW, torch.optim.Muon)),
     Exercise("5.4", "Is the gap real?", gap_in_spreads, points=3, minutes=15, difficulty=3, importance=5),
     Exercise("5.5", "What the iteration costs", iteration_flops, points=2, minutes=10, difficulty=2, importance=3),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of lesson 05: an ellipse made round, singular values, the maps of one singular value, rates with seeds."""
+"""Figures of lesson 05: an ellipse made round, singular values, the maps of one singular value, sweeps with seeds."""
 
 import math
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from gpt2course.course.figures.style import (  # isort: skip
     BLACK, BLUE, FONT, GREEN, GREY, LINES, TINTS, VERMILION,
-    figure, legend, log_ticks, name_axes, need, round_numbers,
+    figure, legend, log_ticks, name_axes, name_rows, need, note, round_numbers,
 )
 
 ROUNDS = LinearSegmentedColormap.from_list("rounds", ["#9CCBEA", BLUE, "#00263D"])  # iterations, from light to dark
@@ -136,28 +136,71 @@ def iterations(methods: dict[str, list[list[float]]], band: float | None = None)
     return fig
 
 
-def rates(sweeps: dict[str, list[tuple[float, float]]], seeds: dict[str, list[float]]) -> Figure:
-    """Bits per byte against the learning rate of the matrices, a line for each optimizer; all seeds at its best rate.
-
-    sweeps: name -> (rate, bits per byte) of one seed. seeds: name -> bits per byte of all seeds at its best rate.
-    """
-    need(sweeps and all(len(s) > 1 for s in sweeps.values()), "every optimizer needs two rates or more")
-    need(set(seeds) == set(sweeps) and all(seeds.values()), "every optimizer needs its seeds")
-    fig, (ax,) = figure(3.4)
-    parts, marks = [], sorted({rate for s in sweeps.values() for rate, _ in s})
-    for (name, points), (colour, style), mark in zip(sweeps.items(), LINES, "osv^D"):
-        points = sorted(points)
-        best, _ = min(points, key=lambda p: p[1])
-        found, mean = seeds[name], sum(seeds[name]) / len(seeds[name])
-        ax.plot(*zip(*points), color=colour, linestyle=style, marker=mark, markersize=6, linewidth=1.8, label=name)
-        ax.plot([best] * len(found), found, "_", color=BLACK, markersize=15, markeredgewidth=1.4)
-        at_best = f"{len(found)} seeds there from {min(found):.3f} to {max(found):.3f}, mean {mean:.3f}"
-        worst = f"worst of {len(points)} rates {max(b for _, b in points):.3f}"
-        parts.append(f"{name}: best rate {best:g}, {at_best}; {worst}")
-    ax.plot([], [], "_", color=BLACK, markersize=15, markeredgewidth=1.4, label="seeds at the best rate")
-    ax.set_xscale("log")
-    log_ticks(ax.xaxis, [r for i, r in enumerate(marks) if i == 0 or r / marks[i - 1] > 1.4])
-    name_axes(ax, "learning rate of the matrices (log scale)", "validation bits per byte")
+def curves(losses: dict[str, list[float]]) -> Figure:
+    """Training loss against the step, one line a run; the first is drawn wide, so that an equal one shows on it."""
+    need(losses and all(len(v) > 1 for v in losses.values()), "every curve needs two steps or more")
+    fig, (ax,) = figure(2.6)
+    for (name, y), (colour, style), width in zip(losses.items(), LINES, (5, 2, 2, 2, 2, 2)):
+        ax.plot(range(len(y)), y, color=colour, linestyle=style, linewidth=width, label=name)
+    ax.set_xlim(0, max(map(len, losses.values())) - 1)
+    name_axes(ax, "step (updates)", "training loss\n(nats per token)")
     legend(fig, ax)
-    fig.alt = f"Validation bits per byte against the learning rate. {'; '.join(parts)}."
+    ends = ", ".join(f"{name} from {y[0]:.2f} to {y[-1]:.2f}" for name, y in losses.items())
+    fig.alt = f"Training loss against the step: {ends}."
+    return fig
+
+
+def sweeps(panels: dict[str, dict[tuple[float, float], list[float]]]) -> Figure:
+    """Bits per byte against the learning rate, a panel for each optimizer and a line for each weight decay.
+
+    panels: name -> {(rate, decay): bits per byte of its seeds}, at most two. A line shows seed 1, the first of each
+    list; all seeds of its best cell are marked.
+    """
+    need(1 <= len(panels) <= 2 and all(map(len, panels.values())), "one or two optimizers with runs are needed")
+    fig, axes = figure(3.6, columns=len(panels), grid="y", sharey=True)
+    parts, decays = [], sorted({decay for cells in panels.values() for _, decay in cells})
+    need(len(decays) <= len(LINES), f"there are more than {len(LINES)} decays")
+    styles = {decay: (*line, mark) for decay, line, mark in zip(decays, LINES, "os^vDP")}
+    for ax, (name, cells) in zip(axes, panels.items()):
+        for decay in decays:
+            points, (colour, style, mark) = sorted((r, v[0]) for (r, d), v in cells.items() if d == decay), styles[decay]
+            if points:
+                line = dict(color=colour, linestyle=style, marker=mark, markersize=6, linewidth=1.8)
+                ax.plot(*zip(*points), **line, label=f"decay {decay:g}")
+        (rate, decay), values = min(cells.items(), key=lambda cell: cell[1][0])
+        ax.plot([rate] * len(values), values, "_", color=BLACK, markersize=16, markeredgewidth=1.6)
+        ax.set_xscale("log")
+        log_ticks(ax.xaxis, sorted({r for r, _ in cells}), lambda v, _: f"{v:g}")
+        ax.tick_params(axis="x", rotation=30)
+        ax.margins(x=0.08)
+        ax.set_title(name, fontsize=FONT)
+        name_axes(ax, "learning rate (log scale)", "validation bits per byte" if ax is axes[0] else None)
+        parts.append(
+            f"{name}: best at rate {rate:g} and decay {decay:g}, {len(values)} seeds there from {min(values):.4f} to "
+            f"{max(values):.4f}; {len(cells)} cells, the worst {max(v[0] for v in cells.values()):.3f}"
+        )
+    handles = {h.get_label(): h for ax in axes for h in ax.get_legend_handles_labels()[0]}
+    handles = [handles[f"decay {d:g}"] for d in decays]
+    legend(fig, axes[0], len(decays), handles, handlelength=2.6)
+    fig.alt = f"Validation bits per byte against the learning rate, a line for each weight decay. {'; '.join(parts)}."
+    return fig
+
+
+def steps(rows: dict[str, tuple[str, list[float]]]) -> Figure:
+    """What each idea gives, one row each: a dot for each seed, a bar for the mean. rows: name -> (setting, seeds)."""
+    need(rows and all(values for _, values in rows.values()), "every row needs a run")
+    fig, (ax,) = figure(0.9 + 0.52 * len(rows), grid="x")
+    parts = []
+    for row, (name, (setting, values)) in enumerate(rows.items()):
+        mean = sum(values) / len(values)
+        ax.plot([mean] * 2, [row - 0.3, row + 0.3], color=BLUE, linewidth=2.5)
+        ax.plot(values, [row] * len(values), "o", color=VERMILION, markersize=6)
+        note(ax, f"{mean:.4f}", (max(values), row), (9, 0), va="center", color=BLUE)
+        parts.append(f"{name} ({setting}): mean {mean:.4f} of {len(values)}, {min(values):.4f} to {max(values):.4f}")
+    name_rows(ax, [f"{name}\n{setting}" for name, (setting, _) in rows.items()])
+    everything = [v for _, values in rows.values() for v in values]
+    gap = max(everything) - min(everything) or 0.01
+    ax.set_xlim(min(everything) - 0.08 * gap, max(everything) + 0.22 * gap)
+    name_axes(ax, "validation bits per byte (lower is better); dots: seeds, bar: mean")
+    fig.alt = f"Validation bits per byte, each step at its own best rate and decay. {'; '.join(parts)}."
     return fig
