@@ -47,8 +47,8 @@ dollars = run["seconds"] / 3600 * 0.10
 print(f"{100 * dollars:.3f} cents")
 
 # %% [markdown]
-# GPT-2, the model of 2019, wrote whole pages of fluent text. It is said to have cost about \$43,000. In January 2026 a run
-# that reached the same grade cost \$73, nearly 600 times less. The program was larger than yours, and otherwise the same.
+# GPT-2, the model of 2019, wrote whole pages of fluent text. It is said to have cost about 43,000 dollars. In January 2026 a run
+# that reached the same grade cost 73 dollars, nearly 600 times less. The program was larger than yours, and otherwise the same.
 #
 # **The question of this lesson: how much of the factor of 600 is better hardware?** Guess before you read on. Put your own
 # number in place of 100.
@@ -80,10 +80,10 @@ for e in records.values():
     print(f"{e['date']:10}  {e['hours']:6.2f} h  CORE {e['core']:.4f}  {e['name']}")
 
 # %% [markdown]
-# Here are their bills at \$24 for an hour of eight H100, with two more runs as hollow points.
-# [llm.c](https://github.com/karpathy/llm.c/discussions/677) trained the model of 2019 for 24 hours. Its page says \$672,
-# because its node cost \$28 an hour; at our \$24 the same run is \$576.
-# [modded-nanogpt](https://github.com/KellerJordan/modded-nanogpt) names \$233 for its own run. Both were judged by one test
+# Here are their bills at 24 dollars for an hour of eight H100, with two more runs as hollow points.
+# [llm.c](https://github.com/karpathy/llm.c/discussions/677) trained the model of 2019 for 24 hours. Its page says 672 dollars,
+# because its node cost 28 dollars an hour; at our 24 dollars the same run is 576 dollars.
+# [modded-nanogpt](https://github.com/KellerJordan/modded-nanogpt) names 233 dollars for its own run. Both were judged by one test
 # alone (HellaSwag), so compare them with care.
 
 # %%
@@ -357,17 +357,19 @@ print(f"January's run here, never resting: {years:,.0f} years")
 # ### The experiment: twice the work
 #
 # One change, same data, same two seeds: 40 steps of training or 80. Twice the FLOPs should take twice the time. What do they
-# buy? `lab.train` calls a function after each step, so each step can be timed.
+# buy? `lab.train` calls a function after each step, so each step can be timed. The clock here is `process_time`: it counts
+# only the seconds in which the processor works for this program. One thread, since threads that wait count as working.
 
 # %%
 def timed_run(steps, seed):
     """A toy run, with the seconds of each of its steps."""
-    stamps = [time.perf_counter()]
-    stamp = lambda: stamps.append(time.perf_counter())
+    stamps = [time.process_time()]
+    stamp = lambda: stamps.append(time.process_time())
     found = lab.train("jan29", seed, progress=stamp, steps=steps)
     return found | {"times": gaps(stamps)}
 
 
+torch.set_num_threads(1)
 results = {steps: [timed_run(steps, seed) for seed in (1, 2)] for steps in (40, 80)}
 
 # %%
@@ -378,7 +380,8 @@ for seed, (short, long) in enumerate(zip(results[40], results[80]), 1):
 
 # %% [markdown]
 # The first step includes all preparations, such as reading the text. With it, twice the work seems to take less than twice
-# the time. Without it the ratio lies around 2: 1.7 to 2.3 on a machine with other work, closer on a quiet one.
+# the time. Without it the ratio is about 2: three pairs on a busy machine gave 1.92 to 2.11, and 1.38 to 1.57 with the
+# first step.
 #
 # What the FLOPs buy is measured in bits per byte of text that the model has not seen. Knowing nothing costs 8; less is
 # better.

@@ -11,595 +11,484 @@
 # ---
 
 # %% [markdown]
-# # 03 GPT: the model of 2019, and what has changed since
+# # 03 GPT
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/gpt2course/gpt2course/blob/main/lessons/03_gpt.ipynb)
+# **Goal:** write a whole GPT as a few short functions, train it, and find out what the changes since 2019 are worth.
 #
-# You write a whole GPT as a few short functions, and show that they compute what the package computes.
+# 40 minutes, and 70 for the exercises; any CPU will do.
 #
-# 45 minutes; any CPU will do. It explains [model.py](../gpt2course/model.py), [gpt2.py](../gpt2course/gpt2.py) and the main
-# part of [attention.py](../gpt2course/attention.py). You should know what a token and a row are: [02 Data](02_data.ipynb). Next
-# comes [04 Training](04_training.ipynb). Exercises: [03](../exercises/03_gpt.ipynb).
-
-# %% tags=["setup"]
-import importlib.util
-
-if importlib.util.find_spec("gpt2course") is None:  # a hosted notebook: fetch and install the course first
-    # !git clone -q https://github.com/gpt2course/gpt2course course && pip install -q -e "course[course]"
-    import sys; sys.path.insert(0, "course")  # not gpt2course: Python would take that folder for the package
+# The data are rows of tokens. This lesson is the function that reads a row and says, at every position, which token comes next.
 
 # %% [markdown]
-# ## Where we are
-#
-# The data are rows of tokens. This lesson is about the function that reads a row and says, at every position, how likely each
-# token is to come next. The first two rungs of the ladder are two such functions, trained in two ways.
+# Here are two such functions, the model of 2019 and today's. Both train on the same 51,200 tokens with the same learning rate.
+# The numbers are bits per byte on other text, and lower is better.
 
 # %%
-import inspect
-import math
+from gpt2course.course import lab
 
+rate = 6e-4
+old = lab.train("gpt2", steps=50, matrix_adamw_lr=rate)
+one_rate = dict(matrix_adamw_lr=rate, head_lr=rate, wte_lr=rate)
+new = lab.train("modern", steps=50, **one_rate)
+print(f"2019 {old['val_bpb']:.2f}   modern {new['val_bpb']:.2f}")
+
+# %% [markdown]
+# **The question.** Ten changes in seven years, and almost no difference. Are the changes worth nothing, or does this comparison
+# hide what they are worth? Write down your guess: how much better is the modern model when each has its best rate?
+
+# %%
+lab.predict("03.gap", 0.0)
+
+# %% [markdown]
+# # Part 1: build it
+#
+# ## A weighted mean of the past
+#
+# The model keeps one vector of C numbers for each of T positions. Most parts treat each position by itself. **Attention** is
+# the only one that moves information between positions. Each position asks with a query, is found by a key, and gives a value.
+# The score of a query and a key is their dot product. The softmax makes each row of scores into positive weights with sum 1.
+
+# %%
 import torch
-import torch.nn.functional as F
 
-from gpt2course.course import lab, plots
-from gpt2course.attention import attention
-from gpt2course.course.figures import gpt as figures
-from gpt2course.gpt2 import GPT2, GPT2Config
-from gpt2course.model import GPT, Attention, GPTConfig, norm, rope, rope_tables
-from gpt2course.recipes import LADDER, resolve
-
-torch.manual_seed(0)
-torch.set_printoptions(precision=3, sci_mode=False)
-plots.show(plots.strip(3))
-plots.show(plots.ladder(lab.ladder(upto="modern"), list(LADDER)))
+torch.set_printoptions(precision=2, sci_mode=False)
+q, k, v = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1))  # (T, D)
+naive = (q @ k.T).softmax(dim=-1) @ v  # each row: a weighted mean of the values
 
 # %% [markdown]
-# The code names sizes by letters: B rows in a batch, T tokens in a row (time), C channels (width), H heads of D channels each,
-# V tokens in the vocabulary. Come back to this list when a word is new.
+# This breaks. Change the last token, and look at what comes out for the first one:
 
 # %%
-lab.words("03")
+k2, v2 = k.clone(), v.clone()
+k2[3], v2[3] = 3.0, 3.0
+print("before", naive[0])
+print("after ", ((q @ k2.T).softmax(dim=-1) @ v2)[0])
 
 # %% [markdown]
-# ## Before you run anything
+# The first position saw the future. In training the next token is part of the row, so this model would copy it and learn
+# nothing. The **causal mask** sets the scores of all later keys to minus infinity, before the softmax.
 #
-# A model with 1,024 tokens in its vocabulary has just been filled with random numbers and has learned nothing. What will its
-# loss be, in nats per token: about 0, about 7, or about 1,024? Would you need to know anything of the model to say so? Write
-# your answer down; it is checked below.
-
-# %% [markdown]
-# ## The idea: attention is a weighted mean
-#
-# A model has one vector of C numbers for each position. Most of its parts treat each position by itself. Attention is the only
-# one that carries anything from one position to another. Each position asks with a *query*, offers a *key* to be found by, and
-# hands over a *value*.
-#
-# Take four tokens and vectors of four numbers. The score of a query and a key is their dot product. Row: who asks. Column: who
-# is asked.
+# A second fault is in the size of the scores. A product of two independent numbers of variance 1 has variance 1. A dot product
+# adds D of them, so its variance is D:
 
 # %%
-tokens = ["the", "cat", "sat", "on"]
-q, k, v = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1))  # (T, D) each
-scores = q @ k.T  # (T, T)
-toy = (q, k, v)
-print(scores)
+from math import inf, sqrt
 
-# %% [markdown]
-# Nobody may look ahead: when the model predicts what follows "cat", it must not see "sat". The *causal mask* sets the scores
-# above the diagonal to minus infinity, and the *softmax* turns each row into positive weights that sum to 1. The division by √D
-# is explained next.
-
-# %%
-visible = torch.ones(4, 4, dtype=torch.bool).tril()  # True on and below the diagonal
-weights = (scores / math.sqrt(4)).masked_fill(~visible, -math.inf).softmax(dim=-1)
-plots.show(figures.attention_maps({"weights": weights.tolist()}, tokens))
-
-# %% [markdown]
-# The first row is 1, 0, 0, 0: "the" sees only itself. What a position takes in is the mean of the values, with its row as
-# weights. Check the second row yourself:
-
-# %%
-taken_in = weights @ v  # (T, D)
-print(taken_in[1], "by the matrix product")
-print(weights[1, 0] * v[0] + weights[1, 1] * v[1], "by hand")
-
-# %% [markdown]
-# ### Why divide by √D
-#
-# Say the D numbers of a query and a key are independent, with mean 0 and variance 1. A product of two of them has variance 1
-# too. The dot product adds up D of these, so its variance is D, and it is typically √D in size. Look at the last two columns:
-# the largest of 8 weights, on average.
-
-# %%
-print("   D   variance of q·k   largest weight undivided   divided by √D")
 for D in (4, 64, 1024):
-    a, b = torch.randn(1000, D), torch.randn(1000, 8, D)
-    dots = (b @ a[:, :, None])[..., 0]  # (1000, 8): a query against 8 keys
-    raw, scaled = (s.softmax(-1).amax(-1).mean() for s in (dots, dots / math.sqrt(D)))
-    print(f"{D:4}   {dots.var():15.1f}   {raw:24.2f}   {scaled:13.2f}")
+    a, b = torch.randn(2, 2000, 8, D, generator=torch.Generator().manual_seed(2))
+    dots = (a[:, :1] * b).sum(-1)  # a query against 8 keys
+    raw, scaled = (s.softmax(-1).amax(-1).mean() for s in (dots, dots / sqrt(D)))
+    print(f"D {D:4}: variance {dots.var():6.0f}, largest weight {raw:.2f}, or {scaled:.2f}")
 
 # %% [markdown]
-# Undivided, wide heads begin with nearly all weight on one key, picked by chance. There the softmax is flat and passes on
-# almost no gradient, so the head could hardly learn to look elsewhere. Divided, every width begins alike.
-#
-# ## From 2019 to today
-#
-# Read both from the bottom up. The thick line is the *residual stream*: C numbers a position, to which every part adds. Orange
-# is new.
+# A wide head would start with all its weight on one random key. There the softmax is flat and passes on almost no gradient. So
+# scores are divided by √D. Your first piece has both fixes. Position i sees the keys 0 to i, itself included.
+
+# %% tags=["hole"]
+def causal_weights(q, k):
+    """The weights (..., T, T) of queries and keys (..., T, D): row who asks, column who is asked."""
+    ### BEGIN SOLUTION
+    scores = q @ k.mT / sqrt(q.size(-1))
+    visible = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    return scores.masked_fill(~visible, -inf).softmax(dim=-1)
+    ### END SOLUTION
+
 
 # %%
-old = dict(
-    start=["wte + wpe"],
-    attention=["LayerNorm", "q, k, v", "softmax(q·k / √D) v", "c_proj"],
-    mlp=["LayerNorm", "c_fc, to 4C", "GELU", "c_proj"],
-    end=["LayerNorm", "head = wte"],
-)
-new = dict(
-    start=["wte", "RMSNorm of the embedding"],
-    attention=["RMSNorm", "q, k, v", "RoPE on q and k", "QK-norm", "softmax(q·k / √D) v", "c_proj, starts at 0"],
-    mlp=["RMSNorm", "c_fc, to 4C", "ReLU²", "c_proj, starts at 0"],
-    end=["RMSNorm", "lm_head, its own table", "softcap"],
-)
-plots.show(figures.block_diagram({"2019": old, "modern": new}))
+g = torch.Generator().manual_seed(3)
+several = torch.randn(2, 2, 3, 5, 6, generator=g)
+causal_weights = lab.hole("03", causal_weights, (q, k), tuple(several))
+
+# %%
+from gpt2course.course import plots
+from gpt2course.course.figures import gpt as figures
+
+weights = {"weights": causal_weights(q, k).tolist()}
+plots.show(figures.attention_maps(weights, ["the", "cat", "sat", "on"]))
 
 # %% [markdown]
-# Two changes are not in the picture: all biases are gone, and norms have no weights. We now build the right-hand side, box by
-# box.
+# The first token sees itself alone. Real attention has H **heads** side by side, each with D of the C channels. The package
+# keeps them as (B, T, H, D), where B counts the rows of a batch.
+
+# %%
+from gpt2course.attention import attention
+
+
+def causal_attention(q, k, v):
+    """(B, T, H, D) three times -> (B, T, H, D): every head of every row by itself."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
+    return (causal_weights(q, k) @ v).transpose(1, 2)
+
+
+x = torch.randn(3, 2, 50, 3, 16, generator=g)
+lab.compare(causal_attention(*x), attention(*x))
+lab.keep("attention", causal_attention)
+
+# %% [markdown]
+# "Up to rounding" means: the same sum in another order. A float32 has seven digits, and the last one depends on the order.
 #
-# ## Build it by hand
+# ## Positions
 #
-# ### Positions: RoPE
-#
-# Without positions, you could shuffle the earlier tokens and the last one's attention would give the same. GPT-2 adds a learned
-# vector to each position's embedding (`wpe`). RoPE adds nothing. It *turns* queries and keys, pair of channels by pair of
-# channels, by an angle that grows with the position. The first pair turns fast, the last one slowly, like the hands of a clock.
-# Here with D = 8, so four pairs:
+# Attention has no idea of order. Put the first three tokens in another order, and the last one receives the same:
+
+# %%
+mixed = [2, 0, 1, 3]
+out = (causal_weights(q, k) @ v)[3], (causal_weights(q[mixed], k[mixed]) @ v[mixed])[3]
+lab.compare(*out)
+
+# %% [markdown]
+# The model of 2019 adds a learned vector for each position, and has none beyond its longest row. **RoPE** adds nothing. It turns
+# queries and keys, pair of channels by pair of channels, by an angle that grows with the position. Pair i is made of the channels
+# i and i + D/2. At position t it turns by t · base^(-2i/D):
 
 # %%
 D, base = 8, 10_000
-speeds = [base ** (-2 * i / D) for i in range(D // 2)]  # radians a position
-plots.show(figures.rope_clocks([[t * speed for t in range(9)] for speed in speeds]))
+speeds = [base ** (-2 * i / D) for i in range(D // 2)]
+plots.show(figures.rope_clocks([[t * s for t in range(9)] for s in speeds]))
 
 # %% [markdown]
-# Why turn? Turning two vectors by the same angle leaves their dot product alone. Turn the query by an angle t·s and the key by
-# u·s: that equals turning both by u·s, and then the query alone by (t - u)·s. So the score depends on the distance t - u, and
-# not on where the two stand. As in the package, pair i is made of channels i and i + D/2.
+# Why turn? Turning two vectors by one angle leaves their dot product as it is. So a score depends on the difference of the two
+# angles, which is the distance of the two tokens. For a pair (a, b), the turn is (a cos + b sin, b cos - a sin).
+
+# %% tags=["hole"]
+def spin(x, start, base):
+    """x (B, T, H, D) turned for the positions start, start + 1, ...; pairs are halves."""
+    ### BEGIN SOLUTION
+    T, D = x.size(1), x.size(3)
+    speeds = base ** (-torch.arange(0, D, 2) / D)
+    angles = (torch.arange(start, start + T)[:, None] * speeds)[:, None]  # (T, 1, D/2)
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+    ### END SOLUTION
+
 
 # %%
-def turn(x, start=0):
-    """RoPE by hand: x (..., T, D), its first row at position `start`."""
-    T, D = x.shape[-2:]
-    angles = torch.arange(start, start + T)[:, None] * 10_000 ** (-torch.arange(0, D, 2) / D)  # (T, D/2)
-    a, b = x[..., : D // 2], x[..., D // 2 :]  # the two halves
-    return torch.cat([a * angles.cos() + b * angles.sin(), b * angles.cos() - a * angles.sin()], dim=-1)
+spin = lab.hole("03", spin, (x[0], 0, 10_000.0), (x[1], 7, 100.0))
+
+# %%
+from gpt2course.model import norm, rope, rope_tables
 
 
-print(turn(torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])))  # the same vector at positions 0, 1, 2
+def turn(q, k, v, start=0, base=10_000.0):
+    """RoPE: queries and keys are turned, values are not."""
+    return spin(q, start, base), spin(k, start, base), v
+
+
+lab.compare(turn(*x)[0], rope(x[0], *rope_tables(50, 16, 10_000)))
+lab.keep("rope", turn)
 
 # %% [markdown]
-# Now one query and one key, put at many places. If the argument is right, three lines lie on top of each other.
+# Put one query and one key at many places. If the argument is right, three lines lie on each other:
 
 # %%
-g = torch.Generator().manual_seed(2)
-one_q, one_k = (torch.randn(32, generator=g).expand(161, 32) for _ in range(2))  # the same at 161 positions
-lines = {f"key at {u}": (turn(one_q)[u : u + 60] @ turn(one_k)[u]).tolist() for u in (0, 50, 100)}
+one_q, one_k = torch.randn(2, 1, 1, 1, 32, generator=g).expand(2, 1, 161, 1, 32)
+a, b = (spin(t, 0, 10_000.0)[0, :, 0] for t in (one_q, one_k))
+lines = {f"key at {u}": (a[u : u + 60] @ b[u]).tolist() for u in (0, 50, 100)}
 plots.show(figures.score_by_distance(lines))
-print("they differ by at most", f"{max(max(p) - min(p) for p in zip(*lines.values())):.1g}")
 
 # %% [markdown]
-# They do: what is left is rounding. The values need no positions. A position decides *whom* you listen to, not what they say.
+# ## Sizes
 #
-# ### RMSNorm
-#
-# LayerNorm subtracts the mean, divides by the standard deviation, multiplies by a learned vector and adds another. RMSNorm
-# divides by the root mean square, and that is all. A learned scale can be left out, since the matrix that comes next can scale
-# its columns itself.
+# Every layer adds to the same vectors, the **residual stream**. So they grow, and a layer would have to cope with inputs of any
+# size. A norm removes the size before each layer. The one of 2019, LayerNorm, subtracts the mean, divides by the standard
+# deviation, and has a learned scale and shift. **RMSNorm** only divides by the root of the mean of squares.
+
+# %% tags=["hole"]
+def rms_norm(x, eps=1e-6):
+    """x (..., C) divided by the root of (mean of its squares + eps)."""
+    ### BEGIN SOLUTION
+    return x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+    ### END SOLUTION
+
 
 # %%
-def rms(x):
-    """RMSNorm by hand, over the last dimension; the epsilon keeps a vector of zeros from becoming NaN."""
-    return x / (x.square().mean(dim=-1, keepdim=True) + torch.finfo(x.dtype).eps).sqrt()
-
-
-x = torch.tensor([[3.0, 4.0, 0.0, 0.0], [300.0, 400.0, 0.0, 0.0]])
-print(rms(x))
+small = torch.tensor([[3.0, 4.0], [300.0, 400.0], [0.0, 0.0]])
+rms_norm = lab.hole("03", rms_norm, (small, 0.1), (x[0], 1e-6))
+print(rms_norm(small))
+lab.keep("norm", rms_norm)
 
 # %% [markdown]
-# Both rows come out alike: the size is forgotten, the direction stays. The modern model does this right after the embedding
-# too, so every token enters at one size, however far training has stretched its row of the table.
+# ## The whole model
 #
-# ### QK-norm: a bound for the scores
-#
-# Scores are products of two learned things, so they can grow fast. Let training make both matrices 10 times larger, and every
-# score is 100 times larger. QK-norm is RMSNorm of queries and keys. Then each has length √D, and by the inequality of Cauchy
-# and Schwarz no dot product exceeds D, so no divided score exceeds √D. Watch the largest score while the matrices grow:
-
-# %%
-x, W_q, W_k = torch.randn(64, 128), torch.randn(128, 128) / 128**0.5, torch.randn(128, 128) / 128**0.5
-print("weights times   largest |score|   with QK-norm   bound √D")
-for scale in (1, 3, 10, 30):
-    q, k = x @ W_q * scale, x @ W_k * scale
-    plain, normed = ((a @ b.T / 128**0.5).abs().max() for a, b in ((q, k), (rms(q), rms(k))))
-    print(f"{scale:13}   {plain:15.1f}   {normed:12.1f}   {128**0.5:8.1f}")
-
-# %% [markdown]
-# Without the norm, the scores grow with the square of the scale. With it, they do not grow at all.
-#
-# ### One head, then all heads
-#
-# Now everything above as a function. A layer's weights come as a dict. A matrix is stored as (out, in), so a layer
-# computes x Wᵀ; head h owns the rows h·D to (h + 1)·D.
-
-# %%
-def head_weights(x, w, h, D):
-    """The attention weights (B, T, T) of head h; x (B, T, C) is already normalised."""
-    rows = slice(h * D, (h + 1) * D)
-    q, k = (rms(turn(x @ w[name][rows].T)) for name in ("c_q", "c_k"))  # (B, T, D): turned, then QK-norm
-    scores = q @ k.transpose(1, 2) / math.sqrt(D)  # (B, T, T)
-    hidden = ~torch.ones(x.size(1), x.size(1), dtype=torch.bool).tril()
-    return scores.masked_fill(hidden, -math.inf).softmax(dim=-1)
-
-# %% [markdown]
-# Heads work side by side: each makes its own weighted mean of D channels. They are laid next to each other, and the output
-# projection `c_proj` mixes them. (With fewer key and value heads than query heads, some share theirs. That is called
-# grouped-query attention; the package can do it, our recipes do not.)
+# A layer's weights come as a dict `w`. A matrix is stored as (out, in), so a layer computes x Wᵀ. After attention comes the
+# MLP, which treats each position by itself: up to 4C channels, a nonlinearity, back to C.
 
 # %%
 def attention_by_hand(x, w, H):
-    """Causal attention, head by head: x (B, T, C) -> (B, T, C)."""
-    D = x.size(-1) // H
-    means = [head_weights(x, w, h, D) @ (x @ w["c_v"][h * D : (h + 1) * D].T) for h in range(H)]  # H times (B, T, D)
-    return torch.cat(means, dim=-1) @ w["c_proj"].T
+    q, k, v = ((x @ w[f"attn.c_{n}"].T).unflatten(-1, (H, -1)) for n in "qkv")
+    q, k, v = turn(q, k, v)
+    mean = causal_attention(rms_norm(q), rms_norm(k), v)  # the norms: see part 2
+    return mean.flatten(2) @ w["attn.c_proj"].T
 
-# %% [markdown]
-# ### The MLP and ReLU²
-#
-# The MLP treats each position by itself: up to 4C channels, a nonlinearity, back to C. In 2019 this was GELU; now it is ReLU²,
-# max(0, x)². It is exactly 0 for all negative inputs, has no corner at 0, and is cheap.
 
-# %%
 def mlp_by_hand(x, w):
-    return torch.relu(x @ w["c_fc"].T).square() @ w["mlp_proj"].T
+    return torch.relu(x @ w["mlp.c_fc"].T).square() @ w["mlp.c_proj"].T
 
-
-x = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
-print("GELU ", F.gelu(x, approximate="tanh"))
-print("ReLU²", torch.relu(x).square())
-
-# %% [markdown]
-# ### A layer, and the whole model
-#
-# A layer reads a normalised copy of the stream and adds its result. The head gives each token a score, its *logit*, from the
-# last state. The logits are softcapped: 15 tanh(z / 15) leaves small ones as they are and lets none beyond ±15, so no single
-# token can get a loss without bound.
 
 # %%
-def layer_by_hand(x, w, H):
-    x = x + attention_by_hand(rms(x), w, H)
-    return x + mlp_by_hand(rms(x), w)
+def gpt_by_hand(idx, state, layers, H):
+    """Tokens idx (B, T) -> a score for every next token, (B, T, V)."""
+    x = rms_norm(state["wte.weight"][idx])  # (B, T, C)
+    for i in range(layers):
+        start = f"blocks.{i}."
+        w = {n[len(start) : -7]: p for n, p in state.items() if n.startswith(start)}
+        x = x + attention_by_hand(rms_norm(x), w, H)
+        x = x + mlp_by_hand(rms_norm(x), w)
+    return 15 * torch.tanh(rms_norm(x) @ state["lm_head.weight"].T / 15)
 
-
-z = torch.tensor([0.5, 5.0, 15.0, 100.0])
-print(15 * torch.tanh(z / 15))
 
 # %% [markdown]
-# That is all. The whole modern GPT, from token numbers to logits, on the weights of a package model (its `state_dict`):
+# This is all of a modern GPT. The package's version is longer, because each later lesson has a switch in it. All switches are
+# off here. Find the lines that you know:
 
 # %%
-def layer_weights(w, i):
-    names = dict(c_q="attn.c_q", c_k="attn.c_k", c_v="attn.c_v", c_proj="attn.c_proj", c_fc="mlp.c_fc", mlp_proj="mlp.c_proj")
-    return {ours: w[f"blocks.{i}.{theirs}.weight"] for ours, theirs in names.items()}
+import inspect
 
+from gpt2course.model import GPT, GPTConfig
 
-def gpt_by_hand(idx, w, n_layer, H):
-    """idx (B, T) -> logits (B, T, V)."""
-    x = rms(w["wte.weight"][idx])  # (B, T, C)
-    for i in range(n_layer):
-        x = layer_by_hand(x, layer_weights(w, i), H)
-    return 15 * torch.tanh(rms(x) @ w["lm_head.weight"].T / 15)
+print(inspect.getsource(GPT.hidden))
+
+# %%
+sizes = dict(vocab_size=300, sequence_len=64, n_layer=3, n_embd=96, n_head=3)
+model = GPT(GPTConfig(**sizes, n_kv_head=3)).init_weights(seed=1)
+for p in model.parameters():  # so that no matrix is 0
+    p.data += 0.1 * torch.randn(p.shape, generator=g)
+idx = torch.randint(300, (2, 64), generator=g)
+lab.compare(gpt_by_hand(idx, model.state_dict(), 3, 3), model(idx))
 
 # %% [markdown]
-# ### And 2019
-#
-# The older model differs in its parts, not in its plan. Its attention has neither RoPE nor QK-norm, one matrix `c_attn` makes
-# q, k and v together, and each product has a bias.
+# The model of 2019 has the same plan and other parts. One line is worth a look: LayerNorm is RMSNorm of a centred vector, with
+# scale and shift.
 
 # %%
-def gpt2_by_hand(idx, w, n_layer, H):
+import torch.nn.functional as F
+
+
+def gpt2_by_hand(idx, w, layers, H):
     def linear(x, name):
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
     def layer_norm(x, name):
-        centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{name}.weight"] + w[f"{name}.bias"]
+        centred = x - x.mean(dim=-1, keepdim=True)
+        return rms_norm(centred, 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
 
-    T = idx.size(1)
-    x = w["wte.weight"][idx] + w["wpe.weight"][:T]
-    hidden = ~torch.ones(T, T, dtype=torch.bool).tril()
-    for b in (f"blocks.{i}." for i in range(n_layer)):
-        parts = linear(layer_norm(x, b + "ln_1"), b + "attn.c_attn").chunk(3, dim=-1)  # q, k, v of all heads
-        q, k, v = (torch.stack(part.chunk(H, dim=-1), dim=1) for part in parts)  # (B, H, T, D) each
-        scores = q @ k.transpose(2, 3) / math.sqrt(q.size(-1))
-        y = scores.masked_fill(hidden, -math.inf).softmax(-1) @ v
-        x = x + linear(torch.cat(y.unbind(1), dim=-1), b + "attn.c_proj")
-        x = x + linear(F.gelu(linear(layer_norm(x, b + "ln_2"), b + "mlp.c_fc"), approximate="tanh"), b + "mlp.c_proj")
-    return layer_norm(x, "ln_f") @ w["wte.weight"].T  # the head is the embedding
+    x = w["wte.weight"][idx] + w["wpe.weight"][: idx.size(1)]
+    for b in (f"blocks.{i}." for i in range(layers)):
+        parts = linear(layer_norm(x, b + "ln_1"), b + "attn.c_attn").chunk(3, dim=-1)
+        mean = causal_attention(*(p.unflatten(-1, (H, -1)) for p in parts))
+        x = x + linear(mean.flatten(2), b + "attn.c_proj")
+        h = linear(layer_norm(x, b + "ln_2"), b + "mlp.c_fc")
+        x = x + linear(F.gelu(h, approximate="tanh"), b + "mlp.c_proj")
+    return layer_norm(x, "ln_f") @ w["wte.weight"].T  # the head is the table of tokens
+
+
+# %%
+from gpt2course.gpt2 import GPT2, GPT2Config
+
+old_model = GPT2(GPT2Config(**sizes)).init_weights(seed=1)
+for p in old_model.parameters():  # so that no bias is 0
+    p.data += 0.05 * torch.randn(p.shape, generator=g)
+lab.compare(gpt2_by_hand(idx, old_model.state_dict(), 3, 3), old_model(idx))
 
 # %% [markdown]
-# ## The package's version
+# ## Yours trains a model
 #
-# Small parts first: the four tokens from above, then RoPE and the norm on random inputs. The package keeps its tensors as (B,
-# T, H, D).
+# The modern recipe twice, with the package's attention, RoPE and norm, and with yours:
 
 # %%
-print(inspect.getsource(rope))
-lab.compare(taken_in, attention(*(t.view(1, 4, 1, 4) for t in toy))[0, :, 0])
-x = torch.randn(2, 50, 3, 16)  # (B, T, H, D)
-lab.compare(turn(x.transpose(1, 2)).transpose(1, 2), rope(x, *rope_tables(50, 16, 10_000)))
-lab.compare(rms(x), norm(x))
+package = lab.train("modern", steps=120)
+yours = lab.train_with("attention", "rope", "norm", recipe="modern", steps=120)
+plots.show(figures.losses({"package": package["loss"], "yours": yours["loss"]}))
+
+# %%
+from gpt2course.sample import generate
+
+tok = lab.tokenizer()
+how = dict(max_tokens=30, temperature=0.4)
+print("The United" + generate(yours["model"], tok, ["The United"], **how)[0])
 
 # %% [markdown]
-# In the package's attention module, find the order: turn first, then norm. (The lines about `ve` wait for lesson 08.)
+# What have your heads learned? The recipe has two layers with two heads each.
 
 # %%
-print(inspect.getsource(Attention.forward))
+text = tok.encode("The king of the land and the queen of the land.")
+maps = figures.maps_of(yours["model"], torch.tensor([text]), causal_weights)
+plots.show(figures.attention_maps(maps, [tok.decode([t]) for t in text]))
 
 # %% [markdown]
-# Now the modules and the whole model. Its output projections start at zero, with which every layer would add nothing and a
-# comparison would prove nothing, so we fill them first.
-
-# %%
-config = GPTConfig(vocab_size=300, sequence_len=64, n_layer=3, n_embd=96, n_head=3, n_kv_head=3)
-model = GPT(config).init_weights(seed=1)
-with torch.no_grad():
-    for p in model.parameters():
-        p.normal_(0, 1 / math.sqrt(p.size(1)))
-w, x = model.state_dict(), torch.randn(2, 50, 96)
-tables, block = model.rope(50, "cpu"), model.blocks[0]
-lab.compare(attention_by_hand(x, layer_weights(w, 0), 3), block.attn(x, None, *tables))
-lab.compare(mlp_by_hand(x, layer_weights(w, 0)), block.mlp(x))
-lab.compare(layer_by_hand(x, layer_weights(w, 0), 3), block(x, None, *tables))
-
-# %%
-for T in (1, 20, 64):
-    idx = torch.randint(300, (2, T))
-    lab.compare(gpt_by_hand(idx, w, 3, 3), model(idx))
-
-# %% [markdown]
-# The whole modern GPT is the few functions above. The same for 2019:
-
-# %%
-model_2019 = GPT2(GPT2Config(vocab_size=300, sequence_len=64, n_layer=3, n_head=3, n_embd=96)).init_weights(seed=1)
-with torch.no_grad():
-    for p in model_2019.parameters():
-        p.add_(0.05 * torch.randn(p.shape))  # so that no bias is 0 and no scale is 1
-idx = torch.randint(300, (2, 40))
-lab.compare(gpt2_by_hand(idx, model_2019.state_dict(), 3, 3), model_2019(idx))
-
-# %% [markdown]
-# A last check needs no reference: change a token, and nothing before it may change.
-
-# %%
-changed = idx.clone()
-changed[:, 25] = (changed[:, 25] + 1) % 300
-apart = (model(changed) - model(idx)).abs().amax(dim=(0, 2))  # (T,)
-print("largest change before position 25:", apart[:25].max().item(), "| from 25 on:", round(apart[25:].max().item(), 2))
-
-# %% [markdown]
-# ## The first loss, and why projections start at zero
+# Above the diagonal all is white: the mask. A column is a token at which many look. After 120 steps most of the pattern is
+# still chance.
 #
-# Back to the question. A fresh model knows nothing, so each of the V tokens gets about 1/V, and the cross-entropy is -ln(1/V) =
-# ln V:
+# # Part 2: what changed since 2019, and why
+#
+# Both models from the bottom up. The thick line is the residual stream. Orange is new. Two changes are not in the picture: no
+# biases, and norms without weights.
 
 # %%
-targets = torch.randint(1024, (8, 64))
-fresh = GPT(GPTConfig(vocab_size=1024, sequence_len=64, n_layer=4, n_embd=128, n_head=2, n_kv_head=2)).init_weights()
-fresh_2019 = GPT2(GPT2Config(vocab_size=1024, sequence_len=64, n_layer=4, n_head=2, n_embd=128)).init_weights()
-idx = torch.randint(1024, (8, 64))
-print(f"ln V {math.log(1024):.4f} | modern {fresh(idx, targets).item():.4f} | 2019 {fresh_2019(idx, targets).item():.4f}")
+plots.show(figures.two_models())
 
 # %% [markdown]
-# About 7, from V alone. A first loss well above ln V means a mistake, before a single step. The modern model hits it almost
-# exactly, since its head is a table of its own that starts tiny (standard deviation 0.001). In 2019 the head was the embedding,
-# and one table could not be both large, as today's embedding is (standard deviation 1), and tiny. Untied, each has its own size
-# and its own learning rate.
-#
-# The output projections start at exactly 0. So every layer adds 0 and a fresh model of any depth is a model of depth 0:
+# **How it starts.** A model that knows nothing gives each of V tokens the probability 1/V. Its loss is ln V, here 5.70 nats. In
+# 2019 one table of standard deviation 0.02 was embedding and head. Today there are two tables: one starts at 1, and the head at
+# 0.001. The output matrices of all layers start at zero, so every layer begins as "add nothing", at any depth.
 
 # %%
-x = torch.randn(1, 64, 128)
-after = x
-for layer in fresh.blocks:
-    after = layer(after, None, *fresh.rope(64, "cpu"))
-lab.compare(after, x)
-fresh(idx, targets).backward()
-gradient = {name: p.grad.norm().item() for name, p in fresh.blocks[0].named_parameters()}
-print({name: f"{g:.1g}" for name, g in gradient.items()})
+print(inspect.getsource(GPT.init_weights))
+
+# %%
+model.init_weights(seed=1)
+loss = model(idx[:, :-1], idx[:, 1:].contiguous())
+loss.backward()
+grads = {n: p.grad.norm() for n, p in model.blocks[0].named_parameters()}
+print(f"loss {loss:.3f};", ", ".join(f"{n[:-7]} {g:.1g}" for n, g in grads.items()))
 
 # %% [markdown]
-# In a layer, the gradient first reaches the two projections alone; it is 0 for whatever stands behind a matrix of zeros. After
-# one step the projections are not 0 any more and everything learns. Each layer enters when it has something to add, and deep
-# models start as calmly as shallow ones.
+# In the first step only the output matrices receive a gradient. After it they are not zero, and everything learns.
 #
-# ## What attention looks like after some seconds of training
-#
-# A toy of two layers with two heads each. Look for columns (many look at one token), the diagonal (looking at oneself) and the
-# stripe below it (looking at the token before).
+# **QK-norm.** A score is a product of two learned things. Ten times larger matrices give scores that are a hundred times larger,
+# and one wrong look has all the weight. RMSNorm of queries and keys gives each the length √D, so no score exceeds √D. That is
+# also its price: a head cannot be as sharp as it likes. Here is the largest weight that one key among T can have, with the other
+# scores at 0, and with queries and keys times a gain:
 
 # %%
-toy_run = lab.train("modern", steps=120, seed=1)
-tok, w = lab.tokenizer(), {name: p.detach() for name, p in toy_run["model"].state_dict().items()}
-idx = torch.tensor([tok.encode("The king of the land and the queen of the land.")])
-x, maps = rms(w["wte.weight"][idx]), {}
-for i in range(2):
-    for h in range(2):
-        maps[f"layer {i}, head {h}"] = head_weights(rms(x), layer_weights(w, i), h, 32)[0]
-    x = layer_by_hand(x, layer_weights(w, i), 2)
-plots.show(figures.attention_maps({name: m.tolist() for name, m in maps.items()}, [tok.decode([t]) for t in idx[0].tolist()]))
+for D, T in ((32, 128), (128, 2048)):
+    top = {g: torch.tensor(sqrt(D) * g * g).exp() for g in (1, 1.15, 1.2)}
+    shares = ", ".join(f"gain {g}: {e / (e + T - 1):.4f}" for g, e in top.items())
+    print(f"D {D:3}, T {T:4}: {shares}")
 
 # %% [markdown]
-# Above the diagonal everything is white: the mask. The first row is 1, since there is nothing else to see.
-# In numbers, over the last ten positions:
+# The recipe of January 2026 has no gain. Later ones multiply by 1.15, then 1.2 (LOG 2026-03), and buy sharpness back.
+#
+# **ReLU².** GELU became max(0, x)². Nobody derived it: a search over programs found it (Primer, arXiv 2109.08668). It is cheap,
+# and exactly 0 for negative inputs. **Softcap.** 15 tanh(z / 15) bounds the score of a token, so no single token can get an
+# arbitrarily large loss.
+#
+# ## What are they worth?
+#
+# Now the comparison of the first screen, done fairly. A rate that suits one model need not suit another. So the course trained
+# both at many rates, one rate for all weights of a model, 50 steps, two seeds (mean), the recipe's weight decay:
 
 # %%
-print("                   itself   the one before   the first")
-for name, m in maps.items():
-    print(f"{name:16} {m.diagonal()[-10:].mean():8.2f} {m.diagonal(-1)[-10:].mean():16.2f} {m[-10:, 0].mean():11.2f}")
+from statistics import mean
 
-# %% [markdown]
-# A head that looks at all alike would show about 0.08 in each column. What you see is a random beginning and 120 steps of
-# learning; another seed gives other heads.
-#
-# ## Where the parameters are
-#
-# Width grows with depth here, so all layers together grow like its cube, and the two tables only in proportion to it. The third
-# bar is for later: value embeddings (lesson 08) are tables too.
-
-# %%
-def parts_of(plan):
-    p, layer = plan.params, plan.model.n_embd**2
-    count = {"wte": p["wte"], "attention": plan.model.n_layer * 4 * layer, "MLP": plan.model.n_layer * 8 * layer}
-    return count | {"lm_head": p["lm_head"], "value embeddings": p["value_embeds"]}
-
-
-plans = {"d4": resolve("modern", depth=4), "d24": resolve("modern", depth=24), "d24, jan29": resolve("jan29", depth=24)}
-plots.show(figures.parameter_budget({name: parts_of(plan) for name, plan in plans.items()}))
-
-# %% [markdown]
-# At d4 most of the model is tables; at d24 most of it is layers. A toy is therefore a poor witness for changes to layers. Keep
-# that in mind for what follows.
-#
-# ## The experiment: 2019 against modern
-#
-# Same tokens, same seeds, same FLOPs to the last digit (biases and norms are not counted). Besides the two recipes: `modern`
-# with the one rate that 2019 uses for everything, and `modern` without RoPE.
-
-# %%
-variants = {
-    "2019": dict(recipe="gpt2"),
-    "modern": dict(),
-    "modern, 2019's rate": dict(matrix_adamw_lr=6e-4, wte_lr=6e-4, head_lr=6e-4),
-    "modern, no RoPE": dict(rope_base=0.0),
+rows = lab.recorded("toy-2019")
+bpb = {}
+for r in rows:
+    bpb.setdefault((r["arm"], r["decay"]), {}).setdefault(r["rate"], []).append(r["val_bpb"])
+curves = {
+    arm: [(rate, mean(found[:2])) for rate, found in bpb[arm, None].items()]
+    for arm in ("2019", "modern")
 }
+what = "learning rate of all weights (setting, log scale)"
+plots.show(figures.rate_sweep(curves, what))
+
+# %% [markdown]
+# Both lines have their lowest point inside the grid. At 0.0006, on the left, they meet: this is the first screen. The rate was
+# right for one model and far too low for the other, which does best at a rate 8 times as large as the best of 2019.
+# Repeat the two best points live:
+
+# %%
+fast = dict(matrix_adamw_lr=0.0096, head_lr=0.0096, wte_lr=0.0096)
+variants = {"2019": dict(recipe="gpt2", matrix_adamw_lr=0.0012), "modern": fast}
 results = lab.experiment(variants, seeds=(1, 2), steps=50)
-print("training FLOPs a token:", {name: runs[0]["plan"].flops_per_token for name, runs in results.items()})
 lab.table(results)
 
+# %%
+a, b = ([r["val_bpb"] for r in results[name]] for name in ("modern", "2019"))
+lab.verdict(a, b)
+lab.result("03.gap", mean(b) - mean(a))
+
 # %% [markdown]
-# The gap between the first two rows is large and says little about architecture. The recipes differ in rates and schedule too:
-# the 2019 recipe has one small rate, swept by this course at another toy size, with warm-up, cosine and gradient clipping; the
-# modern one gives its embedding a rate hundreds of times larger. Take those rates away (third row) and compare with the first:
-# most of the gap is gone. In 50 steps a model learns which tokens are frequent and which follow which, and for that the two
-# tables are almost enough. For RoPE, compare the difference with the seed spread before you believe in any. What this does
-# show: a claim about architecture means nothing unless both sides have their own best rate.
+# Which change does it? The same sweep for each step of the way, each with its own best rate and without weight decay; dots are
+# seeds:
+
+# %%
+plots.show(figures.changes(figures.best_arms(rows)))
+
+# %% [markdown]
+# The model of 2019 needs a small rate because of its one table. As an embedding it starts at 0.02, so every update is large
+# beside it. With a head of its own (and an embedding that starts at 1) the best rate is four times as large, and most of the
+# gap is closed. The order matters: taken out of the modern model alone, the same change costs nothing, because the embedding's
+# norm does the job too. RoPE, norms, QK-norm and softcap show no gain here that is larger than the seeds' spread.
+#
+# **The answer.** The first screen was blind. At one small rate the models are 0.01 apart. Each at its own best rate, they are
+# 0.49 apart (means of three seeds: 3.494 and 2.999; both with the recipe's weight decay, and 0.46 without any). The changes
+# are worth this much because they allow larger rates. With its three own rates, the modern recipe reaches 2.905.
 #
 # ## At full size
 #
-# So here is a recorded comparison in which each side has its own best rate for the matrices: depth 4, width 128, 450 steps,
-# every rate tried with one seed, and the best (ringed) repeated with two more.
+# In 50 steps a toy learns little but its tables. The recorded ladder is larger: depth 4, width 128, 450 steps, rate and weight
+# decay swept on both sides, three seeds or more at the best. (`modern` has its own rates for table and head, not swept.)
 
 # %%
-rows = [r for r in lab.recorded("ladder-laptop") if r["recipe"] in ("gpt2", "modern")]
-swept = [r for r in rows if r["role"] == "sweep"]
-curves = {name: [(r["rate"], r["val_bpb"]) for r in swept if r["recipe"] == name] for name in ("gpt2", "modern")}
-plots.show(figures.rate_sweep(curves))
+from gpt2course.recipes import LADDER, resolve
 
-# %%
-found = lab.ladder(upto="modern")
-for name, bpb in found.items():
-    print(f"{name:7} {sum(bpb) / len(bpb):.3f} bits per byte, seeds from {min(bpb):.3f} to {max(bpb):.3f}")
-means = [sum(bpb) / len(bpb) for bpb in found.values()]
-spread = max(max(bpb) - min(bpb) for bpb in found.values())
-print(f"gpt2 minus modern {means[0] - means[1]:.3f}; the wider seed spread is {spread:.3f}")
-print(lab.provenance(swept + [r for r in rows if r["role"] == "ladder" and r["seed"] != 1]))
+ladder = lab.ladder(upto="modern")
+plots.show(plots.ladder(ladder, list(LADDER)))
+lab.verdict(ladder["modern"], ladder["gpt2"])
 
 # %% [markdown]
-# This is still a laptop's size, and `gpt2` has only its one rate swept, `modern` only that of its matrices.
+# At depth 24 nobody has published this rung. What was tried against the modern parts, and failed: SwiGLU for ReLU², RoPE on half
+# of the channels, attention gates (LOG). A softcap of 20 was worth 0.001 and went back to 15 a week later.
 #
-# At full size nobody we know of has published this rung by itself. The log of nanochat (karpathy/nanochat, dev/LOG.md), from
-# which our recipes come, records many attempts to do better at these very points. Most failed: SwiGLU for ReLU², RoPE on half
-# of the channels, an asymmetric rescaling of the logits, attention gates, gradient clipping. A softcap of 20 was worth 0.001 on
-# 2 March 2026, and went back to 15 a week later in a search over many settings. The search also moved RoPE's base from 10,000
-# to 100,000 and multiplied normalised queries and keys by 1.15, later 1.2. What each gave by itself was never published; all
-# together took the record from 2.02 to 1.80 hours. Nor is everything settled: an unmerged claim of 82 minutes (nanochat pull
-# request 830) gives some norms their learned scales back.
+# ## The bill
 #
-# ## Napkin arithmetic: d24 by part
-#
-# A weight of a matrix product costs 6 FLOPs a token: a multiplication and an addition forward, twice that backward. Scores and
-# means cost 12·C·T a layer in the published count, or less in a window. Looking up a row of a table costs nothing. Eight H100
-# do 8 × 989 TFLOP/s at their peak, and the record of January 2026 used half of that.
+# Each weight of a matrix product costs 6 FLOPs a token in training: a multiplication and an addition forward, twice that
+# backward. A layer has 12C² such weights. Attention has work without weights: q · k with each of T keys is 2C FLOPs a key for
+# all heads, the weighted mean is 2C more, and backward doubles both: **12 · C · T** a layer. (This is the published count. A causal query sees
+# half of the keys on average.) A table that is looked up costs nothing.
 
 # %%
-plan = resolve("jan29", depth=24)
-parts = parts_of(plan)
-flops = {name: 6 * parts[name] for name in ("attention", "MLP", "lm_head")}
-flops["scores"] = plan.flops_per_token - 6 * plan.params["scaling"]
-per_hour = 8 * 989e12 * 0.5 * 3600
-print("            parameters   GFLOP a token   share   hours")
-for name, n in flops.items():
-    size, hours = parts.get(name, 0) / 1e6, n * plan.tokens / per_hour
-    print(f"{name:9} {size:11.1f}M {n / 1e9:15.2f} {n / plan.flops_per_token:7.0%} {hours:7.2f}")
-print(f"sum       {plan.params['scaling'] / 1e6:11.1f}M {plan.flops_per_token / 1e9:15.2f} {1:7.0%} {plan.flops / per_hour:7.2f}")
-looked_up = (parts["wte"] + parts["value embeddings"]) / plan.params["total"]
-print(f"and tables that are only looked up: {looked_up:.0%} of all {plan.params['total'] / 1e6:,.0f}M parameters")
+plan = resolve("modern", depth=24)
+C, T, L = plan.model.n_embd, plan.model.sequence_len, plan.model.n_layer
+flops = {"attention matrices": 24 * C * C * L, "MLP": 48 * C * C * L}
+flops |= {"scores and means": 12 * C * T * L, "head": 6 * C * plan.model.vocab_size}
+print(f"{sum(flops.values()) / 1e9:.2f} GFLOP a token, package", plan.flops_per_token / 1e9)
+plots.show(figures.parameter_budget({"d24": flops}, "FLOPs a token"))
 
 # %% [markdown]
-# More than half of the bill is the MLP. The head, a third of our toy's FLOPs, hardly shows. The tables for tokens and values,
-# nearly half of all parameters, are not on it at all. The published run took 3.04 hours.
+# Scores grow with T, matrices do not: 12CT equals 72C² at T = 6C, which is 9,216 tokens here. Lesson 06 cuts this part down.
 #
 # ## Questions
 #
-# 1. A model without a mask gets a much better training loss. Why is that no good news?
+# 1. A model without a mask gets a far better training loss. Why is that no good news?
 #
 # <details><summary>Answer</summary>
-# Each position can look at the very token it must predict. In use that token does not exist yet.
+# Each position can look at the very token that it must predict. In use that token does not exist yet.
 # </details>
 #
-# 2. Is there the same reason to normalise the values as well?
+# 2. Why are the values not turned by RoPE?
 #
 # <details><summary>Answer</summary>
-# No. Values are averaged, not exponentiated, so a large one does not crowd out the others. And their size says how much a
-# position has to tell.
+# A position decides whom a query looks at, so it belongs in the scores. The values are what is read there.
 # </details>
 #
-# 3. With all keys alike, what does attention give?
+# 3. Your own model starts at a loss of 9.5 with V = 1,024. What do you look at?
 #
 # <details><summary>Answer</summary>
-# Equal scores, so equal weights: the plain mean of the values so far.
+# At the size of the first scores of tokens. ln 1,024 is 6.93. More means confident and wrong: the head's weights are too large, or the norm before
+# it is missing.
 # </details>
 #
-# 4. Without RoPE our modern model has no positions at all, and still learns. How can it know anything of order?
+# 4. Somebody shows that a new part is worth 0.02 bpb at the old model's learning rate. What do you ask for?
 #
 # <details><summary>Answer</summary>
-# Through the causal mask. The first position averages one value, the tenth averages ten, so later states differ from earlier
-# ones.
-# </details>
-#
-# 5. Your own model starts at a loss of 9.5 with V = 1,024. What do you look at?
-#
-# <details><summary>Answer</summary>
-# At the size of the first logits. ln 1,024 is 6.93; more means confident and wrong, so the head's weights (or a missing norm
-# before it) are too large.
+# A sweep of the rate on both sides, with both best values inside the grid, and the spread over seeds.
 # </details>
 
 # %% [markdown]
-# > **Takeaway.** A GPT is a stream of vectors to which layers add. Attention carries things between positions as a weighted
-# > mean of the past; the MLP works on each position. Since 2019 the plan has stayed, and the parts have become simpler: turns
-# > for positions, norms without weights, no biases, bounded scores and logits, layers that start as nothing. And rates matter as
-# > much as parts.
+# > **Takeaway.** A GPT is a stream of vectors to which layers add. Attention moves information as a weighted mean of the past;
+# > the MLP works on each position. A part that lets you train with a larger rate looks useless until you raise the rate.
 #
 # ## Exercises
 #
-# [exercises/03_gpt.ipynb](../exercises/03_gpt.ipynb): causal attention, RoPE, RMSNorm, the loss, and what a model costs. `make
-# start EX=03` gives you a copy to work on.
+# [exercises/03_gpt.ipynb](../exercises/03_gpt.ipynb): attention, heads in another order, a model with other pairs, the loss,
+# and the cost of a model. `make start EX=03` gives you a copy to work on.
 #
 # ## Further reading
 #
-# - Attention: [arXiv 1706.03762](https://arxiv.org/abs/1706.03762). GPT-2: "Language Models are Unsupervised Multitask
-#   Learners" (Radford et al., 2019).
-# - RoPE: [2104.09864](https://arxiv.org/abs/2104.09864). RMSNorm: [1910.07467](https://arxiv.org/abs/1910.07467).
-#   QK-norm: [2010.04245](https://arxiv.org/abs/2010.04245). ReLU²: [2109.08668](https://arxiv.org/abs/2109.08668).
-#   Softcap: [2408.00118](https://arxiv.org/abs/2408.00118). Grouped queries: [2305.13245](https://arxiv.org/abs/2305.13245).
-#
-# Before: [02 Data](02_data.ipynb). Next: [04 Training](04_training.ipynb).
+# - Attention: [arXiv 1706.03762](https://arxiv.org/abs/1706.03762). RoPE: [2104.09864](https://arxiv.org/abs/2104.09864).
+# - ReLU² and how it was found: [Primer, 2109.08668](https://arxiv.org/abs/2109.08668).
+# - QK-norm: [2010.04245](https://arxiv.org/abs/2010.04245). Softcap: [2408.00118](https://arxiv.org/abs/2408.00118).
+# - The sweep of this lesson: [results/2026-11-29_toy-2019](../results/2026-11-29_toy-2019/README.md).

@@ -1,10 +1,19 @@
-"""Figures of lesson 02: lengths of documents, how rows are filled, cropping over time, rows of ranks, speed, shards."""
+"""Figures of lesson 02: lengths of documents, how rows are filled, cropping over time, rows of ranks, speed, shards.
 
+Also `train_rows`, the loop that trains a toy model on rows that a lesson has packed.
+"""
+
+import time
+
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gpt2course.course import checks
+from gpt2course.course import checks, lab
+from gpt2course.data import load_corpus
+from gpt2course.evaluate import bits_per_byte, first_bytes
+from gpt2course.recipes import make_model, make_optimizer
 
 from gpt2course.course.figures.style import (  # isort: skip
     BLACK, BLUE, FONT, GREEN, GREY, ORANGE, TINTS, VERMILION,
@@ -234,3 +243,38 @@ def shards_by_depth(shards: dict[int, float]) -> Figure:
     each = ", ".join(f"{n:,.0f} at depth {depth}" for depth, n in shards.items())
     fig.alt = f"Shards to fetch against depth: {each}."
     return fig
+
+
+def curves(runs: dict[str, list[float]]) -> Figure:
+    """The loss of each step: the first run as a wide line, every further one as points on it."""
+    need(runs and all(runs.values()), "no loss")
+    fig, (ax,) = figure(2.7)
+    for i, (name, losses) in enumerate(runs.items()):
+        x = range(1, len(losses) + 1)
+        points = dict(color=(VERMILION, BLUE)[i % 2], linewidth=0, marker="o", markersize=4)
+        style = points if i else dict(color=GREY, linewidth=4)
+        ax.plot(x, losses, label=name, **style)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    name_axes(ax, "step", "training loss\n(nats per token)")
+    legend(fig, ax)
+    ends = {name: f"{losses[0]:.2f} at step 1 and {losses[-1]:.2f} at step {len(losses)}" for name, losses in runs.items()}
+    each = "; ".join(f"{name} {text}" for name, text in ends.items())
+    fig.alt = f"Training loss of {len(runs)} runs: {each}."
+    return fig
+
+
+def train_rows(rows: list[list[int]], plan, seed: int, rate: float = 1.0) -> dict:
+    """Train the toy model of a plan on rows of T + 1 tokens (-1: padding): {"val_bpb", "tok_per_sec"}. Lesson 04's loop.
+
+    rate: a factor for all learning rates of the plan.
+    """
+    model, T = make_model(plan, "cpu").init_weights(seed), plan.model.sequence_len
+    optimizer, began = make_optimizer(model, plan), time.perf_counter()
+    for step, batch in enumerate(torch.tensor(rows).view(plan.steps, -1, T + 1)):
+        loss = model(batch[:, :-1].clamp(min=0), batch[:, 1:].contiguous())  # the loss ignores targets of -1
+        loss.backward()
+        optimizer.step(rate * plan.lr(step), plan.muon_momentum(step), plan.weight_decay(step))
+        optimizer.zero_grad()
+    speed = plan.tokens / (time.perf_counter() - began)
+    documents, tok = first_bytes(load_corpus("embedded").val, lab.VAL_BYTES), lab.tokenizer(plan.model.vocab_size)
+    return {"val_bpb": bits_per_byte(model, documents, tok, T)[0], "tok_per_sec": speed}

@@ -2,14 +2,17 @@
 
 import math
 
+import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from gpt2course import model as gpt_model
+
 from gpt2course.course.figures.style import (  # isort: skip
-    BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, SKY, TINTS, VERMILION, WIDTH,
-    amount, canvas, figure, legend, name_axes, name_rows, need,
+    BLACK, BLUE, DOTS, FONT, GREEN, GREY, ORANGE, PURPLE, SKY, TINTS, VERMILION, WIDTH,
+    amount, canvas, figure, legend, name_axes, name_rows, need, note,
 )
 
 BLUES = LinearSegmentedColormap.from_list("course", ["#FFFFFF", "#8CC4EA", BLUE, "#003A5C"])
@@ -190,8 +193,10 @@ def parameter_budget(models: dict[str, dict[str, float]], unit: str = "parameter
     return fig
 
 
-def rate_sweep(runs: dict[str, list[tuple[float, float]]]) -> Figure:
-    """Bits per byte against the learning rate of the matrices, a line for each recipe, with its best rate marked."""
+def rate_sweep(
+    runs: dict[str, list[tuple[float, float]]], what: str = "learning rate of the matrices (setting, log scale)"
+) -> Figure:
+    """Bits per byte against a learning rate, a line for each recipe, with its best rate marked."""
     need(runs and all(runs.values()), "a recipe has no run")
     fig, (ax,) = figure(3.0)
     parts = []
@@ -205,7 +210,98 @@ def rate_sweep(runs: dict[str, list[tuple[float, float]]]) -> Figure:
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    name_axes(ax, "learning rate of the matrices (setting, log scale)", "validation bits per byte")
+    name_axes(ax, what, "validation bits per byte")
     legend(fig, ax, 4)
     fig.alt = f"Validation bits per byte against the learning rate. {'; '.join(parts)}."
+    return fig
+
+
+def losses(runs: dict[str, list[float]]) -> Figure:
+    """Training loss against step, a line for each run; the first is broad, so that lines on top of each other show."""
+    need(runs and all(runs.values()), "a run has no step")
+    fig, (ax,) = figure(2.6)
+    for i, (name, loss) in enumerate(runs.items()):
+        colour, width = (SKY, VERMILION, BLACK)[i % 3], (5.0, 1.4, 1.0)[i % 3]
+        ax.plot(range(1, len(loss) + 1), loss, color=colour, linewidth=width, label=name)
+    name_axes(ax, "step", "loss (nats per token)")
+    legend(fig, ax, 3)
+    ends = ", ".join(f"{name} from {loss[0]:.2f} to {loss[-1]:.2f}" for name, loss in runs.items())
+    apart = max(max(x) - min(x) for x in zip(*runs.values()))
+    fig.alt = f"Training loss against step: {ends}; the lines differ by at most {apart:.2g}."
+    return fig
+
+
+OLD = dict(
+    start=["wte + wpe"],
+    attention=["LayerNorm", "q, k, v", "softmax(q·k / √D) v", "c_proj"],
+    mlp=["LayerNorm", "c_fc, to 4C", "GELU", "c_proj"],
+    end=["LayerNorm", "head = wte"],
+)
+NEW = dict(
+    start=["wte", "RMSNorm of the embedding"],
+    attention=["RMSNorm", "q, k, v", "RoPE on q and k", "QK-norm", "softmax(q·k / √D) v", "c_proj, starts at 0"],
+    mlp=["RMSNorm", "c_fc, to 4C", "ReLU²", "c_proj, starts at 0"],
+    end=["RMSNorm", "lm_head, its own table", "softcap"],
+)
+
+
+def two_models() -> Figure:
+    """The model of 2019 and the modern one side by side."""
+    return block_diagram({"2019": OLD, "modern": NEW})
+
+
+@torch.no_grad()
+def maps_of(model, idx: torch.Tensor, weights) -> dict[str, list[list[float]]]:
+    """"layer 0, head 0" -> the weights (T, T) of a head on one row idx (1, T); weights(q, k) gives (1, H, T, T)."""
+    found, package = [], gpt_model.attention
+
+    def seen(q, k, v, window):
+        found.append(weights(q.transpose(1, 2), k.transpose(1, 2))[0])
+        return package(q, k, v, window)
+
+    gpt_model.attention = seen
+    try:
+        model(idx)
+    finally:
+        gpt_model.attention = package
+    return {f"layer {i}, head {h}": m.tolist() for i, heads in enumerate(found) for h, m in enumerate(heads)}
+
+
+NAMES = {
+    "training": "modern schedule, betas", "rope": "RoPE", "norms": "RMSNorm, no biases", "qk_norm": "QK-norm",
+    "relu2": "ReLU²", "untied": "head of its own", "zero": "outputs start at 0", "width": "inputs by 1/√C",
+    "softcap": "softcap", "embed_norm": "embedding's norm",
+}  # fmt: skip
+
+
+def best_arms(rows: list[dict]) -> dict[str, list[float]]:
+    """The chain of results/2026-11-29_toy-2019: each arm's bits per byte of all seeds at its best rate, without decay."""
+    arms = {}
+    for r in rows:
+        if r["decay"] == 0:
+            arms.setdefault(r["arm"], {}).setdefault(r["rate"], []).append((r["seed"], r["val_bpb"]))
+    best = {arm: min(found.values(), key=lambda x: (-len(x), sum(b for _, b in x))) for arm, found in arms.items()}
+    bpb = {arm: [b for _, b in sorted(x)] for arm, x in best.items()}
+    chain = {"2019": bpb["2019"]}
+    chain |= {f"+ {text}": bpb[f"+ {name}" if name != "embed_norm" else "modern"] for name, text in NAMES.items()}
+    return chain | {"modern, its own rates": bpb["own rates"]}
+
+
+def changes(runs: dict[str, list[float]]) -> Figure:
+    """Bits per byte of models that follow from each other, the first on top: a dot for each seed, a bar for the mean."""
+    need(runs and all(runs.values()), "a model has no run")
+    fig, (ax,) = figure(0.9 + 0.3 * len(runs), grid="x")
+    parts = []
+    for row, (name, values) in enumerate(runs.items()):
+        mean = sum(values) / len(values)
+        ax.plot([mean] * 2, [row - 0.32, row + 0.32], color=BLUE, linewidth=2.5)
+        ax.plot(values, [row] * len(values), "o", color=ORANGE, markersize=5.5, **DOTS)
+        note(ax, f"{mean:.3f}", (max(values), row), (9, 0), va="center", color=BLUE)
+        parts.append(f"{name} {mean:.3f}")
+    name_rows(ax, runs)
+    low, high = min(map(min, runs.values())), max(map(max, runs.values()))
+    gap = high - low or 1
+    ax.set_xlim(low - 0.08 * gap, high + 0.2 * gap)
+    name_axes(ax, "validation bits per byte (lower is better); dots: seeds, bar: mean")
+    fig.alt = f"Validation bits per byte after each change, at its own best rate: {', '.join(parts)}."
     return fig
