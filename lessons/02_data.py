@@ -146,7 +146,7 @@ for name, way in ways.items():
 
 # %% [markdown]
 # On real documents the stream takes the beginning from more than a quarter of all tokens. Padding wastes more than half of
-# the places, and so of the arithmetic. Cropping in order throws a quarter of the text away. Nobody has to accept these
+# the places, and so of the arithmetic. Cropping in order throws almost a quarter of the text away. Nobody has to accept these
 # numbers: the fault of the third way is that it never *chooses*.
 #
 # ## Best fit
@@ -157,7 +157,7 @@ for name, way in ways.items():
 
 # %% tags=["hole"]
 def choose(lengths, space):
-    """The place in the list of the document to put next. space: what the row has left."""
+    """The place in the list of the document to put next. space: what is left."""
     ### BEGIN SOLUTION
     fitting = [i for i, n in enumerate(lengths) if n <= space]
     if fitting:  # max and min give the first of equals
@@ -438,7 +438,7 @@ print(lab.provenance(recorded))
 # "almost noise" (same log); and a search by a sorted list packs about 4 times faster alone, but a whole loader only 1.5 to
 # 1.8 times (results/2026-11-23_packing), because the tokenizer takes most of the time.
 #
-# What does January's run have to read?
+# What does the run of January 2026 have to read?
 
 # %%
 tokens, cropped = resolve("jan29", depth=24).tokens, 0.346
@@ -451,7 +451,7 @@ print(f"trained on {tokens / 1e9:.2f} billion, read {tokens / (1 - cropped) / 1e
 #
 # - the stream loses beginnings: 29 % of the places;
 # - padding loses places: 55 %;
-# - cropping in order loses ends: 24 % of the tokens;
+# - cropping in order loses ends: 23 to 24 % of the tokens;
 # - best fit loses ends too: 1 % at first, 12 % after 4,000 rows.
 #
 # And a loader that resumes from its position alone loses 1,083 whole documents at every stop.

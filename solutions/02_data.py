@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Exercises 02: data
 #
-# One function that measures a packing, two that pack, one that deals rows to ranks, one that counts costs. Replace each `raise
+# One function that measures, one that chooses, a broken loader to repair, and one that counts costs. Replace each `raise
 # NotImplementedError` by your answer and run the check below it. The lesson is [02 Data](../lessons/02_data.ipynb).
 #
 # `make start EX=02` puts a copy of this notebook in work/, where your answers survive an update of the course. `make grade
@@ -22,82 +22,81 @@
 # Plain Python is enough everywhere.
 
 # %% tags=["setup"]
+import json
 import math
 
-from gpt2course.course import lab, plots
+from gpt2course.course import lab
 from gpt2course.course.checks import pictures
 from gpt2course.data import load_corpus
 from gpt2course.course.figures import data as figures
 from gpt2course.recipes import resolve
 
 corpus, tok = load_corpus("embedded"), lab.tokenizer()
-TEXTS = [corpus.train[i] for i in range(400)]
-DOCUMENTS = tok.encode_batch(TEXTS, bos=True)  # 400 lists of ids, each beginning with BOS
-LENGTHS = [len(document) for document in DOCUMENTS]
+TEXTS = [corpus.train[i] for i in range(800)]
+LENGTHS = [len(ids) for ids in tok.encode_batch(TEXTS, bos=True)]  # tokens of 800 documents, each with BOS
 
 # %% [markdown] tags=["ex-2.1"]
-# ## 2.1 Measure a packing
+# ## 2.1 Who loses?
 #
-# You get rows, and say what they cost. `rows` is a list of rows; a row is a list of pairs (document, tokens of it that lie in
-# this row). `lengths[document]` is the number of tokens that a document has. A row has room for `row_tokens` tokens. Return
-# two shares, numbers from 0 to 1.
+# The lesson measured one cropped share for all documents. A mean hides who pays. Measure the share for short and long documents
+# apart.
 #
-# *Cropped*: the tokens that were cut off the documents in these rows, as a share of all tokens of these documents. A document
-# may be continued in a later row; then all its pieces count as kept. A document in no row is still waiting, and does not
-# count.
+# `rows` is a list of rows; a row is a list of pairs (document, tokens of it that lie in this row). `lengths[document]` is the
+# number of tokens that a document has. `edges` cuts lengths into classes: with `[100, 300]` there are three, up to 100 tokens,
+# 101 to 300, and more than 300. Return a list with one share for each class: the tokens that documents of this class have lost,
+# divided by all tokens that these documents had.
 #
-# *Padding*: the places in the rows that hold no token, as a share of all places.
+# A document may be continued in a later row; all its pieces are kept. A document in no row is still waiting, and does not count.
+# A class without documents gets 0.0.
 #
-# A tiny example: lengths `[5, 3, 9]`, rows of 8, `[[(0, 5)], [(1, 3)], [(2, 8)]]`. One of 17 tokens is lost. Of 24 places 8
-# are empty. The answer is (1/17, 8/24).
+# A tiny example: lengths `[5, 3, 9, 20, 100]`, edges `[4, 10]`, rows `[[(0, 5), (1, 3)], [(2, 8)], [(3, 8)], [(3, 4)]]`. Up to 4:
+# document 1 lost nothing, 0. From 5 to 10: documents 0 and 2 had 14 tokens and lost 1, so 1/14. More than 10: document 3 had 20
+# and lost 8, so 0.4; document 4 waits.
 #
-# <details><summary>Help: of what is the cropped share a share?</summary>
-#
-# Of the tokens that you had to read: 17, not the 16 that arrived. So the source text for N tokens is N / (1 - share).
-# </details>
 # <details><summary>Help: a document in two rows</summary>
 #
 # Add up its pieces first, in a dictionary from document to tokens. What is missing in the sum is lost.
 # </details>
+# <details><summary>Help: which class?</summary>
 #
-# The picture shows 8 rows of 512 tokens for two ways of packing, with the shares from your function. Pale means lost, crossed
-# out means padding.
+# Count the edges that the length is greater than: 0 of them is the first class.
+# </details>
+#
+# The picture shows 100 rows of 257 tokens packed by best fit. Which documents pay?
 
 
 # %% tags=["answer", "ex-2.1"]
-def shares(rows, lengths, row_tokens):
-    """(cropped share, padding share). rows: lists of (document, tokens); lengths: a list, tokens of each document."""
+def by_length(rows, lengths, edges):
+    """A list of len(edges) + 1 shares. rows: lists of (document, tokens); lengths: tokens of each document."""
     ### BEGIN SOLUTION
     placed = {}
     for row in rows:
         for document, n in row:
             placed[document] = placed.get(document, 0) + n
-    kept = sum(placed.values())
-    had = sum(lengths[document] for document in placed)
-    places = len(rows) * row_tokens
-    return (had - kept) / had, (places - kept) / places
+    had, lost = [0] * (len(edges) + 1), [0] * (len(edges) + 1)
+    for document, n in placed.items():
+        at = sum(lengths[document] > edge for edge in edges)
+        had[at] += lengths[document]
+        lost[at] += lengths[document] - n
+    return [a / b if b else 0.0 for a, b in zip(lost, had)]
     ### END SOLUTION
 
 
 # %% tags=["check", "ex-2.1"]
 from gpt2course.course.checks import check
 
-check("2.1", shares)
+check("2.1", by_length)
 
 # %% tags=["picture", "ex-2.1"]
-one_a_row = [[(d, min(n, 512), 0, max(0, n - 512))] for d, n in enumerate(LENGTHS[:8])]
-ways = {"one a row": one_a_row, "best fit": figures.packed(LENGTHS, 512, 8)}
+packed_rows = [[(d, n) for d, n, _, _ in row] for row in figures.packed(LENGTHS, 257, 100)]
 
 
 def draw(f):
-    panels = {}
-    for name, rows in ways.items():
-        cropped, padding = f([[(d, n) for d, n, _, _ in row] for row in rows], LENGTHS, 512)
-        panels[f"{name}: {cropped:.0%} cropped, {padding:.0%} padding"] = rows
-    return figures.rows_raster(panels, 512)
+    names = ["up to 128", "129 to 257", "258 to 400", "more than 400"]
+    return figures.losses(dict(zip(names, map(float, f(packed_rows, LENGTHS, [128, 257, 400])))))
 
 
-pictures("2.1", draw, shares)
+pictures("2.1", draw, by_length)
 
 # %% [markdown] tags=["ex-2.2"]
 # ## 2.2 The best fit
@@ -149,119 +148,98 @@ def draw(f):
 pictures("2.2", draw, choose)
 
 # %% [markdown] tags=["ex-2.3"]
-# ## 2.3 A whole row, as inputs and targets
+# ## 2.3 Repair the loader
 #
-# `buffer` is a list of documents, each a list of ids that begins with BOS. Fill one row by the rule of 2.2: again and again,
-# the longest that fits, else the shortest, cropped to what is left; the rest of a cropped document is dropped. For T inputs
-# and T targets a row needs T + 1 tokens: the target of a position is the token after it.
+# This loader makes one pass over the documents. It packs rows by best fit, and can be stopped: `serve` returns the next `n` rows
+# and a state, which the caller saves as JSON and gives back at the next call (`None` at the first). It loses documents in three
+# ways.
 #
-# Return three things: the inputs (T ids), the targets (T ids), and the documents that still wait, in their order. Leave
-# `buffer` itself as it is. There are always enough documents.
+# ```python
+# def serve(lengths, row_tokens, buffer_docs, n, state):
+#     position = state["position"] if state else 0  # the next document to read
+#     waiting, rows = [], []
+#     while len(rows) < n and position < len(lengths):
+#         row, space = [], row_tokens
+#         while space:
+#             while len(waiting) < buffer_docs and position < len(lengths):
+#                 if lengths[position] <= row_tokens:
+#                     waiting.append(position)
+#                 position += 1
+#             if not waiting:
+#                 break
+#             place = choose([lengths[d] for d in waiting], space)
+#             document = waiting.pop(place)
+#             here = min(lengths[document], space)
+#             row.append((document, here))
+#             space -= here
+#         rows.append(row)
+#     return rows, {"position": position}
+# ```
 #
-# A tiny example with T = 7, and 0 for BOS: `[[0, 1, 1], [0, 2, 2, 2, 2], [0, 3]]`. The row is 0 2 2 2 2 0 1 1. The inputs are
-# `[0, 2, 2, 2, 2, 0, 1]`, the targets `[2, 2, 2, 2, 0, 1, 1]`, and `[[0, 3]]` waits.
+# Repair it: **every document must come exactly once**, whole or cropped, and the rows must be the same however often the loader
+# is stopped. A row is a list of pairs (document, tokens in this row). Only the last row may have empty places. At the end fewer
+# than `n` rows come out, then none. You may use your `choose` of 2.2.
 #
-# <details><summary>Help: I am one token short</summary>
+# A tiny example: lengths `[5, 2, 7, 4, 10, 3]`, rows of 8, 3 documents waiting. The rows are `[(2, 7), (1, 1)]`, `[(0, 5), (5,
+# 3)]` and `[(3, 4), (4, 4)]`, in one call with n = 3 or in three calls with n = 1.
 #
-# T inputs have T - 1 targets among themselves. The last one needs another token, so fill T + 1 places and cut: all but the
-# last, and all but the first.
+# <details><summary>Help: how do I find the three?</summary>
+#
+# Run it on the tiny example and count each document: once with n = 10, then with n = 1 and the state given back. Which are
+# missing? A long one, some at the end, some at a stop?
 # </details>
-# <details><summary>Help: may I use my answer to 2.2?</summary>
+# <details><summary>Help: my state does not fit into JSON</summary>
 #
-# Yes. If it does not pass its check, the grader gives this answer the course's own `choose`, and the report says so.
+# JSON has numbers, texts, lists, and dicts with texts as keys. A set or a tensor must become a list.
 # </details>
 #
-# The picture shows the first row of 64 inputs that your function makes of real documents. It begins with BOS.
+# The picture shows the tiny example, stopped after every row. All six letters are there.
 
 
 # %% tags=["answer", "ex-2.3"]
-def next_row(buffer, T):
-    """(inputs, targets, waiting): T ids, T ids, and the list of documents left. buffer: a list of lists of ids."""
+def serve(lengths, row_tokens, buffer_docs, n, state):
+    """(the next n rows, the state after them). state: None at the first call, then what the call before returned."""
     ### BEGIN SOLUTION
-    row, waiting = [], list(buffer)
-    while len(row) < T + 1:
-        space = T + 1 - len(row)
-        fitting = [i for i, document in enumerate(waiting) if len(document) <= space]
-        if fitting:
-            i = max(fitting, key=lambda i: len(waiting[i]))
-        else:
-            i = min(range(len(waiting)), key=lambda i: len(waiting[i]))
-        row += waiting.pop(i)[:space]
-    return row[:-1], row[1:], waiting
+    position = state["position"] if state else 0
+    waiting = list(state["waiting"]) if state else []  # 1: who waits is part of the state
+    rows = []
+    while len(rows) < n and (waiting or position < len(lengths)):  # 2: go on until none waits
+        row, space = [], row_tokens
+        while space:
+            while len(waiting) < buffer_docs and position < len(lengths):
+                waiting.append(position)  # 3: a document longer than a row is cropped, not skipped
+                position += 1
+            if not waiting:
+                break
+            place = choose([lengths[d] for d in waiting], space)
+            document = waiting.pop(place)
+            here = min(lengths[document], space)
+            row.append((document, here))
+            space -= here
+        rows.append(row)
+    return rows, {"position": position, "waiting": waiting}
     ### END SOLUTION
 
 
 # %% tags=["check", "ex-2.3"]
 from gpt2course.course.checks import check
 
-check("2.3", next_row)
+check("2.3", serve)
 
 # %% tags=["picture", "ex-2.3"]
 def draw(f):
-    inputs, _, _ = f([document for document in DOCUMENTS if len(document) < 60], 64)
-    return plots.coloured_tokens([tok.decode([int(i)]) for i in inputs])
+    lengths, rows, state = [5, 2, 7, 4, 10, 3], [], None
+    for _ in range(4):
+        some, state = f(lengths, 8, 3, 1, state)
+        rows, state = rows + [[(int(d), int(n)) for d, n in row] for row in some], json.loads(json.dumps(state))
+    plan = [[(d, n, 0, lengths[d] - n) for d, n in row] for row in rows]
+    return figures.rows_raster({"stopped after every row": plan}, 8, names="ABCDEF")
 
 
-pictures("2.3", draw, next_row)
+pictures("2.3", draw, serve)
 
 # %% [markdown] tags=["ex-2.4"]
-# ## 2.4 Deal the rows to ranks
-#
-# `streams` is a list of S streams, each a list of the rows that it has packed, in order. Together they make one global order
-# of rows that has nothing to do with the number of ranks: global row j is from stream j mod S, and each stream gives its rows
-# one after the other. With `world` ranks, rank r gets the global rows r, r + world, r + 2 · world, and so on. Return the first
-# n rows of one rank, in order.
-#
-# A tiny example: four streams with the rows a0 a1 ..., b0 b1 ..., c0 c1 ... and d0 d1 .... The global order is a0 b0 c0 d0 a1
-# b1 .... With two ranks, rank 0 gets a0 c0 a1 c1 ....
-#
-# <details><summary>Help: which row of its stream is global row j?</summary>
-#
-# Each round of S rows takes one from every stream. Before row j there were j // S whole rounds.
-# </details>
-# <details><summary>Help: why not give rank 0 the first half of a batch?</summary>
-#
-# It would work for one batch size. With row numbers dealt in turn, the same rows make a batch for any number of ranks and any
-# number of rows in a batch.
-# </details>
-#
-# The picture shows, for 1, 2, 4 and 8 ranks, which rank gets each of the first 16 global rows. Each line holds each rank
-# equally often, and numbers run from left to right.
-
-
-# %% tags=["answer", "ex-2.4"]
-def rank_rows(streams, rank, world, n):
-    """The first n rows of a rank, a list. streams: a list of lists of rows; rank: 0 to world - 1."""
-    ### BEGIN SOLUTION
-    S, rows = len(streams), []
-    for k in range(n):
-        j = k * world + rank  # the number of the row in the global order
-        rows.append(streams[j % S][j // S])
-    return rows
-    ### END SOLUTION
-
-
-# %% tags=["check", "ex-2.4"]
-from gpt2course.course.checks import check
-
-check("2.4", rank_rows)
-
-# %% tags=["picture", "ex-2.4"]
-numbered = [[s + 8 * m for m in range(2)] for s in range(8)]  # a row is its global number
-
-
-def draw(f):
-    dealt = {}
-    for world in (1, 2, 4, 8):
-        owner = {j: rank for rank in range(world) for j in f(numbered, rank, world, 16 // world)}
-        dealt[world] = [owner[j] for j in range(16)]
-    return figures.dealing(dealt)
-
-
-pictures("2.4", draw, rank_rows)
-
-# %% [markdown] tags=["ex-2.5"]
-# ## 2.5 What a run needs to read
+# ## 2.4 What a run needs to read
 #
 # A run trains on `tokens` tokens in rows packed by best fit, and a share `cropped` of all tokens that are read is lost. The
 # text has `chars_per_token` characters a token. A shard holds 250 million characters and takes 0.1 GB on disk, where it is
@@ -286,7 +264,7 @@ pictures("2.4", draw, rank_rows)
 # too, and each of its scaling parameters gets 12 tokens.
 
 
-# %% tags=["answer", "ex-2.5"]
+# %% tags=["answer", "ex-2.4"]
 def data_bill(tokens, cropped, chars_per_token, tokens_per_second):
     """(shards, gigabytes on disk, megabytes of text a second): three numbers. cropped: a share, 0 to 1."""
     ### BEGIN SOLUTION
@@ -296,12 +274,12 @@ def data_bill(tokens, cropped, chars_per_token, tokens_per_second):
     ### END SOLUTION
 
 
-# %% tags=["check", "ex-2.5"]
+# %% tags=["check", "ex-2.4"]
 from gpt2course.course.checks import check
 
-check("2.5", data_bill)
+check("2.4", data_bill)
 
-# %% tags=["picture", "ex-2.5"]
+# %% tags=["picture", "ex-2.4"]
 tokens = {depth: resolve("jan29", depth=depth).tokens for depth in (8, 12, 16, 20, 24, 28)}
 
 
@@ -309,4 +287,4 @@ def draw(f):
     return figures.shards_by_depth({depth: float(f(n, 0.35, 4.8, 800_000)[0]) for depth, n in tokens.items()})
 
 
-pictures("2.5", draw, data_bill)
+pictures("2.4", draw, data_bill)

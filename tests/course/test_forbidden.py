@@ -37,18 +37,15 @@ CALLS = {
     "1.4": {"course.checks.tokenizer._pattern": "f = lambda: {}()"},
     "1.5": {"course.checks.tokenizer._cost": "f = lambda *a: {}(*a)",
             "recipes.resolve": "f = lambda V, C, w, size, n: (2 * V * C, {}('jan29', depth=24, vocab_size=V).flops_per_token / size, 4 * V * n)"},
-    "2.1": {"course.checks.data._shares": "f = lambda *a: {}(*a)", "batches.statistics": "f = lambda *a: {}(None)"},
+    "2.1": {"course.checks.data._by_length": "f = lambda *a: {}(*a)", "batches.statistics": "f = lambda *a: {}(None)"},
     "2.2": {"course.checks.data._choose": "f = lambda *a: {}(*a)", "course.checks.data._fill": "f = lambda n, s: {}([[0] * x for x in n], s)[1][0]"},
-    "2.3": {"course.checks.data._next_row": "f = lambda *a: {}(*a)", "batches.Batches.next_rows": "f = lambda *a: {}(None, 1)"},
-    "2.4": {"course.checks.data._rank_rows": "f = lambda *a: {}(*a)", "batches.Batches.next_rows": "f = lambda *a: {}(None, 1)"},
-    "2.5": {"course.checks.data._data_bill": "f = lambda *a: {}(*a)",
+    "2.3": {"course.checks.data._serve": "f = lambda *a: {}(*a)", "batches.Batches.next_rows": "f = lambda *a: {}(None, 1)"},
+    "2.4": {"course.checks.data._data_bill": "f = lambda *a: {}(*a)",
             "data.shards_needed": "f = lambda n, c, chars, s: ({}('fineweb', n * chars / (1 - c)), 0, 0)"},
     "3.1": {"attention.attention": "f = lambda q, k, v: {}(q, k, v)", "attention.sdpa": "f = lambda q, k, v: {}(q, k, v, -1)",
             "torch.scaled_dot_product_attention": "f = lambda q, k, v: {}(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True).transpose(1, 2)"},
-    "3.2": {"course.checks.gpt._turn": "f = lambda *a, **kw: {}(*a, **kw)",
-            "model.rope": "import gpt2course.model as m\ndef f(q, k, v, start=0, base=1e4):\n    c = m.rope_tables(start + q.size(1), q.size(3), base)\n    return {}(q, *(t[start:] for t in c)), k, v",
-            "model.rope_tables": "f = lambda q, k, v, start=0, base=1e4: ({}(q.size(1), q.size(3), base), k, v)"},
-    "3.3": {"model.norm": "f = lambda x, eps=1e-6: {}(x)"},
+    "3.2": {"course.checks.gpt._reordered": "f = lambda *a: {}(*a)"},
+    "3.3": {"course.checks.gpt._halves": "f = lambda *a: {}(*a)"},
     "3.4": {"losses.cross_entropy": "f = lambda z, t, cap=15.0: {}(z[:, :-1].flatten(0, 1), torch.eye(z.size(2)), t[:, 1:].flatten(), cap)",
             "losses.cross_entropy_plain": "f = lambda z, t, cap=15.0: {}(z[:, :-1].flatten(0, 1), torch.eye(z.size(2)), t[:, 1:].flatten(), cap)",
             "losses.softcap": "f = lambda z, t, cap=15.0: torch.nn.functional.cross_entropy({}(z, cap)[:, :-1].mT, t[:, 1:], ignore_index=-1)"},
@@ -159,8 +156,8 @@ def test_a_refusal_that_is_caught_counts():
 
 
 def test_a_generator_cannot_run_later():
-    def f(q, k, v, start=0, base=10_000.0):
-        yield from checks.gpt._turn(q, k, v, start, base)
+    def f(c_q, c_k, c_v, c_proj, order):
+        yield from checks.gpt._reordered(c_q, c_k, c_v, c_proj, order)
 
     assert run("3.2", f).endswith("write it yourself")
 
@@ -183,7 +180,7 @@ def test_the_package_cannot_be_changed(monkeypatch):
 
 def test_what_an_exercise_does_not_ask_for_may_be_called():
     """5.5 asks for a number of FLOPs, 4.3 for a measurement: models, tokenizers and torch stay free."""
-    assert run("3.3", lambda x, eps=1e-6: F.rms_norm(x, x.shape[-1:], eps=eps)) is None
+    assert run("3.4", lambda z, t, cap=15.0: F.cross_entropy((cap * torch.tanh(z / cap) if cap else z)[:, :-1].mT, t[:, 1:], ignore_index=-1)) is None
     assert run("4.3", answers("04", torch=torch, math=__import__("math"))["bits_per_byte"]) is None
 
 

@@ -1,12 +1,13 @@
-"""Checks of lesson 02's exercises: measuring a packing, best fit, a whole row, rows for ranks, what a run reads."""
+"""Checks of lesson 02's exercises: who loses, best fit, a loader that loses documents, what a run reads."""
 
+import json
 import math
 import random
 
 import numpy as np
 
 from gpt2course.batches import Batches, _head, _Stream, statistics
-from gpt2course.course.checks import Exercise, call, close, ids, known, need, number, several, steady
+from gpt2course.course.checks import Exercise, call, known, need, number, plain, several, steady
 from gpt2course.data import from_list, shards_needed
 
 
@@ -34,28 +35,28 @@ def _fill(documents: list[list[int]], places: int) -> tuple[list[int], list[int]
     return row.tolist(), used
 
 
-def shares(f) -> None:
-    steady(f, ([[(0, 4)]], [5], 8), ([[(0, 3)]], [3], 8), "the shares of one row")
-    over = "the divisor is the tokens that the documents had, not those that are left, nor the places in the rows"
-    twice = "document 2 is in two rows: add up its pieces before you count what is missing"
+def by_length(f) -> None:
+    steady(f, ([[(0, 4)]], [5], [7]), ([[(0, 3)]], [3], [7]), "the shares of one row")
+    twice = "document 3 is in two rows: add up its pieces first"
+    own = "divide what a class has lost by all tokens of its own documents in the rows"
+    lost, classes = [[(0, 5), (1, 3)], [(2, 8)], [(3, 8)], [(3, 4)]], ("up to 4", "5 to 10", "more than 10")
     table = [
-        (([[(0, 5)], [(1, 3)], [(2, 8)]], [5, 3, 9], 8), "the tiny example", (1 / 17, {
-            1 / 16: over, 1 / 24: over,
-            1 / 3: "one document of three is cropped, but the share is of tokens, not documents",
-            16 / 17: "that is the share that is kept; the cropped share is the rest",
-        }), (8 / 24, {
-            8 / 16: "divide by the places, not by the tokens",
-            16 / 24: "that is the share that is filled, or of rows with a gap; padding is the empty places",
+        ((lost, [5, 3, 9, 20, 100], [4, 10]), "the tiny example", classes, [0.0, 1 / 14, 8 / 20], ({}, {
+            1 / 2: "one document of two is cropped, but the share is of tokens, not of documents",
+            1 / 13: "the divisor is the tokens that the documents had, not those that are left",
+            1 / 9: f"that is the share of all lost tokens; {own}", 1 / 2 - 1 / 14: own,
+            13 / 14: "that is the share that is kept",
+            1 / 37: f"that is a share of the tokens of all documents; {own}",
+        }, {
+            28 / 40: twice, 16 / 20: twice, 12 / 20: twice,
+            108 / 120: "document 4 is in no row; it waits and is not lost",
+            1.0: "the share is of tokens, not of documents", 8 / 12: "the divisor is the tokens that the documents had",
         })),
-        (([[(0, 4)], [(1, 2)]], [4, 2], 8), "two rows of 8, with 4 and 2 tokens", (0.0, {}), (10 / 16, {
-            2 / 8: "a row has row_tokens places, even if no row is full",
-        })),
-        (([[(0, 4)], []], [4], 8), "a row without a token", (0.0, {}), (12 / 16, {4 / 8: "an empty row has places too"})),
-        (([[(0, 5), (1, 3)], [(2, 8)], [(2, 1)]], [5, 3, 9], 8), "a document of 9 that continues in the next row",
-         (0.0, {n / d: twice for n in (1, 8, 9) for d in (17, 26)}), (7 / 24, {})),
-        (([[(2, 8)], [(0, 5), (1, 3)]], [5, 3, 10, 100], 8), "a document that is in no row", (2 / 18, {
-            102 / 118: "document 3 is in no row; it waits and is not lost",
-        }), (0.0, {})),
+        (([[(0, 4)], [(1, 3)]], [4, 5], [4]), "lengths of 4 and 5, one edge at 4", ("up to 4", "more than 4"),
+         [0.0, 2 / 5], ({}, {2 / 9: "a document of 4 tokens belongs to the class up to 4: compare with <=, not <"})),
+        (([[(0, 8)]], [9], [3, 6]), "two classes without a document", ("up to 3", "4 to 6", "more than 6"),
+         [0.0, 0.0, 1 / 9], ({}, {}, {})),
+        (([[(0, 8)]], [9], []), "no edge, one class", ("all",), [1 / 9], ({},)),
     ]  # fmt: skip
     draw = random.Random(1)
     for T in (15, 40):
@@ -66,18 +67,18 @@ def shares(f) -> None:
         for documents in batches.last_documents:  # all whole but the last, which fills the row
             row = [(d, lengths[d]) for d in documents[:-1]]
             rows.append(row + [(documents[-1], T + 1 - sum(n for _, n in row))])
-        cropped = batches.statistics()["cropped_share"]
-        table.append(((rows, lengths, T + 1), f"30 rows of the package's with T = {T}", (cropped, {}), (0.0, {})))
-    for args, case, (cropped, of_cropped), (padding, of_padding) in table:
-        got = several(call(f, *args, keep="the rows or lengths"), 2, "two numbers (cropped share, padding share)")
-        got = [number(g, name) for g, name in zip(got, ("the cropped share", "the padding share"))]
-        swapped = close(got, [padding, cropped]) and not close(cropped, padding)
-        need(not swapped, "the two are swapped: return the cropped share first, then the padding share")
-        percent = "return a share from 0 to 1, not per cent"
-        known(got[0], cropped, f"{case}: the cropped share", {100 * cropped: percent} | of_cropped,
-              "divide the tokens cut off by all tokens of the documents", 1e-6)  # fmt: skip
-        known(got[1], padding, f"{case}: the padding share", {100 * padding: percent} | of_padding,
-              "divide the empty places by all places", 1e-6)  # fmt: skip
+        edges = [10, 25, 50]
+        names = ("up to 10", "11 to 25", "26 to 50", "more than 50")
+        args = rows, lengths, edges
+        table.append((args, f"30 rows of the package's with T = {T}", names, _by_length(*args), ({},) * 4))
+    for args, case, names, wanted, errors in table:
+        got = several(call(f, *args, keep="the rows, lengths or edges"), None, "a list of shares, one for each class")
+        line = f"{case}: {len(got)} shares came out, expected {len(names)}"
+        need(len(got) == len(names), f"{line}: edges cut the lengths into len(edges) + 1 classes")
+        for value, name, share, known_errors in zip(got, names, wanted, errors):
+            percent = {100 * share: "return shares from 0 to 1, not per cent"} if share else {}
+            what = f"{case}: the share lost by documents of {name} tokens"
+            known(value, share, what, percent | known_errors, own, 1e-6)
 
 
 def choose(f) -> None:
@@ -110,106 +111,58 @@ def choose(f) -> None:
         known(got, wanted, what, errors, otherwise)
 
 
-def _row(f, buffer, T: int, row: list[int], waiting: list, case: str, errors=()) -> None:
-    """One call of an answer to 2.3: the row as inputs and targets, then the documents that wait."""
-    got = several(call(f, buffer, T, keep="the buffer"), 3, "three things: inputs, targets, waiting")
-    inputs, targets = ids(got[0], "the inputs"), ids(got[1], "the targets")
-    left = [ids(document, "a waiting document") for document in several(got[2], None, "a list of waiting documents")]
-    hint = "a row needs T + 1 tokens: all but the last are inputs, all but the first are targets"
-    for name, found in (("inputs", inputs), ("targets", targets)):
-        need(len(found) == T, f"{case}: {len(found)} {name} came out, expected T = {T}: {hint}")
-    line = f"{case}: the inputs {inputs} came out, expected {row[:-1]}"
-    need(inputs[0] == 0, f"{line}: a row begins with BOS, here 0; keep it at the front of each document")
-    line = f"{case}: the targets {targets} came out for the inputs {inputs}"
-    after = "a target is the token after its input"
-    need(targets != inputs, f"{line}: they are the inputs; {after}")
-    shifted = targets[:-1] == inputs[1:]
-    need(shifted or targets[1:] != inputs[:-1], f"{line}: shifted the wrong way; {after}")
-    need(shifted, f"{line}: {after}")
-    got = inputs + targets[-1:]
-    line = f"{case}: the row {got} came out, expected {row}"
-    for wrong, hint in errors:
-        need(got[: len(wrong)] != wrong, f"{line}: {hint}")
-    need(inputs != row[:-1] or got == row, f"{line}: the last target is token T + 1 of the row")
-    need(got == row, f"{line}: the longest that fits, else the shortest, cropped")
-    line = f"{case}: {len(left)} documents wait, expected {len(waiting)}"
-    need(len(left) >= len(waiting), f"{line}: only those in the row are taken out")
-    rest = "take out what is in the row; of a cropped document nothing is left, its rest is dropped"
-    need(len(left) == len(waiting), f"{line}: {rest}")
-    need(sorted(left) == sorted(waiting), f"{case}: other documents wait than should: {rest}")
-    need(left == waiting, f"{case}: the documents that wait are in another order than before; don't sort them")
+def _served(f, lengths, row_tokens: int, buffer_docs: int, n: int, case: str) -> list:
+    """All rows of an answer to 2.3, n at a time, with the state through JSON each time."""
+    rows, state = [], None
+    for _ in range(len(lengths) + 2):
+        got = call(f, lengths, row_tokens, buffer_docs, n, state, keep="the lengths or the state")
+        got = several(got, 2, "two things, the rows and the state")
+        some = [[tuple(piece) for piece in plain(row, "a row")] for row in several(got[0], None, "a list of rows")]
+        need(len(some) <= n, f"{case}: {len(some)} rows came out, and n is {n}")
+        need(all(len(piece) == 2 for row in some for piece in row), f"{case}: a piece is (document, tokens)")
+        need(all(some), f"{case}: a row without a document came out; at the end return fewer rows")
+        try:
+            state = json.loads(json.dumps(got[1]))
+        except TypeError as e:
+            hint = "use numbers, lists, and dicts with texts as keys"
+            need(False, f"{case}: the state cannot be saved as JSON ({e}): {hint}")
+        if not some:
+            return rows
+        rows += some
+    need(False, f"{case}: rows come out without end; make one pass, and of a cropped document the rest is dropped")
 
 
-def next_row(f) -> None:
-    a, b, c = [0, 1, 1], [0, 2, 2, 2, 2], [0, 3]
-    arrival = "in order of arrival; the longest that fits goes first"
-    shortest = "the shortest first; the longest that fits goes first"
-    _row(f, [a, b, c], 7, b + a, [c], "the tiny example", [
-        (a + b, arrival), (c + a, shortest), (a + c + b, arrival), (c + a + b, shortest),
-        (b + c, "3 places are left after 5 tokens, and 0 1 1 fits: a row has T + 1 = 8 places, not T"),
-    ])  # fmt: skip
-    a, b, c, d = [0, 1, 1, 1, 1, 1], [0] + [2] * 9, [0] + [3] * 8, [0] + [5] * 7
-    early, full = "a document fits, so nothing is cropped yet", "8 tokens fit exactly into a row of T + 1 = 8 places"
-    _row(f, [a, b, c], 7, a + [0, 3], [b], "documents of 6, 10 and 9 tokens, rows of 8", [
-        (a + [0, 2], "2 places are left and none fits; crop the shortest, not the first or the longest"),
-        (a + [3, 3], "crop the end of a document, its beginning with BOS stays"),
-        (c[:8], early), (b[:8], early),
-    ])  # fmt: skip
-    e = [0] + [4] * 8
-    _row(f, [b, c, e], 7, c[:8], [b, e], "three documents longer than a row",
-         [(b[:8], "crop the shortest, which loses least"), (e[:8], "among equals the first")])  # fmt: skip
-    _row(f, [a, c, d], 7, d, [a, c], "a document with exactly T + 1 tokens", [(a + [0, 3], full), (a + [0, 5], full)])
-    twin = [0, 4, 4]
-    _row(f, [twin, list(twin), b], 2, twin, [twin, b], "two equal documents")
-    first, second = [0, 6, 6, 6], [0, 7, 7, 7]
-    _row(f, [first, second, b], 3, first, [second, b], "two of 4 tokens", [(second, "among equals the first")])
-    draw = random.Random(3)
-    for T in [5, 12, 30] * 5:
-        documents = [[0] + [i + 1] * draw.randint(1, 14) for i in range(40)]
-        inputs, targets, waiting = _next_row(documents, T)
-        _row(f, documents, T, inputs[:1] + targets, waiting, f"40 random documents, T = {T}")
-
-
-def rank_rows(f) -> None:
-    def ask(streams, rank, world, n, wanted, case, errors=()):
-        got = several(call(f, streams, rank, world, n, keep="the streams"), None, "a list of rows")
-        rows = [ids(row, "a row") for row in got]
-        need(len(rows) == n, f"{case}: {len(rows)} rows came out, expected n = {n}")
-        for wrong, hint in errors:
-            need(rows != wrong, f"{case}: {hint}")
-        need(rows == wanted, f"{case}: stream and row {rows[:4]} came out, expected {wanted[:4]}")
-
-    streams = [[[s, m] for m in range(12)] for s in range(4)]  # a row says its stream and its number there
-    one = [[s, m] for m in range(3) for s in range(4)]  # the global order
-    ask(streams, 0, 1, 8, one[:8], "4 streams, one rank",
-        [(streams[0][:8], "only stream 0 came out; one rank serves all streams in turn")])  # fmt: skip
-    for rank in (0, 1):
-        block = f"a block of neighbours, global rows {rank * 4} to {rank * 4 + 3}, came out"
-        ask(streams, rank, 2, 4, one[rank::2][:4], f"4 streams, rank {rank} of 2", [
-            (one[rank * 4 : rank * 4 + 4], f"{block}; deal them in turn, j = k * world + rank"),
-            (one[rank * 2 : rank * 2 + 2] + one[4 + rank * 2 : 6 + rank * 2],
-             "a block of neighbouring streams came out; rank r serves streams r, r + world, ..."),
-            (streams[rank][:4], f"only stream {rank} came out; with 2 ranks and 4 streams a rank serves two of them"),
-            (one[:4], "all ranks got the same rows; where is the rank?"),
-            ([streams[(k * 2 + rank) % 4][k] for k in range(4)],
-             "rows were left out; a stream gives its rows one after the other, j // S of them before row j"),
-            ([streams[(k + rank) % 4][(k + rank) // 4] for k in range(4)],
-             "ranks share rows; row k of a rank is global row k * world + rank"),
-        ])  # fmt: skip
-    wide = [[[s, m] for m in range(6)] for s in range(8)]
-    for world in (1, 2, 4, 8):
-        for rank in range(world):
-            wanted = [wide[j % 8][j // 8] for j in range(rank, 32, world)]
-            ask(wide, rank, world, 32 // world, wanted, f"8 streams, rank {rank} of {world}")
-    draw = random.Random(4)
-    lengths = [draw.randint(2, 9) for _ in range(120)]
-
-    def package(rank, world):
-        return _batches(lengths, 7, streams=4, rank=rank, world=world, buffer_docs=5).next_rows(6).tolist()
-
-    whole = [package(s, 4) for s in range(4)]
-    for world, rank in ((1, 0), (2, 1), (4, 2)):
-        ask(whole, rank, world, 6, package(rank, world), f"real rows, rank {rank} of {world}")
+def serve(f) -> None:
+    toy = [5, 2, 7, 4, 10, 3]
+    table = [(toy, 8, 3, "documents of 5, 2, 7, 4, 10 and 3 tokens, rows of 8, 3 waiting"),
+             ([3] * 7, 8, 5, "seven documents of 3 tokens, rows of 8, 5 waiting")]  # fmt: skip
+    draw = random.Random(7)
+    for row_tokens, buffer_docs in ((9, 4), (12, 7), (30, 1)):
+        lengths = [draw.randint(2, 25) for _ in range(41)]
+        case = f"41 random documents, rows of {row_tokens}, {buffer_docs} waiting"
+        table.append((lengths, row_tokens, buffer_docs, case))
+    for lengths, row_tokens, buffer_docs, case in table:
+        wanted, _ = _serve(lengths, row_tokens, buffer_docs, len(lengths), None)
+        for n in (len(lengths), 1, 3):
+            stops = "without a stop" if n == len(lengths) else f"stopped after every {n} row{'s' * (n > 1)}"
+            rows = _served(f, lengths, row_tokens, buffer_docs, n, f"{case}, {stops}")
+            counts = [sum(d == document for row in rows for d, _ in row) for document in range(len(lengths))]
+            gone, twice = [[i for i, c in enumerate(counts) if test(c)] for test in (lambda c: c < 1, lambda c: c > 1)]
+            line = f"{case}, {stops}: {len(gone)} documents are lost, with lengths {[lengths[i] for i in gone][:8]}"
+            long = gone and all(lengths[i] > row_tokens for i in gone)
+            need(not long, f"{line}: they are longer than a row; crop such a document, do not skip it")
+            end = "when all are read, some still wait: serve rows until none waits"
+            at_a_stop = "the state must hold who waits, too, or the order of what was read is lost"
+            need(not gone, f"{line}: {end if n == len(lengths) else at_a_stop}")
+            dropped = "of a cropped document the rest is dropped"
+            again = dropped if n == len(lengths) else "does the answer use the state?"
+            need(not twice, f"{case}, {stops}: document {(twice or [0])[0]} came more than once: {again}")
+            if rows != wanted:
+                at = next((i for i, (a, b) in enumerate(zip(rows, wanted)) if a != b), min(len(rows), len(wanted)))
+                line = f"{case}, {stops}: row {at} is {rows[at : at + 1]}, expected {wanted[at : at + 1]}"
+                hint = "fill the buffer to buffer_docs before each choice, then take the best fit of those waiting"
+                after = "the order of those waiting belongs to the state"
+                need(False, f"{line}: {hint if n == len(lengths) else after}")
 
 
 def data_bill(f) -> None:
@@ -247,27 +200,34 @@ def data_bill(f) -> None:
 # ---- right answers, for the pictures
 
 
-def _shares(rows, lengths, row_tokens):
-    placed = {}
+def _by_length(rows, lengths, edges):
+    had, kept, placed = [0] * (len(edges) + 1), [0] * (len(edges) + 1), {}
     for row in rows:
         for document, n in row:
             placed[document] = placed.get(document, 0) + n
-    kept, had = sum(placed.values()), sum(lengths[document] for document in placed)
-    return 1 - kept / had, 1 - kept / (len(rows) * row_tokens)
+    for document, n in placed.items():
+        at = sum(lengths[document] > edge for edge in edges)
+        had[at], kept[at] = had[at] + lengths[document], kept[at] + n
+    return [1 - k / h if h else 0.0 for h, k in zip(had, kept)]
 
 
 def _choose(lengths, space):
     return _fill([[0] * n for n in lengths], space)[1][0]
 
 
-def _next_row(buffer, T):
-    row, used = _fill(buffer, T + 1)
-    return row[:-1], row[1:], [document for i, document in enumerate(buffer) if i not in used]
-
-
-def _rank_rows(streams, rank, world, n):
-    order = [k * world + rank for k in range(n)]
-    return [streams[j % len(streams)][j // len(streams)] for j in order]
+def _serve(lengths, row_tokens, buffer_docs, n, state):
+    position, waiting, rows = state["position"] if state else 0, list(state["waiting"]) if state else [], []
+    while len(rows) < n and (waiting or position < len(lengths)):
+        row, space = [], row_tokens
+        while space and (waiting or position < len(lengths)):
+            while len(waiting) < buffer_docs and position < len(lengths):
+                waiting, position = [*waiting, position], position + 1
+            sizes = [(lengths[d] > space, abs(lengths[d] - space)) for d in waiting]
+            document = waiting.pop(sizes.index(min(sizes)))
+            row.append((document, min(lengths[document], space)))
+            space -= row[-1][1]
+        rows.append(row)
+    return rows, {"position": position, "waiting": waiting}
 
 
 def _data_bill(tokens, cropped, chars_per_token, tokens_per_second):
@@ -277,14 +237,12 @@ def _data_bill(tokens, cropped, chars_per_token, tokens_per_second):
 
 
 EXERCISES = (
-    Exercise("2.1", "Measure a packing", shares, points=2, minutes=15, difficulty=2, importance=4,
-             forbids=(Batches.statistics, statistics), reference=_shares),
+    Exercise("2.1", "Who loses?", by_length, points=2, minutes=15, difficulty=2, importance=4,
+             forbids=(Batches.statistics, statistics), reference=_by_length),
     Exercise("2.2", "The best fit", choose, points=2, minutes=10, difficulty=2, importance=4,
              forbids=(_Stream, Batches), reference=_choose),
-    Exercise("2.3", "A whole row, as inputs and targets", next_row, points=3, minutes=20, difficulty=3, importance=5,
-             forbids=(_Stream, Batches), reference=_next_row),
-    Exercise("2.4", "Deal the rows to ranks", rank_rows, points=2, minutes=15, difficulty=3, importance=4,
-             forbids=(_Stream, Batches), reference=_rank_rows),
-    Exercise("2.5", "What a run needs to read", data_bill, points=1, minutes=10, difficulty=2, importance=4,
+    Exercise("2.3", "Repair the loader", serve, points=3, minutes=25, difficulty=4, importance=5,
+             forbids=(_Stream, Batches), reference=_serve),
+    Exercise("2.4", "What a run needs to read", data_bill, points=1, minutes=10, difficulty=2, importance=4,
              forbids=(shards_needed,), reference=_data_bill),
 )  # fmt: skip

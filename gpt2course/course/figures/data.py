@@ -1,4 +1,4 @@
-"""Figures of lesson 02: lengths of documents, how rows are filled, cropping over time, rows of ranks, speed, shards.
+"""Figures of lesson 02: lengths of documents, how rows are filled, who loses, cropping over time, rows of ranks, shards.
 
 Also `train_rows`, the loop that trains a toy model on rows that a lesson has packed.
 """
@@ -16,8 +16,8 @@ from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.recipes import make_model, make_optimizer
 
 from gpt2course.course.figures.style import (  # isort: skip
-    BLACK, BLUE, FONT, GREEN, GREY, ORANGE, TINTS, VERMILION,
-    amount, canvas, figure, legend, log_ticks, name_axes, name_rows, need, note, round_numbers,
+    BLACK, BLUE, FONT, GREEN, GREY, TINTS, VERMILION,
+    amount, canvas, figure, legend, name_axes, name_rows, need, note,
 )
 
 HEADLESS = dict(facecolor="#7A7A7A", linewidth=0)  # a piece of a document that begins in another row
@@ -198,33 +198,17 @@ def dealing(dealt: dict[int, list[int]]) -> Figure:
     return fig
 
 
-def speeds(lines: dict[str, dict[str, list[float]]]) -> Figure:
-    """Tokens a second, one dot a repeat: a row for each thing measured, a colour for each way.
-
-    lines: what was measured -> way -> values.
-    """
-    need(lines and all(ways and all(ways.values()) for ways in lines.values()), "no measurement")
-    ways = list(dict.fromkeys(w for one in lines.values() for w in one))
-    fig, (ax,) = figure(1.25 + 0.5 * len(lines), grid="x")
-    parts = []
-    for y, (what, one) in enumerate(lines.items()):
-        for way in (w for w in ways if w in one):
-            values, i = sorted(one[way]), ways.index(way)
-            middle, at = values[len(values) // 2], y + 0.17 * (2 * i - len(ways) + 1)
-            colour = (ORANGE, BLUE, GREEN)[i % 3]
-            dots = dict(color=colour, markersize=5, alpha=0.55, markeredgewidth=0)
-            ax.plot(values, [at] * len(values), "o", label=way if y == 0 else None, **dots)
-            ax.plot([middle] * 2, [at - 0.14, at + 0.14], color=colour, linewidth=2.6)
-            parts.append(f"{what.replace(chr(10), ' ')}, {way} {amount(middle)}")
-    every = [v for one in lines.values() for values in one.values() for v in values]
-    low, high = min(every) / 1.3, max(every) * 1.3
-    ax.set_xscale("log")
-    ax.set_xlim(low, high)
-    log_ticks(ax.xaxis, round_numbers(low, high), amount)
-    name_rows(ax, lines, below=0.5)
-    name_axes(ax, "tokens a second (log scale); dots: repeats, bar: median")
-    legend(fig, ax)
-    fig.alt = f"Tokens a second, medians: {'; '.join(parts)}."
+def losses(shares: dict[str, float]) -> Figure:
+    """The share of tokens lost by each class of documents, as horizontal bars."""
+    need(shares, "no class")
+    fig, (ax,) = figure(0.8 + 0.36 * len(shares), grid="x")
+    bars = ax.barh(range(len(shares)), list(shares.values()), color=BLUE, height=0.68)
+    ax.bar_label(bars, [f"{share:.1%}" for share in shares.values()], padding=4, fontsize=FONT)
+    name_rows(ax, shares)
+    ax.set_xlim(0, max(0.1, 1.2 * max(shares.values())))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
+    name_axes(ax, "share of their tokens that is lost")
+    fig.alt = f"Share of tokens lost, by length: {', '.join(f'{name} {share:.1%}' for name, share in shares.items())}."
     return fig
 
 
@@ -249,17 +233,16 @@ def curves(runs: dict[str, list[float]]) -> Figure:
     """The loss of each step: the first run as a wide line, every further one as points on it."""
     need(runs and all(runs.values()), "no loss")
     fig, (ax,) = figure(2.7)
-    for i, (name, losses) in enumerate(runs.items()):
-        x = range(1, len(losses) + 1)
+    for i, (name, loss) in enumerate(runs.items()):
+        x = range(1, len(loss) + 1)
         points = dict(color=(VERMILION, BLUE)[i % 2], linewidth=0, marker="o", markersize=4)
         style = points if i else dict(color=GREY, linewidth=4)
-        ax.plot(x, losses, label=name, **style)
+        ax.plot(x, loss, label=name, **style)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     name_axes(ax, "step", "training loss\n(nats per token)")
     legend(fig, ax)
-    ends = {name: f"{losses[0]:.2f} at step 1 and {losses[-1]:.2f} at step {len(losses)}" for name, losses in runs.items()}
-    each = "; ".join(f"{name} {text}" for name, text in ends.items())
-    fig.alt = f"Training loss of {len(runs)} runs: {each}."
+    ends = [f"{name} {loss[0]:.2f} at step 1 and {loss[-1]:.2f} at step {len(loss)}" for name, loss in runs.items()]
+    fig.alt = f"Training loss of {len(runs)} runs: {'; '.join(ends)}."
     return fig
 
 
