@@ -179,7 +179,7 @@ def test_an_attention_that_takes_a_window_is_used_in_every_layer(corpus, monkeyp
         return f(q, k, v, window)
 
     a, b = (run(corpus, name, pieces)[0] for name, pieces in (("package", {}), ("windowed", {"attention": watched})))
-    assert torch.allclose(a, b, atol=1e-4) and set(seen) == {(-1, 0), (32, 0)}
+    assert torch.allclose(a, b, atol=1e-4) and set(seen) == {(64, 0), (32, 0)}  # T is 64: a long window shows all of it
     assert "times the package's time" in mine.examine("attention", f)
 
 
@@ -248,26 +248,27 @@ def test_the_source_has_the_last_definition_with_what_it_needs():
 
 def test_the_grader_keeps_what_passed(clone):
     cells = [build.solved(c.source) for c in build.read_source("03")]
-    cells = [c.replace("x.square()", "my_square(x)") for c in cells] + ["def my_square(x):\n    return x * x"]
-    lines = mine.keep_passed({"3.3", "3.2", "3.5"}, cells)  # 3.5 is no piece
-    assert [line.split(":")[0] for line in lines] == ["rope is kept in work/mine/rope.py", "norm is kept in work/mine/norm.py"]
-    assert "def my_square" in mine.file_of("norm").read_text() and mine.yours("norm")[0]
-    assert "not kept: work/mine/norm.py does not load: it has no function 'rms_norm'" in mine.keep_passed({"3.3"}, ["x = 1"])[0]
-    assert mine.yours("norm")[0]  # the one before stays
+    cells = [c.replace("math.sqrt(D)", "my_root(D)") for c in cells] + ["def my_root(x):\n    return x**0.5"]
+    lines = mine.keep_passed({"3.1", "3.5"}, cells)  # 3.5 is no piece
+    assert [line.split(":")[0] for line in lines] == ["attention is kept in work/mine/attention.py"]
+    assert "def my_root" in mine.file_of("attention").read_text() and mine.yours("attention")[0]
+    assert "not kept: work/mine/attention.py does not load: it has no function 'causal_attention'" in mine.keep_passed({"3.1"}, ["x = 1"])[0]
+    assert mine.yours("attention")[0]  # the one before stays
 
 
 def test_a_wrong_piece_is_not_kept_and_one_that_became_wrong_is_told(capsys):
-    wrong = "def rms_norm(x, eps):\n    return x / x.norm(dim=-1, keepdim=True)\n"
-    with pytest.raises(UserError, match=r"norm is not kept: \[3.3\] RMSNorm - "):
-        mine.keep("norm", wrong, "for a test")
-    assert not mine.file_of("norm").exists()
-    write("norm", wrong)
+    wrong = "def causal_attention(q, k, v):\n    return v\n"
+    with pytest.raises(UserError, match=r"attention is not kept: \[3.1\] Causal attention - "):
+        mine.keep("attention", wrong, "for a test")
+    assert not mine.file_of("attention").exists()
+    write("attention", wrong)
     mine.keep("schedule", mine.solution("schedule"), "for a test")
     own = mine.all_of_yours()
     printed = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert own.keys() == {"schedule"} and printed["1"] == "of 14 pieces are yours"
-    assert printed["norm"].startswith("the package's, because yours does not pass: [3.3] RMSNorm - ")
-    assert printed["rope"] == "the package's; exercise 3.2 asks for turn(q, k, v, start=0, base=10_000.0)"
+    assert printed["attention"].startswith("the package's, because yours does not pass: [3.1] Causal attention - ")
+    assert printed["packing"] == "the package's; exercise 2.2 asks for choose(lengths, space)"
+    assert printed["rope"] == "the package's; a lesson asks for turn(q, k, v, start=0, base=10_000.0)"
 
 
 @pytest.mark.parametrize("name, text, problem", [
@@ -276,7 +277,8 @@ def test_a_wrong_piece_is_not_kept_and_one_that_became_wrong_is_told(capsys):
     ("norm", "", "does not load: it has no function 'rms_norm'"),
     ("norm", "rms_norm = 3", "does not load: it stopped with AttributeError"),
     ("norm", "\x00\x01", "does not load: it stopped with "),
-    ("norm", "def rms_norm(x):\n    return x", "[3.3] RMSNorm - your code stopped with TypeError"),
+    ("norm", "def rms_norm(x):\n    return x", "the package's loop stopped in it with TypeError"),
+    ("attention", "def causal_attention(q):\n    return q", "[3.1] Causal attention - your code stopped with TypeError"),
     ("sampling", "def pick(logits, temperature, top_k, generator):\n    return 0", "the package's loop gives other results with it, by up to"),
     ("muon", "def muon(*a):\n    raise ValueError('no')", "the package's loop stopped in it with ValueError: no"),
     ("muon", "def muon(p, *a):\n    p.mul_(float('nan'))", "the package's loop gives other results with it"),
@@ -302,7 +304,7 @@ def test_unknown_names_get_a_hint():
 
 
 def test_the_command_trains_with_what_is_kept(corpus, monkeypatch, capsys):
-    for name in ("norm", "attention"):
+    for name in ("packing", "attention"):
         mine.keep(name, mine.solution(name), "for a test")
     write("schedule", "def rate(*a): return 1.0")
     argv = f"mine train jan29 --name cli --corpus {corpus} --set {' '.join(SIZE)} steps=3 --final-eval-bytes 2000 --device cpu"
@@ -350,9 +352,9 @@ def test_the_recorded_curve_is_whole():
     config = json.loads((folder / "config.json").read_text())
     lines = [json.loads(line) for line in runbook.RECORDED.read_text().splitlines()]
     plan = config["plan"]
-    assert (plan["recipe"]["name"], config["seed"], config["corpus"], plan["steps"]) == ("jan29", 42, "embedded", 1300)
+    assert (plan["recipe"]["name"], config["seed"], config["corpus"], plan["steps"]) == ("jan29", 42, "embedded", 2000)
     assert json.loads(json.dumps(resolve_run("jan29", "laptop", {}).plan.to_json())) == plan
-    assert lines[-1]["kind"] == "done" and lines[-1]["step"] == 1300 and config["commit"] and config["val_sha256"]
+    assert lines[-1]["kind"] == "done" and lines[-1]["step"] == 2000 and config["commit"] and config["val_sha256"]
     final = [m for m in lines if m["kind"] == "eval" and m["final"]]
     assert len(final) == 1 and final[0]["val_bytes"] > 500_000
 
