@@ -27,6 +27,7 @@
 # %%
 import torch
 
+torch.manual_seed(0)
 torch.set_printoptions(precision=3, sci_mode=False)
 X = torch.tensor([[1.0, -0.03], [1.0, 0.03]]) / 2**0.5  # the two inputs, as columns
 W = torch.zeros(2, 2)
@@ -538,7 +539,8 @@ print(f"Muon is {gap:.4f} lower than AdamW, {gap / means['AdamW']:.1%} of its bi
 # number of seeds.
 #
 # </details>
-#
+
+# %% [markdown]
 # > **Takeaway.** The gradient of a matrix has a few strong directions. Muon moves equally far in all of them, by five rounds of matrix
 # > products. Its gain is real at this size, and a third smaller than it seemed before AdamW's weight decay was tuned as well.
 #
