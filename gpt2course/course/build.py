@@ -250,6 +250,9 @@ def begin(number: str) -> str:
     """Copy exercises/NN_topic.ipynb to work/ unless it is there; a line that tells the learner how to go on."""
     source, target = file_of("exercises", number), file_of("work", number)
     target.parent.mkdir(parents=True, exist_ok=True)
+    guide = ROOT / "AGENTS.md"  # for an AI assistant that is opened in work/
+    if guide.exists():
+        (target.parent / guide.name).write_bytes(guide.read_bytes())
     try:
         with open(target, "xb") as f:
             f.write(source.read_bytes())

@@ -242,7 +242,9 @@ def test_start_never_overwrites(toy, capsys):
     toy = toy()
     build.file_of("exercises", "99").write_text(json.dumps(toy.stubs()))
     (toy.folder / "work").rmdir()
+    (toy.folder / "AGENTS.md").write_text("Be a tutor.")
     build.main(build.Args("start", ("99",)))
+    assert (toy.folder / "work" / "AGENTS.md").read_text() == "Be a tutor."
     mine = toy.folder / "work" / "99_toy.ipynb"
     assert json.loads(mine.read_text()) == toy.stubs() and "make grade EX=99" in capsys.readouterr().out
     mine.write_text("my work")
