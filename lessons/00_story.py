@@ -47,8 +47,8 @@ dollars = run["seconds"] / 3600 * 0.10
 print(f"{100 * dollars:.3f} cents")
 
 # %% [markdown]
-# GPT-2, the model of 2019, wrote whole pages of fluent text. It is said to have cost about 43,000 dollars. In January 2026 a run
-# that reached the same grade cost 73 dollars, nearly 600 times less. The program was larger than yours, and otherwise the same.
+# GPT-2, the model of 2019, wrote whole pages of fluent text. By the usual estimate it cost about 43,000 dollars. In January 2026 a
+# run that reached the same grade cost 73 dollars, nearly 600 times less: the same recipe as yours, at a larger size.
 #
 # **The question of this lesson: how much of the factor of 600 is better hardware?** Guess before you read on. Put your own
 # number in place of 100.

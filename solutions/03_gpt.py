@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Exercises 03: GPT
 #
-# Five pieces of the model, each small. Replace each `raise NotImplementedError` by your answer and run the check below it.
+# One piece of the model, two uses of what you know about heads and pairs, a measurement and a bill. Replace each `raise NotImplementedError` by your answer and run the check below it.
 # The lesson is [03 GPT](../lessons/03_gpt.ipynb).
 #
 # `make start EX=03` puts a copy of this notebook in work/, where your answers survive an update of the course.
@@ -87,100 +87,79 @@ def draw(f):
 pictures("3.1", draw, causal_attention)
 
 # %% [markdown] tags=["ex-3.2"]
-# ## 3.2 Rotary positions
+# ## 3.2 Heads in another order
 #
-# Write what RoPE does before attention. q, k and v are (B, T, H, D); the first of the T positions is `start`, the next start +
-# 1, and so on. Return the three, with the ones that RoPE turns turned.
+# No head knows its number. So there are many sets of weights that compute the same function, and two trained models can be
+# compared only after their heads are lined up. Write the change of order.
 #
-# The D channels form D/2 pairs: channel i with channel i + D/2, for i from 0 to D/2 - 1 (halves, not neighbours). At position
-# t, pair i turns by the angle t · base^(-2i/D):
+# An attention layer has `c_q`, `c_k` and `c_v`, each (H·D, C), and `c_proj`, (C, H·D). All are stored as (out, in). (Here H·D
+# need not be C.) Head h owns the channels h·D to (h + 1)·D. `order` is a list of the H heads: the new head j is the old head
+# order[j]. Return the four new matrices. For every input the layer must give what it gave before. Do not change the old ones.
 #
-#     a' = a cos + b sin        b' = b cos - a sin
+# A tiny example, H = 2, D = 1, order [1, 0]: the two rows of c_q, c_k and c_v change places, and something happens to c_proj.
 #
-# A tiny example, D = 2: [1, 0] at position 1 becomes [cos 1, -sin 1] = [0.540, -0.841].
+# <details><summary>Help: what does c_proj see?</summary>
 #
-# <details><summary>Help: which of the three?</summary>
-#
-# Positions matter for the scores alone, and scores come from queries and keys.
+# The outputs of the heads, laid next to each other. It reads them as its input, and the input is the second axis.
 # </details>
-# <details><summary>Help: halves or neighbours?</summary>
+# <details><summary>Help: which way round?</summary>
 #
-# `x.chunk(2, dim=-1)` gives the two halves. `x[..., 0::2]` and `x[..., 1::2]` give neighbours: just as good for a model trained
-# that way, and wrong for one that was not.
+# With three heads an order and its inverse differ. order = [2, 0, 1]: the first head is now the old last one.
 # </details>
-# <details><summary>Help: what is start for?</summary>
-#
-# In sampling, the model reads one new token at a time and remembers the keys of the ones before. The new token then has T = 1 and
-# its position is the number of tokens before it, not 0.
-# </details>
-#
-# The picture shows the score of one query and one key, at several positions, against their distance. All lines should lie on one.
 
 # %% tags=["answer", "ex-3.2"]
-def turn(q, k, v, start=0, base=10_000.0):
-    """RoPE for positions start, start + 1, ...: q, k, v (B, T, H, D) -> three tensors of the same shapes."""
+def reordered(c_q, c_k, c_v, c_proj, order):
+    """Four matrices whose head j is the old head order[j]; the layer computes the same."""
     ### BEGIN SOLUTION
-    T, D = q.size(1), q.size(3)
-    frequencies = base ** (-torch.arange(0, D, 2) / D)  # (D/2,)
-    angles = torch.arange(start, start + T)[:, None] * frequencies  # (T, D/2)
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]  # (T, 1, D/2), the same for every head
-
-    def turned(x):
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
-
-    return turned(q), turned(k), v
+    D = c_q.size(0) // len(order)
+    channels = torch.cat([torch.arange(h * D, (h + 1) * D) for h in order])
+    return c_q[channels], c_k[channels], c_v[channels], c_proj[:, channels]
     ### END SOLUTION
 
 
 # %% tags=["check", "ex-3.2"]
 from gpt2course.course.checks import check
 
-check("3.2", turn)
-
-# %% tags=["picture", "ex-3.2"]
-q, k = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(2)).expand(2, 1, 160, 1, 32)  # at 160 positions
-
-
-def draw(f):
-    lines = {}
-    for start in (0, 50, 100):
-        a, b, _ = f(q, k, q, start)
-        lines[f"key at {start}"] = (a[0, :60, 0] @ b[0, 0, 0]).tolist()  # queries after the key, at distances 0, 1, ...
-    return figures.score_by_distance(lines)
-
-
-pictures("3.2", draw, turn)
+check("3.2", reordered)
 
 # %% [markdown] tags=["ex-3.3"]
-# ## 3.3 RMSNorm
+# ## 3.3 A model with other pairs
 #
-# Divide each vector of C numbers by its root mean square, √(mean of squares + eps). The shape stays; the vectors lie along the
-# last dimension, however many dimensions there are before it. No mean is subtracted and nothing is learned.
+# Our RoPE turns the channels i and i + D/2 of a head together: halves. Other models turn 2i and 2i + 1 together: neighbours.
+# Load the weights of such a model into ours, and it runs without complaint and writes nonsense. (Llama's weights were
+# published for neighbours, and converted for a library that uses halves.)
 #
-# A tiny example with eps = 0: [3, 4] has the mean square (9 + 16) / 2 = 12.5, so it becomes [3, 4] / 3.536 = [0.849, 1.131].
+# `W` (H·D, C) is the matrix `c_q` or `c_k` of a model with neighbours. Return the matrix of the same shape with which our model,
+# with halves, computes the same scores. Pair i must turn as fast as before.
 #
-# <details><summary>Help: where does eps go?</summary>
+# A tiny example, one head with D = 4: the old pairs are the rows (0, 1) and (2, 3).
 #
-# Under the root, added to the mean of squares. It decides what becomes of vectors near 0.
+# <details><summary>Help: what may move?</summary>
+#
+# A row of W makes one channel. The score of a head is a sum over its channels, so their order is free, as long as q and k agree.
 # </details>
-# <details><summary>Help: my shapes do not fit</summary>
+# <details><summary>Help: which rows go where?</summary>
 #
-# `mean(dim=-1, keepdim=True)` keeps a dimension of 1, which divides every one of the C numbers.
+# Pair i was the rows 2i and 2i + 1, and becomes the rows i and i + D/2. Every head has its own halves.
+# </details>
+# <details><summary>Help: and c_v?</summary>
+#
+# RoPE does not turn values, so c_v and c_proj stay as they are.
 # </details>
 
 # %% tags=["answer", "ex-3.3"]
-def rms_norm(x, eps=1e-6):
-    """RMSNorm over the last dimension: x (..., C) -> (..., C)."""
+def halves(W, H):
+    """c_q or c_k (H D, C) of a model whose pairs are neighbours, for a model whose pairs are halves."""
     ### BEGIN SOLUTION
-    return x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+    pairs = W.unflatten(0, (H, -1, 2))  # (H, D/2, 2, C)
+    return pairs.transpose(1, 2).flatten(0, 2)  # (H, 2, D/2, C): the first of each pair, then the second
     ### END SOLUTION
 
 
 # %% tags=["check", "ex-3.3"]
 from gpt2course.course.checks import check
 
-check("3.3", rms_norm)
+check("3.3", halves)
 
 # %% [markdown] tags=["ex-3.4"]
 # ## 3.4 Measuring: the loss

@@ -192,6 +192,18 @@ def _rope(pieces):
     return [(model.GPT, "rope", tables), (model, "rope", rope)]
 
 
+ROPE, TABLES, NORM = model.rope, model.rope_tables, model.norm
+
+
+def _package_turn(q, k, v, start=0, base=10_000.0):
+    tables = [t[start:] for t in TABLES(start + q.size(1), q.size(3), base, q.device)]
+    return ROPE(q, *tables), ROPE(k, *tables), v
+
+
+def _package_rms_norm(x, eps=1e-6):
+    return NORM(x)
+
+
 def _norm(pieces):
     return [(model, "norm", lambda x: pieces["norm"](x, torch.finfo(x.dtype).eps))]
 
@@ -306,6 +318,13 @@ def _attended():
     return _with_gradients(both, *[(4, 256, 2, 64)] * 3)
 
 
+def _turned():
+    """From position 0 on, and from position 20 on, as after a cache."""
+    late = lambda x: model.rope(x[:, :80], *(t[20:] for t in small()[1].rope(100, "cpu")))
+    both = lambda x: torch.cat([model.rope(x, *small()[1].rope(100, "cpu")), late(x)], dim=1)
+    return _with_gradients(both, (8, 100, 2, 32))
+
+
 def _stepped():
     g, out, settings = torch.Generator().manual_seed(5), [], (0.02, 0.9, 0.95, 0.1, 5, 1.02, False, False)
     for m, n in ((512, 128), (128, 512), (128, 128)):
@@ -332,9 +351,9 @@ PIECES = {
     "bpb": Piece("bits_per_byte(nats, texts)", "1.1", _bpb, _measured),
     "packing": Piece("choose(lengths, space)", "2.2", _packing, _packed),
     "attention": Piece("causal_attention(q, k, v)", "3.1", _attention, _attended),
-    "rope": Piece("turn(q, k, v, start=0, base=10_000.0)", "3.2", _rope,
-                  lambda: _with_gradients(lambda x: model.rope(x, *small()[1].rope(100, "cpu")), (8, 100, 2, 32))),
-    "norm": Piece("rms_norm(x, eps=1e-6)", "3.3", _norm, lambda: _with_gradients(lambda x: model.norm(x), (2048, 128))),
+    "rope": Piece("turn(q, k, v, start=0, base=10_000.0)", "", _rope, _turned, package=_package_turn),
+    "norm": Piece("rms_norm(x, eps=1e-6)", "", _norm, lambda: _with_gradients(lambda x: model.norm(x), (2048, 128)),
+                  package=_package_rms_norm),
     "schedule": Piece("rate(step, steps, warmup, warmdown, final)", "4.1", _schedule,
                       lambda: [small()[0].lr(step) for step in range(400)]),
     "nesterov": Piece("nesterov(grad, buffer, momentum)", "", _muon, _stepped, needs=MUON, package=_package_nesterov),

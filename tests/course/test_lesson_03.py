@@ -3,17 +3,19 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from lesson_cases import change, lesson_tests
 
+from gpt2course.course import lab
 from gpt2course.course.figures import gpt as figures
 from gpt2course.model import GPTConfig
 
 NAMES = {
     "3.1": ("causal_attention",),
-    "3.2": ("turn",),
-    "3.3": ("rms_norm",),
+    "3.2": ("reordered",),
+    "3.3": ("halves",),
     "3.4": ("next_token_loss",),
     "3.5": ("budget",),
 }
@@ -113,88 +115,87 @@ def baddbmm(q, k, v):  # heads as one batch
     return (weights @ v).view(B, H, T, D).transpose(1, 2)
 
 
-# ---- 3.2, rotary positions
+# ---- 3.2, heads in another order
 
 
-def spin(x, start, base, sign=1, pairs="halves", power=2, ahead=0, head_axis=False):
-    D = x.size(3)
-    n = x.size(2) if head_axis else x.size(1)
-    frequencies = base ** (-torch.arange(D // 2) * power / D)
-    angles = torch.arange(start + ahead, start + ahead + n)[:, None] * frequencies
-    c, s = angles.cos(), sign * angles.sin()
-    if not head_axis:
-        c, s = c[:, None], s[:, None]
-    if pairs == "halves":
-        a, b = x.chunk(2, -1)
-        return torch.cat([a * c + b * s, b * c - a * s], -1)
-    a, b = x[..., 0::2], x[..., 1::2]
-    return torch.stack([a * c + b * s, b * c - a * s], -1).flatten(-2)
+def channels(order, D):
+    return [h * D + i for h in order for i in range(D)]
 
 
-def spinning(**kw):
-    return lambda q, k, v, start=0, base=10_000.0: (spin(q, start, base, **kw), spin(k, start, base, **kw), v)
+def heads(c_q, c_k, c_v, c_proj, order, inverse=False, every=False, only="qkvo", proj="columns", back=False, upside=False, flip=False):
+    """Another order of the heads with one thing wrong."""
+    H = len(order)
+    D = c_q.shape[0] // H
+    if inverse:
+        order = [order.index(h) for h in range(H)]
+    rows = [i * H + h for i in range(D) for h in order] if every else channels(order, D)
+    if flip:
+        rows = [i for h in order for i in reversed(range(h * D, (h + 1) * D))]
+    out = [w[rows] if n in only else w for n, w in zip("qkv", (c_q, c_k, c_v))]
+    if proj == "columns":
+        last = c_proj[:, channels([order.index(h) for h in range(H)], D) if back else rows] if "o" in only else c_proj
+    elif proj == "rows":
+        last = c_proj[[r % len(c_proj) for r in rows]]
+    else:
+        last = c_proj[:, rows].T
+    return (*out, last)
 
 
-def with_a_table(q, k, v, start=0, base=10_000.0):
-    angles = torch.arange(16)[:, None] * base ** (-2 * torch.arange(q.size(3) // 2) / q.size(3))
-    angles = angles[start : start + q.size(1), None]
-    c, s = angles.cos(), angles.sin()
-    f = lambda a, b: torch.cat([a * c + b * s, b * c - a * s], -1)
-    return f(*q.chunk(2, -1)), f(*k.chunk(2, -1)), v
+def heads_by_views(c_q, c_k, c_v, c_proj, order):
+    split = lambda w: w.reshape(len(order), -1, w.shape[-1])[list(order)].reshape(w.shape)
+    return [split(c_q), split(c_k), split(c_v), split(c_proj.T.contiguous()).T]
 
 
-def keep_tables():
-    kept = {}
-
-    def f(q, k, v, start=0, base=10_000.0):  # by D and base, but not by start
-        key = q.size(1), q.size(3), base
-        kept.setdefault(key, start)
-        return spin(q, kept[key], base), spin(k, kept[key], base), v
-
-    return f
-
-
-def with_a_generator(q, k, v, start=0, base=10_000.0):
-    yield from (spin(q, start, base), spin(k, start, base))
-    yield v
+def heads_by_loops(c_q, c_k, c_v, c_proj, order):
+    D = len(c_q) // len(order)
+    new = [w.clone() for w in (c_q, c_k, c_v, c_proj)]
+    for j, h in enumerate(order):
+        for a, b in zip(new[:3], (c_q, c_k, c_v)):
+            a[j * D : (j + 1) * D] = b[h * D : (h + 1) * D]
+        new[3][:, j * D : (j + 1) * D] = c_proj[:, h * D : (h + 1) * D]
+    return tuple(new)
 
 
-def with_complex_numbers(q, k, v, start=0, base=10_000.0):
-    D = q.shape[-1]
-    angles = torch.outer(
-        torch.arange(start, start + q.shape[1]).double(), base ** (-2 * torch.arange(D // 2).double() / D)
-    )
-    by = torch.polar(torch.ones_like(angles), -angles)[None, :, None]
-
-    def f(x):
-        z = torch.complex(x[..., : D // 2].double(), x[..., D // 2 :].double()) * by
-        return torch.cat([z.real, z.imag], -1).float()
-
-    return [f(q), f(k), v.clone()]
+def heads_in_place(c_q, c_k, c_v, c_proj, order):
+    for w, new in zip((c_q, c_k, c_v, c_proj), heads(c_q, c_k, c_v, c_proj, order)):
+        w.copy_(new)
+    return c_q, c_k, c_v, c_proj
 
 
-def with_a_loop(q, k, v, start=0, base=10_000.0):
-    D = q.shape[-1]
-
-    def f(x):
-        out = x.clone()
-        for t in range(x.shape[1]):
-            for i in range(D // 2):
-                angle = (start + t) * base ** (-2 * i / D)
-                a, b = x[:, t, :, i], x[:, t, :, i + D // 2]
-                out[:, t, :, i] = a * math.cos(angle) + b * math.sin(angle)
-                out[:, t, :, i + D // 2] = b * math.cos(angle) - a * math.sin(angle)
-        return out
-
-    return f(q), f(k), v
+# ---- 3.3, other pairs
 
 
-def with_matrices(q, k, v, start=0, base=10_000.0):  # x cos + swapped(x) sin
-    D = q.shape[-1]
-    angles = (torch.arange(q.shape[1]) + start).float()[:, None] / base ** (torch.arange(0, D, 2) / D)
-    c, s = (torch.cat([t, t], -1)[None, :, None] for t in (angles.cos(), angles.sin()))
-    f = lambda x: x * c + torch.cat([x[..., D // 2 :], -x[..., : D // 2]], -1) * s
-    return f(q), f(k), v
+def pairs(W, H, of="head", back=False, odd_first=False, upside=False, axis=0, first=False):
+    """From neighbours to halves with one thing wrong."""
+    n = W.shape[axis]
+    D = n // H if of == "head" else n
+    one = [*range(0, D, 2), *range(1, D, 2)]
+    if odd_first:
+        one = [*range(1, D, 2), *range(0, D, 2)]
+    if upside:
+        one = [*range(0, D, 2), *reversed(range(1, D, 2))]
+    if back:
+        one = [x for i in range(D // 2) for x in (i, i + D // 2)]
+    rows = [h * D + i for h in range(n // D) for i in (one if not first or h == 0 else range(D))]
+    return W[rows] if axis == 0 else W[:, rows]
+
+
+def pairs_by_view(W, H):
+    D = W.shape[0] // H
+    return W.view(H, D // 2, 2, W.shape[1]).transpose(1, 2).reshape(W.shape)
+
+
+def pairs_by_cat(W, H):
+    return torch.cat([half for w in W.tensor_split(H) for half in (w[::2], w[1::2])])
+
+
+def pairs_in_numpy(W, H):
+    D = len(W) // H
+    return torch.from_numpy(np.ascontiguousarray(W.numpy().reshape(H, D // 2, 2, -1).swapaxes(1, 2)).reshape(W.shape))
+
+
+def heads_and_pairs_mixed(W, H):
+    return W.reshape(-1, 2, H, W.shape[1]).permute(2, 1, 0, 3).reshape(W.shape) if H > 1 else pairs(W, H)
 
 
 # ---- 3.4, the loss
@@ -300,48 +301,30 @@ WRONG = {
     ("3.1", "exp without the maximum"): (change(loops, stable=False), "exp overflow"),
     ("3.1", "always float32"): (change(wide_numbers, dtype=torch.float32), "in bfloat16"),
     ("3.1", "a float32 mask added"): (lambda q, k, v: attend(q, k, v).float() + torch.zeros(1), "in bfloat16"),
-    ("3.2", "the sign"): (spinning(sign=-1), "sign"),
-    ("3.2", "neighbours"): (spinning(pairs="neighbours"), "halves"),
-    ("3.2", "neighbours, other sign"): (spinning(pairs="neighbours", sign=-1), "sign"),
-    ("3.2", "exponent -i/D"): (spinning(power=1), "exponent"),
-    ("3.2", "exponent -4i/D"): (spinning(power=4), "exponent"),
-    ("3.2", "exponent positive"): (spinning(power=-2), "exponent"),
-    ("3.2", "one speed for all"): (spinning(power=0), "alike"),
-    ("3.2", "v turned too"): (lambda q, k, v, start=0, base=1e4: tuple(spin(x, start, base) for x in (q, k, v)), "v came out changed"),
-    ("3.2", "k left alone"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base), k, v), "k came out as it went in"),
-    ("3.2", "start ignored"): (lambda q, k, v, start=0, base=1e4: (spin(q, 0, base), spin(k, 0, base), v), "start"),
-    ("3.2", "start for q alone"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base), spin(k, 0, base), v), "same positions"),
-    ("3.2", "base ignored"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, 1e4), spin(k, start, 1e4), v), "base was 100"),
-    ("3.2", "positions from 1"): (spinning(ahead=1), "start at 0"),
-    ("3.2", "angles along the heads"): (spinning(head_axis=True), "second axis"),
-    ("3.2", "one tensor"): (lambda q, k, v, start=0, base=1e4: spin(q, start, base), "three tensors"),
-    ("3.2", "q detached"): (lambda q, k, v, start=0, base=1e4: (spin(q.detach(), start, base), spin(k, start, base), v), "no gradient reaches q"),
-    ("3.2", "heads first"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base).transpose(1, 2), spin(k, start, base), v), "RoPE keeps shapes"),
-    ("3.2", "a table of 16 positions"): (with_a_table, "table of a fixed size"),
-    ("3.2", "a table kept from the first call"): (keep_tables(), "start"),
-    ("3.2", "k detached"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base), spin(k.detach(), start, base), v), "no gradient reaches k"),
-    ("3.2", "v detached"): (lambda q, k, v, start=0, base=1e4: (spin(q, start, base), spin(k, start, base), v.detach()), "no gradient reaches v"),
-    ("3.2", "views"): (lambda q, k, v, start=0, base=1e4: (spin(q.view(-1).view(q.shape), start, base), spin(k, start, base), v), "your code stopped"),
-    ("3.2", "q and k in place"): (lambda q, k, v, start=0, base=1e4: (q.copy_(spin(q, start, base)), k.copy_(spin(k, start, base)), v), "in place"),
-    ("3.3", "epsilon outside"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True).sqrt() + eps), "under"),
-    ("3.3", "epsilon forgotten"): (lambda x, eps=1e-6: x / x.square().mean(-1, keepdim=True).sqrt(), "eps was not used"),
-    ("3.3", "mean subtracted"): (lambda x, eps=1e-6: F.layer_norm(x, x.shape[-1:], eps=eps), "mean was subtracted"),
-    ("3.3", "standard deviation"): (lambda x, eps=1e-6: x / (x.var(-1, keepdim=True, correction=0) + eps).sqrt(), "variance"),
-    ("3.3", "sum for mean"): (lambda x, eps=1e-6: x / (x.square().sum(-1, keepdim=True) + eps).sqrt(), "sum of squares"),
-    ("3.3", "no root"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True) + eps), "root is missing"),
-    ("3.3", "axis before the last"): (lambda x, eps=1e-6: x / (x.square().mean(-2, keepdim=True) + eps).sqrt(), "wrong axis"),
-    ("3.3", "first axis"): (lambda x, eps=1e-6: x / (x.square().mean(0, keepdim=True) + eps).sqrt(), "wrong axis"),
-    ("3.3", "all axes"): (lambda x, eps=1e-6: x / (x.square().mean() + eps).sqrt(), "last dimension"),
-    ("3.3", "all but the first axis"): (lambda x, eps=1e-6: x / (x.square().mean(tuple(range(1, x.ndim)) or 0, keepdim=True) + eps).sqrt(), "last dimension"),
-    ("3.3", "a fixed axis"): (lambda x, eps=1e-6: x / (x.square().mean(min(3, x.ndim - 1) or -2, keepdim=True) + eps).sqrt(), "stopped"),
-    ("3.3", "root detached"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True) + eps).sqrt().detach(), "detached"),
-    ("3.3", "in place"): (lambda x, eps=1e-6: x.div_((x.square().mean(-1, keepdim=True) + eps).sqrt()), "in place"),
-    ("3.3", "views"): (lambda x, eps=1e-6: (x.view(-1, x.size(-1)) / (x.view(-1, x.size(-1)).square().mean(-1, keepdim=True) + eps).sqrt()).view(x.shape), "contiguous"),
-    ("3.3", "in numpy"): (lambda x, eps=1e-6: torch.from_numpy(x.detach().numpy() / np.sqrt((x.detach().numpy() ** 2).mean(-1, keepdims=True) + eps)), "gradient"),
-    ("3.3", "a small constant for eps"): (lambda x, eps=1e-6: x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt(), "eps"),
-    ("3.3", "eps twice"): (lambda x, eps=1e-6: x / ((x.square().mean(-1, keepdim=True) + eps).sqrt() + eps), "eps"),
-    ("3.3", "a fixed number of channels"): (lambda x, eps=1e-6: x / (x.square().sum(-1, keepdim=True) / 8 + eps).sqrt(), "expected"),
-    ("3.3", "the mean kept"): (lambda x, eps=1e-6: x.square().mean(-1), "shape"),
+    ("3.2", "the inverse order"): (change(heads, inverse=True), "the inverse order"),
+    ("3.2", "c_proj by the inverse order"): (change(heads, back=True), "c_proj is wrong"),
+    ("3.2", "every H-th channel"): (change(heads, every=True), "every H-th channel"),
+    ("3.2", "c_proj left alone"): (change(heads, only="qkv"), "c_proj is wrong with H = 3, D = 4, C = 15, order [2, 0, 1]: it came out as it went in"),
+    ("3.2", "c_v left alone"): (change(heads, only="qko"), "c_v is wrong"),
+    ("3.2", "queries alone"): (change(heads, only="q"), "c_k is wrong"),
+    ("3.2", "nothing moved"): (change(heads, only=""), "came out as it went in"),
+    ("3.2", "rows of c_proj"): (change(heads, proj="rows"), "the columns of c_proj"),
+    ("3.2", "c_proj transposed"): (change(heads, proj="transposed"), "the columns of c_proj"),
+    ("3.2", "channels of a head upside down"): (change(heads, flip=True), "in their old order"),
+    ("3.2", "in place"): (heads_in_place, "in place"),
+    ("3.2", "three matrices"): (lambda *a: heads(*a)[:3], "four matrices"),
+    ("3.2", "no return"): (lambda *a: None, "return"),
+    ("3.3", "nothing moved"): (lambda W, H: W.clone(), "nothing has moved"),
+    ("3.3", "the way back"): (change(pairs, back=True), "the way back"),
+    ("3.3", "odd rows first"): (change(pairs, odd_first=True), "first half"),
+    ("3.3", "second half upside down"): (change(pairs, upside=True), "upside down"),
+    ("3.3", "all heads as one"): (change(pairs, of="all"), "taken as one"),
+    ("3.3", "the first head alone"): (change(pairs, first=True), "only the first head"),
+    ("3.3", "heads and pairs mixed"): (heads_and_pairs_mixed, "heads and pairs are mixed up"),
+    ("3.3", "columns"): (lambda W, H: pairs(W, H) if W.shape[1] == 1 else pairs(W, 1, axis=1)[:, : W.shape[1]] if W.shape[1] % 2 == 0 else W.flip(1), "move whole rows"),
+    ("3.3", "turned, not moved"): (lambda W, H: pairs(W, H) * -1, "the rows 0 to 5"),
+    ("3.3", "a flat list"): (lambda W, H: pairs(W, H).flatten(), "the shape stays"),
+    ("3.3", "no return"): (lambda W, H: None, "return"),
     ("3.4", "no shift"): (change(loss, shift=0), "shift"),
     ("3.4", "shift the wrong way"): (change(loss, shift=-1), "shift"),
     ("3.4", "mean over filler"): (change(loss, mean="all"), "filler"),
@@ -384,14 +367,13 @@ RIGHT = {
     ("3.1", "float64 and a large negative number"): wide_numbers,
     ("3.1", "mask after, then renormalised"): change(attend, mask="renormalised"),
     ("3.1", "heads as one batch"): baddbmm,
-    ("3.2", "complex numbers, in float64"): with_complex_numbers,
-    ("3.2", "loops"): with_a_loop,
-    ("3.2", "a generator"): with_a_generator,
-    ("3.2", "swapped halves"): with_matrices,
-    ("3.3", "rsqrt and pow"): lambda x, eps=1e-6: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps),
-    ("3.3", "torch's own"): lambda x, eps=1e-6: F.rms_norm(x, x.shape[-1:], eps=eps),
-    ("3.3", "length over sqrt(C), in float64"): lambda x, eps=1e-6: (x.double() / (x.double().norm(dim=-1, keepdim=True) ** 2 / x.size(-1) + eps) ** 0.5).float(),
-    ("3.3", "in place on a clone"): lambda x, eps=1e-6: x.clone().div_((x.square().sum(-1, keepdim=True) / x.shape[-1] + eps).sqrt()),
+    ("3.2", "an index"): heads,
+    ("3.2", "views, a list"): heads_by_views,
+    ("3.2", "loops"): heads_by_loops,
+    ("3.3", "an index"): pairs,
+    ("3.3", "slices"): pairs_by_cat,
+    ("3.3", "a view"): pairs_by_view,
+    ("3.3", "numpy"): pairs_in_numpy,
     ("3.4", "torch's own"): torchs_loss,
     ("3.4", "numpy, a float"): numpys_loss,
     ("3.4", "a one-hot sum"): loss,
@@ -412,6 +394,9 @@ FIGURES = {
     "scores": (lambda: figures.score_by_distance({"key at 0": [1.0, 0.5], "key at 9": [1.0, 0.25]}), ["0 to 1", "key at 9", "at most 0.25"]),
     "parameters": (lambda: figures.parameter_budget({"small": PARTS, "large": PARTS | {"value embeddings": 4e6}}), ["small, 4M in all", "mlp 50%", "value embeddings 50%"]),
     "parameters of the tiny example": (lambda: figures.parameter_budget({"tiny": {k: TINY[k] for k in ("wte", "attention", "mlp", "lm_head")}}), ["tiny, 88 in all"]),
+    "losses": (lambda: figures.losses({"package": [6.9, 5.0], "yours": [6.9, 5.5]}), ["package from 6.90 to 5.00", "differ by at most 0.5"]),
+    "two models": (figures.two_models, ["2019: wte + wpe", "QK-norm", "softcap"]),
+    "changes": (lambda: figures.changes({"2019": [3.4, 3.6], "+ RoPE": [3.3, 3.5]}), ["2019 3.500, + RoPE 3.400"]),
     "rates": (lambda: figures.rate_sweep({"gpt2": [(1e-3, 2.5), (3e-4, 2.6)], "modern": [(3e-3, 2.1)]}), ["best 2.500 at 0.001", "worst 2.600", "modern: best 2.100"]),
 }  # fmt: skip
 REFUSED = {
@@ -422,6 +407,34 @@ REFUSED = {
     "no scores": lambda: figures.score_by_distance({}),
     "no parameters": lambda: figures.parameter_budget({"small": {"wte": 0}}),
     "no run": lambda: figures.rate_sweep({"gpt2": []}),
+    "no loss": lambda: figures.losses({"package": []}),
+    "no seed": lambda: figures.changes({"2019": []}),
 }
 
 globals().update(lesson_tests("03", NAMES, WRONG, RIGHT, FIGURES, REFUSED))
+
+
+def test_what_the_lesson_says_of_the_recorded_sweep():
+    """results/2026-11-29_toy-2019: both optima inside the grid with two seeds or more on each side, and the numbers of the text."""
+    rows, bpb = lab.recorded("toy-2019"), {}
+    assert all(r["commit"] and r["torch"] and r["seed"] in (1, 2, 3) and r["toy"]["steps"] == 50 for r in rows)
+    for r in rows:
+        bpb.setdefault((r["arm"], r["decay"]), {}).setdefault(r["rate"], {})[r["seed"]] = r["val_bpb"]
+    best = {}
+    for arm, found in bpb.items():
+        means = {rate: (seeds[1] + seeds[2]) / 2 for rate, seeds in found.items() if len(seeds) > 1}
+        rate = min(means, key=means.get)
+        inside = sum(x < rate for x in means), sum(x > rate for x in means)
+        assert min(inside) >= (2 if arm[0] in ("2019", "modern", "own rates") else 1), arm
+        if len(found[rate]) == 3:
+            best[arm] = rate, sum(found[rate].values()) / 3
+    old, new = best["2019", None], best["modern", None]
+    assert new[0] == 8 * old[0] and (old[1], new[1]) == (pytest.approx(3.494, abs=1e-3), pytest.approx(2.999, abs=1e-3))
+    assert best["2019", 0.0][1] - best["modern", 0.0][1] == pytest.approx(0.46, abs=5e-3)
+    assert best["own rates", 0.0][1] == pytest.approx(2.905, abs=1e-3)
+    low = [sum(bpb[arm, None][6e-4][seed] for seed in (1, 2)) / 2 for arm in ("2019", "modern")]
+    assert abs(low[0] - low[1]) < 0.01
+    modern = best["modern", 0.0][1]
+    assert all(best[f"without {name}", 0.0][1] - modern < 0.01 for name in ("untied", "embed_norm", "relu2"))
+    assert best["without untied and embed_norm", 0.0][1] - modern == pytest.approx(0.275, abs=5e-3)
+    assert best["+ untied", 0.0][0] == 4 * best["+ relu2", 0.0][0]

@@ -1,4 +1,4 @@
-"""Checks of lesson 03's exercises: causal attention, rotary positions, RMSNorm, the loss, and what a model costs."""
+"""Checks of lesson 03's exercises: causal attention, heads in another order, other pairs, the loss, what a model costs."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gpt2course.attention import Cache, attention, sdpa
-from gpt2course.course.checks import MISSING, Exercise, call, known, need, need_close, several, tensor, tried
+from gpt2course.course.checks import MISSING, Exercise, call, known, need, need_close, plain, several, tensor, tried
 from gpt2course.losses import cross_entropy, cross_entropy_plain, losses_and_gradient_, softcap
 from gpt2course.model import GPT, GPTConfig, norm, rope, rope_tables
 from gpt2course.recipes import build
@@ -101,110 +101,94 @@ def _unusual(f) -> None:
     need_close(got, attention(*(x.float() for x in (q, k, v))), f"q, k and v in bfloat16: off: {hint}", atol=0.05)
 
 
-def _turned(x, start: int = 0, base: float = 10_000.0):
-    cos, sin = rope_tables(start + x.size(1), x.size(3), base)
-    return rope(x, cos[start:], sin[start:])
+def _order_rows(order: list[int], D: int) -> torch.Tensor:
+    return torch.cat([torch.arange(h * D, (h + 1) * D) for h in order])
 
 
-def _turn(q, k, v, start=0, base=10_000.0):
-    return _turned(q, start, base), _turned(k, start, base), v
+def _reordered(c_q, c_k, c_v, c_proj, order):
+    rows = _order_rows(order, c_q.size(0) // len(order))
+    return c_q[rows], c_k[rows], c_v[rows], c_proj[:, rows]
 
 
-def _turned_units(f) -> None:
-    """The unit vector of one channel at position 1, turned: the sign, the pairs and the angles."""
-    c, s = math.cos(1), math.sin(1)
-    neighbours = "channel 0 was paired with its neighbour; the pairs are the two halves, i and i + D/2"
-    exponent = "the second pair turns by 10000^(-2/4) = 0.01, the exponent is -2i/D"
-
-    def second(angle):
-        return [0, math.cos(angle), 0, -math.sin(angle)]
-
-    for channel, D, settings, what, wanted, errors in [
-        (0, 2, {}, "[1, 0]", [c, -s], [([c, s], "the sign of the turn; a' = a cos + b sin, b' = b cos - a sin")]),
-        (0, 4, {}, "[1, 0, 0, 0]", [c, 0, -s, 0], [([c, -s, 0, 0], neighbours), ([c, s, 0, 0], neighbours)]),
-        (1, 4, {}, "[0, 1, 0, 0]", second(0.01), [
-            (second(0.1), exponent), (second(1e-4), exponent), (second(100.0), exponent),
-            (second(1.0), "all pairs turn alike; pair i turns by t base^(-2i/D)"),
-        ]),
-        (1, 4, {"base": 100.0}, "[0, 1, 0, 0] with base 100", second(0.1),
-         [(second(0.01), "base was 100, but 10000 was used")]),
-    ]:  # fmt: skip
-        x = torch.zeros(1, 2, 1, D)
-        x[..., channel] = 1.0
-        known(f(x, x, x, **settings)[0][0, 1, 0], wanted, f"{what} at position 1", errors)
+def _layer(x, c_q, c_k, c_v, c_proj, H: int) -> torch.Tensor:
+    """The modern attention layer: x (B, T, C), three matrices (H D, C), c_proj (C, H D)."""
+    q, k, v = ((x @ w.T).unflatten(-1, (H, -1)) for w in (c_q, c_k, c_v))
+    tables = rope_tables(x.size(1), q.size(3), 10_000.0)
+    return attention(norm(rope(q, *tables)), norm(rope(k, *tables)), v).flatten(2) @ c_proj.T
 
 
-def turn(f) -> None:
-    q, k, v = torch.randn(3, 2, 6, 3, 8, generator=torch.Generator().manual_seed(32))  # B 2, T 6, H 3, D 8
-    out = several(call(f, q, k, v, keep="q, k or v"), 3, "three tensors, q, k and v")
-    for name, x, y in zip("qkv", (q, k, v), out):
-        tensor(y, x.shape, name, "RoPE keeps shapes")
-    need_close(out[2], v, "v came out changed: only the scores need positions, so only q and k are turned")
-    begin = "at position 0, where every angle is 0: do the angles run along T, the second axis, and start at 0?"
-    for name, x, y in zip("qk", (q, k), out):
-        need(not _same(y, x), f"{name} came out as it went in: is it turned?")
-        need_close(y[:, 0], x[:, 0], f"{name} changed {begin}")
-    _turned_units(f)
-
-    late = f(q[:, :1], k[:, :1], v[:, :1], start=7)[0]
-    line = "a single token with start = 7"
-    need(not _same(late, q[:, :1]), f"{line} came out as at position 0: its position is start, not 0")
-    need_close(late, _turned(q[:, :1], 7), f"{line} is not turned by the angles of position 7")
-    later = f(q, k, v, start=3)
-    same = "with start = 3 the keys came out as with start = 0: k has the same positions as q"
-    need(not _same(later[1], out[1]), same)
-    need_close(later[2], v, "with start = 3 v came out changed: only q and k are turned")
-
-    def scores(a, b):
-        return a.transpose(1, 2) @ b.transpose(1, 2).transpose(2, 3)  # (B, H, T, T)
-
-    moved = "scores changed when all positions moved by 3: only the distance counts; are q and k turned alike?"
-    need_close(scores(*later[:2]), scores(*out[:2]), moved, atol=1e-4)
-    for start, base in ((0, 10_000.0), (3, 500.0)):
-        for name, x, y in zip("qk", (q, k), f(q, k, v, start=start, base=base)):
-            line = f"random input with start = {start}, base = {base:g}: {name} differs from the package's"
-            need_close(y, _turned(x, start, base), line)
-    _gradients(lambda *x: torch.cat(tuple(f(*x))), lambda *x: torch.cat(_turn(*x)), "q, k, v", q, k, v)
-    rows = torch.randn(3, 1, 2, 40, 4, generator=torch.Generator().manual_seed(35)).transpose(2, 3)
-    what = "40 positions from 5000 on, of tensors that are not contiguous in memory"
-    hint = "is a table of a fixed size in it, or a view? make the angles from start and q.size(1)"
-    got = tried(lambda *x: f(*x, start=5000), tuple(rows), what, hint)
-    need_close(got[1], _turned(rows[1], 5000), f"{what}: off: {hint}", atol=5e-3)
+def reordered(f) -> None:
+    names = ("c_q", "c_k", "c_v", "c_proj")
+    for H, D, C, order in ((3, 4, 15, [2, 0, 1]), (4, 2, 9, [1, 3, 0, 2]), (5, 6, 7, [4, 0, 3, 1, 2]), (1, 4, 5, [0])):
+        g = torch.Generator().manual_seed(32 + H)
+        x, c_proj = torch.randn(2, 6, C, generator=g), torch.randn(C, H * D, generator=g)
+        w = (*torch.randn(3, H * D, C, generator=g), c_proj)
+        what = f"H = {H}, D = {D}, C = {C}, order {order}"
+        got = several(call(f, *w, list(order), keep="the matrices or order"), 4, "four matrices, c_q, c_k, c_v, c_proj")
+        back = [order.index(h) for h in range(H)]
+        for name, a, b in zip(names, got, w):
+            axis = "the columns of c_proj are the channels of the heads" if name == "c_proj" else "shapes stay"
+            tensor(a, b.shape, f"{name} ({what})", axis)
+        for name, a, b in zip(names, got, w):
+            move = (lambda m, rows: m[:, rows]) if name == "c_proj" else (lambda m, rows: m[rows])
+            for rows, hint in (
+                (torch.arange(H * D), "it came out as it went in; every one of the four matrices knows the heads"),
+                (_order_rows(back, D), "that is the inverse order; the new head j is the old head order[j]"),
+                (torch.arange(H * D).view(D, H)[:, order].flatten(),
+                 "every H-th channel was taken as a head; head h owns the channels h D to (h + 1) D"),
+            ):  # fmt: skip
+                same = H > 1 and torch.equal(torch.as_tensor(a), move(b, rows))
+                need(not same, f"{name} is wrong with {what}: {hint}")
+            line = f"{name} is wrong with {what}: head j must be the old head order[j], its channels in their old order"
+            need_close(a, move(b, _order_rows(order, D)), line)
+        line = f"the layer computes something else with {what}: are all four matrices in the same order?"
+        need_close(_layer(x, *got, H), _layer(x, *w, H), line, atol=1e-4)
 
 
-def rms_norm(f) -> None:
-    x = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(33)) * 3 + 1
-    y, r, small = call(f, x, keep="x"), 12.5**0.5, 0.125**0.5
-    tensor(y, x.shape, "the output", "the shape stays")
-    for vector, eps, wanted, errors, otherwise in [
-        ([3.0, 4.0], 0.0, [3 / r, 4 / r], [
-            ([-1.0, 1.0], "a mean was subtracted, as in LayerNorm; RMSNorm subtracts none"),
-            ([6.0, 8.0], "a variance has its mean subtracted; take the mean of the squares"),
-            ([0.6, 0.8], "the sum of squares was taken, not their mean"), ([3 / 12.5, 4 / 12.5], "the root is missing"),
-            ([1.0, 1.0], "the mean runs along the wrong axis; the last one holds the vector"),
-        ], "divide by the root of the mean of squares, 3.536"),
-        ([0.3, 0.4], 0.125, [0.6, 0.8], [
-            ([0.3 / (small + 0.125), 0.4 / (small + 0.125)], "eps was added outside the root; it belongs under it"),
-            ([0.3 / small, 0.4 / small], "eps was not used"),
-        ], "the root is taken of the mean of squares plus eps"),
-    ]:  # fmt: skip
-        got = tensor(f(torch.tensor([vector]), eps=eps), (1, 2), "the output", "the shape stays")[0]
-        known(got, wanted, f"{vector} with eps = {eps:g}", errors, otherwise)
-    need_close(f(torch.zeros(2, 4)), torch.zeros(2, 4), "zeros did not come out as zeros: is eps under the root?")
-    size = "a norm forgets the size; is a mean over the wrong axis, or eps too large?"
-    need_close(f(x * 100), y, f"100 times the input gave another output: {size}", atol=1e-4)
-    last = "the mean runs over the last dimension alone"
-    _stays(f, (x,), [
-        (1, 0, f"row 0 changed when only row 1 did: {last}, not over all"),
-        (np.s_[:, 2], np.s_[:, :2], f"vectors changed when only another one did: {last}"),
-    ])  # fmt: skip
-    need_close(y, norm(x), "random input: differs from the package's norm")
-    one = x[0, 0, 0]
-    need_close(f(one), norm(one), f"a single vector (C,) differs from the package's norm: {last}, dim=-1")
-    _gradients(f, norm, "x", x)
-    turned, what = x.transpose(0, 2), "a tensor that is not contiguous in memory"
-    got = tried(f, (turned,), what, "view needs contiguous tensors; use mean(dim=-1, keepdim=True)")
-    need_close(got, norm(turned), f"{what} came out wrong")
+def _halves(W, H):
+    return W.unflatten(0, (H, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _neighbour_scores(x, W, H: int) -> torch.Tensor:
+    """Scores (B, H, T, T) of keys as their own queries where RoPE's pairs are the channels 2i and 2i + 1."""
+    k = (x @ W.T).unflatten(-1, (H, -1))
+    cos, sin = (t[:, None] for t in rope_tables(x.size(1), k.size(3), 10_000.0))
+    a, b = k[..., 0::2], k[..., 1::2]
+    k = torch.stack([a * cos + b * sin, b * cos - a * sin], -1).flatten(-2).transpose(1, 2)
+    return k @ k.mT
+
+
+def halves(f) -> None:
+    def rows(n, H):  # which row lies where
+        got = call(f, torch.arange(float(n))[:, None], H, keep="W")
+        return plain(tensor(got, (n, 1), f"a matrix of {n} rows and one column, H = {H}", "the shape stays")[:, 0], "rows")
+
+    stays = ([0, 1, 2, 3, 4, 5], "nothing has moved")
+    known(rows(6, 1), [0, 2, 4, 1, 3, 5], "the rows 0 to 5 of one head", [
+        stays, ([0, 3, 1, 4, 2, 5], "that is the way back, from halves to neighbours"),
+        ([1, 3, 5, 0, 2, 4], "the first of each pair belongs in the first half"),
+        ([0, 2, 4, 5, 3, 1], "the second half is upside down; pair i is made of i and i + D/2"),
+    ], "pair i, the old rows 2i and 2i + 1, becomes the rows i and i + D/2")  # fmt: skip
+    known(rows(8, 2), [0, 2, 1, 3, 4, 6, 5, 7], "the rows 0 to 7 of two heads", [
+        ([0, 2, 4, 6, 1, 3, 5, 7], "all heads were taken as one; each head has its own halves"),
+        ([0, 4, 2, 6, 1, 5, 3, 7], "heads and pairs are mixed up; a head's rows stay together"),
+        ([0, 2, 1, 3, 4, 5, 6, 7], "only the first head has moved"),
+    ], "each head by itself: its even rows, then its odd ones")  # fmt: skip
+    g = torch.Generator().manual_seed(36)
+    for H, D, C in ((3, 8, 20), (2, 6, 12), (1, 2, 5)):
+        x, W = torch.randn(2, 7, C, generator=g), torch.randn(H * D, C, generator=g)
+        what = f"H = {H}, D = {D}, C = {C}"
+        got = torch.as_tensor(call(f, W, H, keep="W"))
+        tensor(got, W.shape, f"W with {what}", "the shape stays")
+        hint = "move whole rows; the columns are the channels of the input"
+        need_close(got.sum(0), W.sum(0), f"a column of W has other numbers with {what}: {hint}", atol=1e-4)
+        k = (x @ got.float().T).unflatten(-1, (H, -1))
+        k = rope(k, *rope_tables(7, D, 10_000.0)).transpose(1, 2)
+        line = f"the scores are not those of the old model with {what}: each head by itself, even rows before odd ones"
+        need_close(k @ k.mT, _neighbour_scores(x, W, H), line, atol=1e-3)
+    W = torch.randn(5, 12, generator=g).T  # not contiguous
+    got = tried(f, (W, 2), "a matrix that is not contiguous in memory", "view needs contiguous tensors; use reshape")
+    need_close(got, _halves(W, 2), "a matrix that is not contiguous in memory came out wrong")
 
 
 def next_token_loss(f) -> None:
@@ -294,10 +278,8 @@ EXERCISES = (
              forbids=(attention, sdpa, Cache, F.scaled_dot_product_attention, F.multi_head_attention_forward),
              reference=attention,
              nan="does the mask hide a whole row, does the softmax run along another axis, or does exp overflow?"),
-    Exercise("3.2", "Rotary positions", turn, points=3, minutes=20, difficulty=3, importance=4,
-             forbids=(rope, rope_tables, GPT.rope), reference=_turn),
-    Exercise("3.3", "RMSNorm", rms_norm, points=1, minutes=5, difficulty=1, importance=4,
-             forbids=(norm,), nan="zeros are divided by 0: is eps under the root?"),
+    Exercise("3.2", "Heads in another order", reordered, points=2, minutes=15, difficulty=3, importance=4),
+    Exercise("3.3", "A model with other pairs", halves, points=2, minutes=15, difficulty=3, importance=3),
     Exercise("3.4", "Measuring: the loss", next_token_loss, points=2, minutes=15, difficulty=2, importance=5,
              forbids=(cross_entropy, cross_entropy_plain, losses_and_gradient_, softcap, GPT),
              nan="does exp overflow? use log_softmax"),

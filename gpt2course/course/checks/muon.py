@@ -1,4 +1,4 @@
-"""Checks of lesson 05's exercises: other limits, the orthogonal update, one step for every shape, gaps and seeds, the cost."""
+"""Checks of lesson 05's exercises: other limits, orthogonal updates, a step for every shape, gaps and seeds, the cost."""
 
 import math
 import statistics
@@ -38,11 +38,14 @@ def best_step(f) -> None:
     whole, one = G / G.norm(), "1 is the limit for the largest; X should use it in every number"
     cases = [
         (G, "norm", flat(whole), [
-            (flat(G / 1.25), "take the root of the sum of squares"), (flat(G / 2.1), "the norm is the root of a sum of squares"),
-            (flat(G / 0.8), "the largest number is the limit of another case"), (flat(G.sign()), "signs are the answer for `number`"),
-            (flat(G.sign() / 2), "signs are the answer for `number`"), (flat(_best(G, "rows")), "one norm for all of G, not one a row"),
+            (flat(G / 1.25), "take the root of the sum of squares"),
+            (flat(G / 2.1), "the norm is the root of a sum of squares"),
+            (flat(G / 0.8), "the largest number is the limit of another case"),
+            (flat(G.sign()), "signs are the answer for `number`"), (flat(G.sign() / 2), "signs are the answer for `number`"),
+            (flat(_best(G, "rows")), "one norm for all of G, not one a row"),
         ], "G divided by its norm: X is parallel to G"),
-        (G, "number", [1.0, -1.0, 1.0, 1.0], [(flat(G / 0.8), one), (flat(G), one), (flat(whole), "this is the answer for `norm`")],
+        (G, "number", [1.0, -1.0, 1.0, 1.0],
+         [(flat(G / 0.8), one), (flat(G), one), (flat(whole), "this is the answer for `norm`")],
          "every number as far as it may go, with the sign of G"),
         (G, "rows", [0.6, -0.8, 0.6, 0.8], [
             (flat(G / G.norm(dim=0)), "these are the columns; each row has its own length"),
@@ -53,7 +56,9 @@ def best_step(f) -> None:
         ], "each row divided by its length"),
         (H, "stretch", flat(U @ Vt), [
             (flat(H / S[0]), "only the largest singular value is 1 now; the others may grow to 1 as well"),
-            (flat(H / H.norm()), "this is the answer for `norm`"), (flat(U @ torch.diag(S) @ Vt), "set the singular values to 1"), (flat(optim.polar_express(H)), "exactly 1, not about 1: use the SVD"),
+            (flat(H / H.norm()), "this is the answer for `norm`"),
+            (flat(U @ torch.diag(S) @ Vt), "set the singular values to 1"),
+            (flat(optim.polar_express(H)), "exactly 1, not about 1: use the SVD"),
         ], "U Vᵀ"),
     ]  # fmt: skip
     for G, limit, wanted, errors, otherwise in cases:
@@ -212,7 +217,8 @@ def one_step(f) -> None:
         params = [_random(m, n, seed=seed + 50 + i) for i, (m, n) in enumerate(shapes)]
         kept = [x.clone() for x in (*params, *grads)]
         with _Products() as count:
-            got = several(f(params, grads, lr, list(coefficients), 1.02), len(shapes), f"{len(shapes)} new matrices in a list")
+            out = f(params, grads, lr, list(coefficients), 1.02)
+        got = several(out, len(shapes), f"{len(shapes)} new matrices in a list")
         same = all(map(torch.equal, kept, (*params, *grads)))
         need(same, "parameters or gradients were changed in place; return new ones")
         got = [tensor(x, p.shape, f"the new matrix for a p of {tuple(p.shape)}") for x, p in zip(got, params)]
@@ -223,10 +229,12 @@ def one_step(f) -> None:
         kind, factor = _kind(*shape), max(1, shape[0] / shape[1]) ** 0.5
         what, step = f"one {kind} matrix {shape}", p - wanted
         for other, hint in (
-            (p + step, "the step goes the wrong way; subtract it"), (p - step / factor, "the factor √max(1, m/n) is missing"),
+            (p + step, "the step goes the wrong way; subtract it"),
+            (p - step / factor, "the factor √max(1, m/n) is missing"),
             (p - step * factor, "the square root of the factor is missing"), (step, "return the new p, not its step"),
             (p - step / factor * (shape[0] / shape[1]) ** 0.5, "the factor is never below 1"),
-            (p - step / factor * (shape[1] / shape[0]) ** 0.5, "the factor is √max(1, rows / columns)"), (-step, "return the new p, not its step"),
+            (p - step / factor * (shape[1] / shape[0]) ** 0.5, "the factor is √max(1, rows / columns)"),
+            (-step, "return the new p, not its step"),
             (p - 0.5 * factor * g, "the gradient was not made orthogonal"), (p - step * 2, "lr is ignored"),
         ):  # fmt: skip
             alike = torch.allclose(other, wanted, atol=1e-3)
@@ -241,7 +249,8 @@ def one_step(f) -> None:
     groups, rounds = 4, 2
     *_, n = at(shapes, POLAR_EXPRESS[:rounds])
     line = f"{n} matrix products for {len(shapes)} matrices with {groups} pairs of sides and {rounds} rounds"
-    need(n <= 4 * groups * rounds, f"{line}; at most {4 * groups * rounds}: (4, 8) and (8, 4) go as one stack, transposed")
+    most = 4 * groups * rounds
+    need(n <= most, f"{line}; at most {most}: (4, 8) and (8, 4) go as one stack, transposed")
 
 
 def _gap(x, y, spread=lambda x, y: math.sqrt((statistics.variance(x) + statistics.variance(y)) / 2)) -> float:

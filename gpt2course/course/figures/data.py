@@ -88,12 +88,12 @@ def _draw_row(ax, y: int, row, row_tokens: int, right: float, colours: dict, nam
 
 def packed(lengths: list[int], row_tokens: int, n: int, choose=None) -> list[list[tuple]]:
     """n rows for `rows_raster`, 100 documents waiting. choose(lengths, space): the place of the next; default: best fit."""
-    waiting, rows = list(range(100)), []
+    waiting, after, rows = list(range(100)), 100, []
     for _ in range(n):
         row, space = [], row_tokens
         while space:
             document = waiting.pop((choose or checks.find("2.2").reference)([lengths[d] for d in waiting], space))
-            waiting.append(max(waiting) + 1)
+            waiting, after = [*waiting, after], after + 1
             placed = min(lengths[document], space)
             row.append((document, placed, 0, lengths[document] - placed))
             space -= placed
