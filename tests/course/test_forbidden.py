@@ -65,6 +65,14 @@ CALLS = {
             "optim.MuonAdamW": "def f(ps, gs, lr, c, s):\n    o = {}([C.muon.optim.Group('m', 'muon', dict(p=torch.nn.Parameter(ps[0])), lr=lr)])\n    o.step()\n    return ps"},
     "5.4": {"course.checks.muon._gap": "f = lambda rows, a, b: {}([2.0, 2.2, 2.4], [1.6, 1.7, 1.8])"},
     "5.5": {"course.checks.muon._counted": "f = lambda shapes, steps=5: sum(steps * {}(s) / 5 for n, s in shapes.items() if 'blocks.' in n)"},
+    "6.1": {"course.checks.windows._tile_kinds": "f = lambda *a: {}(*a)", "course.checks.windows._visible": "f = lambda T, w, r, c: {}(T, w)"},
+    "6.2": {"course.checks.windows._backward": "f = lambda *a: {}(*a)",
+            "attention.attention": "def f(q, k, v, y, lse, dy, left):\n    x = [t[None, :, None].clone().requires_grad_() for t in (q, k, v)]\n    {}(*x, (left, 0)).backward(dy[None, :, None])\n    return [t.grad[0, :, 0] for t in x]",
+            "attention.sdpa": "def f(q, k, v, y, lse, dy, left):\n    x = [t[None, :, None].clone().requires_grad_() for t in (q, k, v)]\n    {}(*x, left).backward(dy[None, :, None])\n    return [t.grad[0, :, 0] for t in x]",
+            "torch.scaled_dot_product_attention": "def f(q, k, v, y, lse, dy, left):\n    {}(q, k, v, is_causal=True)"},
+    "6.3": {"course.checks.windows._joined": "f = lambda *a: {}(*a)"},
+    "6.4": {"course.checks.windows._found": "f = lambda *a: {}(*a)"},
+    "6.5": {"course.checks.windows._cache_bytes": "f = lambda *a: {}(*a)", "course.checks.windows._real_bytes": "f = lambda *a: {}(*a)"},
 }  # fmt: skip
 WAYS = {  # how an answer names the function
     "by import inside": "__import__('importlib').import_module({module!r}).{name}",
