@@ -17,7 +17,7 @@
 #
 # 30 minutes, and 65 for the exercises; any CPU will do.
 #
-# This is the first lesson. It shows a whole run from the outside; the other fourteen open it.
+# This is the first lesson. It shows a whole run from the outside, and [cost.py](../gpt2course/cost.py); the other fourteen open it.
 
 # %% [markdown]
 # The next cell trains a language model on your machine. The model begins with random numbers and reads about 150,000

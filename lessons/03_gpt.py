@@ -78,7 +78,8 @@ for D in (4, 64, 1024):
     a, b = torch.randn(2, 2000, 8, D, generator=torch.Generator().manual_seed(2))
     dots = (a[:, :1] * b).sum(-1)  # a query against 8 keys
     raw, scaled = (s.softmax(-1).amax(-1).mean() for s in (dots, dots / sqrt(D)))
-    print(f"D {D:4}: variance {dots.var():6.0f}, largest weight {raw:.2f}, or {scaled:.2f}")
+    both = f"largest weight {raw:.2f}, or {scaled:.2f}"
+    print(f"D {D:4}: variance {dots.var():6.0f}, {both}")
 
 # %% [markdown]
 # A wide head would start with all its weight on one random key. There the softmax is flat and passes on almost no gradient. So
@@ -86,7 +87,10 @@ for D in (4, 64, 1024):
 
 # %% tags=["hole"]
 def causal_weights(q, k):
-    """The weights (..., T, T) of queries and keys (..., T, D): row who asks, column who is asked."""
+    """The weights (..., T, T) of queries and keys (..., T, D).
+
+    A row for each that asks, a column for each that is asked.
+    """
     ### BEGIN SOLUTION
     scores = q @ k.mT / sqrt(q.size(-1))
     visible = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
@@ -152,7 +156,7 @@ plots.show(figures.rope_clocks([[t * s for t in range(9)] for s in speeds]))
 
 # %% tags=["hole"]
 def spin(x, start, base):
-    """x (B, T, H, D) turned for the positions start, start + 1, ...; pairs are halves."""
+    """x (B, T, H, D) turned for positions start, start + 1, ...; pairs are halves."""
     ### BEGIN SOLUTION
     T, D = x.size(1), x.size(3)
     speeds = base ** (-torch.arange(0, D, 2) / D)
@@ -376,7 +380,8 @@ from statistics import mean
 rows = lab.recorded("toy-2019")
 bpb = {}
 for r in rows:
-    bpb.setdefault((r["arm"], r["decay"]), {}).setdefault(r["rate"], []).append(r["val_bpb"])
+    cell = bpb.setdefault((r["arm"], r["decay"]), {}).setdefault(r["rate"], [])
+    cell.append(r["val_bpb"])
 curves = {
     arm: [(rate, mean(found[:2])) for rate, found in bpb[arm, None].items()]
     for arm in ("2019", "modern")
@@ -445,7 +450,8 @@ plan = resolve("modern", depth=24)
 C, T, L = plan.model.n_embd, plan.model.sequence_len, plan.model.n_layer
 flops = {"attention matrices": 24 * C * C * L, "MLP": 48 * C * C * L}
 flops |= {"scores and means": 12 * C * T * L, "head": 6 * C * plan.model.vocab_size}
-print(f"{sum(flops.values()) / 1e9:.2f} GFLOP a token, package", plan.flops_per_token / 1e9)
+total = sum(flops.values())
+print(f"{total / 1e9:.2f} GFLOP a token, package", plan.flops_per_token / 1e9)
 plots.show(figures.parameter_budget({"d24": flops}, "FLOPs a token"))
 
 # %% [markdown]

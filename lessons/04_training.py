@@ -26,9 +26,9 @@
 import math
 
 text = "The cat sat on the mat, and purred."
-models = {"A": (256, 35), "B": (50_000, 11)}  # tokens in the vocabulary, and in the text
+models = {"A": (256, 35), "B": (50_000, 11)}  # tokens: vocabulary, text
 for name, (vocabulary, tokens) in models.items():
-    print(f"{name}: a loss of {math.log(vocabulary):.2f} nats per token, {tokens} tokens")
+    print(f"{name}: {math.log(vocabulary):.2f} nats per token, {tokens} tokens")
 
 # %% [markdown]
 # A has half the loss of B. Is it the better model?
@@ -65,7 +65,7 @@ from gpt2course.data import load_corpus
 
 score, tok, corpus = lab.mine("bpb"), lab.tokenizer(), load_corpus("embedded")
 
-
+# %%
 @torch.no_grad()
 def measure(model, documents):
     """Bits per byte. Each document is a row of its own, with BOS before it."""
@@ -76,13 +76,15 @@ def measure(model, documents):
     return float(score(nats, documents))
 
 # %% [markdown]
-# A model to measure, after 20 steps of training:
+# A model to measure, after 20 steps of training, and the package's number:
+
+# %%
+run = lab.train("modern", seed=1, steps=20)
+model, T = run["model"], run["plan"].model.sequence_len
 
 # %%
 from gpt2course import evaluate
 
-run = lab.train("modern", seed=1, steps=20)
-model, T = run["model"], run["plan"].model.sequence_len
 short = [corpus.val[i][:200] for i in range(6)]
 ours, _ = evaluate.bits_per_byte(model, short, tok, T)
 print(f"{measure(model, short):.4f} bits per byte")
@@ -131,8 +133,8 @@ plots.show(figures.distances(bowls))
 def rate(step, steps, warmup, warmdown, final):
     """The multiplier at `step`, which counts from 0 to steps - 1.
 
-    The first `warmup` steps have 1 / warmup, 2 / warmup, ... 1. The last `warmdown` steps
-    fall on a line from 1, at step steps - warmdown, to `final`, at step number `steps`.
+    The first `warmup` steps have 1 / warmup, 2 / warmup, ... 1. The last `warmdown`
+    fall on a line from 1, at step steps - warmdown, to `final`, at step `steps`.
     """
     ### BEGIN SOLUTION
     if step < warmup:
@@ -239,7 +241,8 @@ lab.compare(seven_steps(adamw), seven_steps(optim.adamw_update))
 # %%
 losses = torch.tensor([1.0, 2.0, 6.0])
 pieces = losses.split(2)
-print(f"mean of the rows {losses.mean()}, of the pieces' means {sum(p.mean() for p in pieces) / 2}")
+means = [p.mean() for p in pieces]
+print(f"mean of the rows {losses.mean()}, of the pieces' means {sum(means) / 2}")
 
 # %% [markdown]
 # The last piece has one row and counted as much as two. So a piece must count by its rows. The third hole, on one weight vector; then
@@ -247,7 +250,7 @@ print(f"mean of the rows {losses.mean()}, of the pieces' means {sum(p.mean() for
 
 # %% tags=["hole"]
 def accumulate(loss_of, w, rows, size):
-    """w.grad becomes the gradient of the mean loss of all rows, at most `size` at a time.
+    """w.grad becomes the gradient of the mean loss of all rows, `size` at a time.
 
     loss_of(w, piece): the mean loss of a piece. Returns w.grad, which may hold an old
     gradient at first.
@@ -270,7 +273,8 @@ def gradient(model, rows, size):
     """Every p.grad, at most `size` rows at a time; returns the mean loss."""
     total = 0.0
     for piece in rows.split(size):
-        loss = model(piece[:, :-1], piece[:, 1:].contiguous()) * (len(piece) / len(rows))
+        loss = model(piece[:, :-1], piece[:, 1:].contiguous())
+        loss = loss * (len(piece) / len(rows))
         loss.backward()  # and frees what the forward pass kept for it
         total += loss.item()
     return total
@@ -321,7 +325,7 @@ def train_by_hand(model, state, batches, plan, first, last):
         share = rate(step, plan.steps, 0, warmdown, 0.0)
         with torch.no_grad():
             for name, w in model.named_parameters():
-                s = plan.groups[group_of(name)]  # each kind of weight has its own settings
+                s = plan.groups[group_of(name)]  # the settings of its kind
                 adamw(w, w.grad, state[f"m.{name}"], state[f"v.{name}"], step + 1,
                       share * s["lr"], s["beta1"], s["beta2"], s["eps"],
                       s["weight_decay"])  # fmt: skip
@@ -403,12 +407,14 @@ temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
 save(folder, model, state, batches)
 by_hand += train_by_hand(model, state, batches, plan, 32, 40)
-for parts in ("weights", "weights, data", "weights, optimizer", "weights, optimizer, data"):
+for more in ("", ", data", ", optimizer", ", optimizer, data"):
+    parts = "weights" + more
     again = resume(folder, plan, parts.split(", "))
     train_by_hand(*again, plan, 32, 40)
     pairs = zip(again[0].parameters(), model.parameters())
     apart = max((a - b).abs().max().item() for a, b in pairs)
-    print(f"{parts:26} a weight differs by up to {apart:.2g}, bpb {measure(again[0], short):.3f}")
+    bpb = measure(again[0], short)
+    print(f"{parts:26} a weight differs by up to {apart:.2g}, bpb {bpb:.3f}")
 
 # %% [markdown]
 # Every incomplete checkpoint trains on without an error, as another run. With all three parts the difference is 0: not small,
@@ -458,7 +464,7 @@ lab.compare(torch.tensor(by_hand), torch.tensor(ours["loss"][:40]), atol=1e-2)
 # %%
 runs = lab.recorded("loop-settings")
 
-
+# %%
 def best_cell(arm):
     """((decay, share of the rates), bits per byte over seeds) of the lowest mean."""
     cells = {}
@@ -469,9 +475,12 @@ def best_cell(arm):
     return min(both.items(), key=lambda cell: sum(cell[1]) / len(cell[1]))
 
 
-found = {a: best_cell(a) for a in ("constant", "warm-down", "large", "muon", "muon large")}
+# %%
+arms = ("constant", "warm-down", "large", "muon", "muon large")
+found = {a: best_cell(a) for a in arms}
 for arm, ((decay, share), bpb) in found.items():
-    print(f"{arm:10} rates times {share:<4g} decay {decay:<4g} bpb {sum(bpb) / len(bpb):.3f}")
+    mean = sum(bpb) / len(bpb)
+    print(f"{arm:10} rates times {share:<4g} decay {decay:<4g} bpb {mean:.3f}")
 
 # %%
 small, large = (found[a][1] for a in ("warm-down", "large"))
@@ -525,7 +534,8 @@ run = {e["id"]: e for e in lab.published()}
 peak = 8 * cost.peak_flops("H100")
 share = run["nanochat-1"]["flops"] / (run["nanochat-1"]["hours"] * 3600 * peak)
 d26 = resolve("jan29", depth=26).flops_per_token * run["nanochat-3"]["tokens"]
-print(f"MFU of the first {share:.0%}; the second would take {d26 / share / peak / 3600:.2f} h")
+hours = d26 / share / peak / 3600
+print(f"MFU of the first {share:.0%}; the second would take {hours:.2f} h")
 print(f"published: {run['nanochat-3']['hours']} h")
 
 # %% [markdown]

@@ -124,7 +124,8 @@ from gpt2course.course.figures import windows as figures
 tiny = GPTConfig(n_layer=4, window_pattern="SSSL", short_window=6)
 u = torch.arange(24)
 reach = [tiny.window(i)[0] for i in range(4)]  # 6, 6, 6, -1
-layers = {f"layer {i}, {c}": sees(u, u, reach[i]).tolist() for i, c in enumerate("SSSL")}
+names = [f"layer {i}, {c}" for i, c in enumerate("SSSL")]
+layers = {name: sees(u, u, reach[i]).tolist() for i, name in enumerate(names)}
 plots.show(figures.masks(layers))
 
 # %% [markdown]

@@ -23,7 +23,7 @@ INSIDE = {("course.grade", "gpt2course.course")}  # the source of this function 
 LAZY = {"tyro", "readline", "fcntl", "triton", "transformers", "tokenizers", "flash_attn", "flash_attn_interface", "kernels", "IPython", "matplotlib", "nbclient", "nbformat", "jupytext", "lzma"}
 # No room may grow beyond this. The aims were 4,400, 750, 1,500 and 1,300 lines with six lessons and without a learner's own pieces;
 # LOG.md of 2026-11-29 says what stands above them.
-LINES = {"core": 5480, "fast": 850, "ops": 1820, "course": 2160}
+LINES = {"core": 5480, "fast": 850, "ops": 1820, "course": 2180}
 WHOLE = 14_600
 
 
