@@ -25,7 +25,6 @@
 import base64
 import itertools
 import math
-import random
 
 import regex
 import tiktoken

@@ -2,7 +2,7 @@
 
 A cell with the tag `hole` has a solution between the markers of an exercise. The reader gets the stub, and after the
 next code cell, which checks it (`lab.hole`), the folded solution. Every notebook ends with a footer: its new words, the
-lessons before and after, and how to run it on a hosted machine.
+files of the package that it explains, the lessons before and after, and how to run it on a hosted machine.
 
     python tools/lessons.py            # every lesson whose source has changed since its notebook was built
     python tools/lessons.py 03 05      # these lessons, changed or not
@@ -26,6 +26,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+import gpt2course  # noqa: E402
 from gpt2course.course.build import METADATA, execute, solved, stub  # noqa: E402
 from gpt2course.course.checks import LESSONS as TOPICS  # noqa: E402
 from gpt2course.course.checks import exercises  # noqa: E402
@@ -76,7 +77,10 @@ def footer(path: Path) -> str:
         "Run this in a new cell first, then restart the kernel:\n\n```python\n"
         f"{install}\n```\n</details>"
     )
-    return "\n\n".join([*folds, ". ".join([*links, "All words: [GLOSSARY.md](GLOSSARY.md)"])])
+    listed = re.findall(rf"(?m)^ {{4}}(\w+)\.py +(?:\d\d )*{number}\b", gpt2course.__doc__)
+    files = "In the package: " + ", ".join(f"[{name}.py](../gpt2course/{name}.py)" for name in listed)
+    last = ". ".join([*[files] * bool(listed), *links, "All words: [GLOSSARY.md](GLOSSARY.md)"])
+    return "\n\n".join([*folds, last])
 
 
 def current(path: Path) -> bool:

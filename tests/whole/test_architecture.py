@@ -132,7 +132,7 @@ def test_the_first_line_of_a_core_file_names_its_lesson_as_the_reading_list_does
 def test_lessons_explain_files_of_the_list():
     """Every file that a lesson links in the package exists, and each lesson's core files have the lesson in the list."""
     text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()), clean=False)
-    for path in sorted(ROOT.glob("lessons/*.py")):
+    for path in sorted(ROOT.glob("lessons/*.ipynb")):
         linked = re.findall(r"\.\./gpt2course/([\w/]+)\.py", path.read_text())
         assert linked and all((PACKAGE / f"{n}.py").exists() for n in linked), path.name
         number = path.name[:2]
