@@ -71,8 +71,13 @@ def curve(run) -> dict:
     }
 
 
+def decay(recipe):
+    """The recipe's own: the laptop profile, whose other sizes SIZE replaces, has had one of its own since 29 November 2026."""
+    return f"weight_decay={LADDER[recipe].weight_decay}"
+
+
 def train_once(corpus, recipe, name, **changes):
-    fixed = dict(set=SIZE, corpus=corpus, device="cpu", log_seconds=1e9, save_minutes=1e9, device_batch=4, seed=7)
+    fixed = dict(set=(*SIZE, decay(recipe)), corpus=corpus, device="cpu", log_seconds=1e9, save_minutes=1e9, device_batch=4, seed=7)
     with contextlib.redirect_stdout(io.StringIO()):
         return train.train(train.Train(recipe, name=name, **(fixed | changes)))
 
@@ -88,7 +93,7 @@ def measure_resumed(corpus):
 
 def measure_two_ranks(corpus):
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "gpt2course.train", "record", "--name", "two"]
-    argv += ["--corpus", corpus, "--device", "cpu", "--device-batch", "4", "--seed", "7", "--set", *SIZE]
+    argv += ["--corpus", corpus, "--device", "cpu", "--device-batch", "4", "--seed", "7", "--set", *SIZE, decay("record")]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
