@@ -15,7 +15,7 @@ import torch
 from gpt2course import core
 from gpt2course.core_tasks import read_bundle
 from gpt2course.course import lab
-from gpt2course.fast import core_fast
+from gpt2course.fast import core_fast, kernels
 from gpt2course.recipes import PROFILES, make_model, resolve
 from gpt2course.runlog import git_commit
 
@@ -26,6 +26,7 @@ MIX = ("hellaswag", "arc_easy", "boolq", "bigbench_language_identification", "sq
 def main(bundle: str, examples: int) -> None:
     sizes = {k: v for k, v in PROFILES["laptop"].items() if k not in ("corpus", "device_batch")}
     tokenizer = lab.tokenizer(sizes["vocab_size"])
+    kernels.choose("auto", "cpu", torch.float32, sizes["head_dim"])  # as load_model does
     model = make_model(resolve("jan29", **sizes)).init_weights(1).eval()
     with torch.no_grad():  # the zeros of the output projections would make every choice alike
         for p in model.parameters():
