@@ -37,7 +37,9 @@ from gpt2course.course import plots
 from gpt2course.files import UserError
 
 # lesson -> the name of its module here and in figures/, and of its files: lessons/05_muon.ipynb
-LESSONS = {"00": "story", "01": "tokenizer", "02": "data", "03": "gpt", "04": "training", "05": "muon", "06": "windows"}
+LESSONS = {
+    "00": "story", "01": "tokenizer", "02": "data", "03": "gpt", "04": "training", "05": "muon", "06": "windows",
+}  # fmt: skip
 MISSING = "the answer returned None: is the return missing?"
 NAN = "look for 0 / 0, infinity minus infinity, or the root or logarithm of a negative number"
 INSTALLED = [str(Path(__file__).parent.parent.parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))]
