@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Exercises 04: training
 #
-# Five pieces of the loop: the schedule, gradient accumulation, bits per byte, AdamW's update, and what checkpoints cost.
+# The schedule, gradient accumulation, bits per byte, a wrong number that you find by experiment, and what checkpoints cost.
 # Replace each `raise NotImplementedError` by your answer and run the check below it. The lesson is [04
 # Training](../lessons/04_training.ipynb).
 #
@@ -25,7 +25,6 @@ import math
 
 import torch
 
-from gpt2course.course import plots
 from gpt2course.course.checks import pictures
 from gpt2course.course.figures import training as figures
 
@@ -183,64 +182,86 @@ from gpt2course.course.checks import check
 check("4.3", bits_per_byte)
 
 # %% [markdown] tags=["ex-4.4"]
-# ## 4.4 One step of AdamW
+# ## 4.4 One wrong number
 #
-# p is a parameter, g its gradient, m and v the running means of g and of g², all of one shape. `step` counts from 1. In order:
+# `target` is the log of a small run: its loss at each of 48 steps. You are given its settings too, but one of the seven numbers
+# in `config` was copied wrongly. Which one, and what should it be?
 #
-#     m  <-  beta1 m + (1 - beta1) g
-#     v  <-  beta2 v + (1 - beta2) g²
-#     m' =   m / (1 - beta1^step)            v' = v / (1 - beta2^step)
-#     p  <-  (1 - lr · weight_decay) p
-#     p  <-  p - lr m' / (√v' + eps)
+# `losses(**changes)` trains with `config` and your changes, on the same batches and from the same first weights, and
+# returns the 48 losses. A run takes a few seconds. If your settings are those of the log, the losses are its losses, up to
+# rounding. Run experiments in cells of your own, as many as you like. Return the name of the wrong number and its right value.
 #
-# Return the new p, m and v. (m' and v' are not kept: the next step begins with m and v.)
+# <details><summary>Help: the curves look alike</summary>
 #
-# A tiny example, the first step, with p = 1, g = 2, m = v = 0, lr = 0.1, no decay and eps = 0: m' = 2 and v' = 4, so p = 0.9.
-# With g = 2000 p would be 0.9 too.
-#
-# <details><summary>Help: my first steps are too long or too short</summary>
-#
-# m and v begin at 0, so at first both are too small, and not by the same factor. Dividing by 1 - beta^step corrects that.
+# They have the same batches, so they share their noise. Subtract one from the other. At which step does the difference leave 0?
 # </details>
-# <details><summary>Help: weight decay through the gradient</summary>
+# <details><summary>Help: which of the seven?</summary>
 #
-# Adding weight_decay · p to g is L2 regularisation: the decay would be divided by √v' like everything else in m. The W in AdamW
-# stands for taking it out of the gradient and pulling p itself.
+# Change one at a time, and see at which step the curve of `config` changes. A rate acts from the first update on. What acts
+# as late as the difference that you look for? There is more than one such number.
+# </details>
+# <details><summary>Help: how exact must the value be?</summary>
+#
+# As exact as the curve can tell: the largest difference from `target` should be below 0.001. Try a value on each side of the
+# right one. The step at which the curves part tells more than the size of the difference.
 # </details>
 #
-# The picture shows the first 30 steps for three gradients of very different size. The three lines should be almost the same.
+# The picture shows how far the run of `config`, and the run with your correction, are from the log. The second line should
+# be at 0 throughout.
+
+# %% tags=["setup", "ex-4.4"]
+from gpt2course.course import lab
+
+size = dict(depth=1, width=32, head_dim=16, vocab_size=512, sequence_len=64)
+config = dict(
+    matrix_adamw_lr=0.003, wte_lr=0.3, head_lr=0.004,  # rates: matrices, embedding, head
+    weight_decay=0.2, warmup_steps=4, warmdown_ratio=0.5, final_lr=0.1,
+)  # fmt: skip
+target = [
+    6.2386, 6.2300, 6.1494, 5.9325, 5.6514, 5.2786, 5.4165, 5.2622, 5.5316, 4.9323, 5.0840, 5.4901,
+    5.1146, 5.0860, 5.0286, 5.0287, 5.3749, 4.6032, 4.9574, 4.9443, 5.0997, 4.6249, 4.7389, 4.8205,
+    4.9156, 4.7545, 4.7582, 4.7550, 4.6856, 4.4846, 4.3743, 4.5769, 4.6821, 4.5998, 4.5660, 4.2327,
+    4.6101, 4.9123, 5.0814, 4.5748, 4.4599, 4.6820, 4.4453, 4.4885, 4.3877, 4.5060, 4.4450, 4.3926,
+]  # fmt: skip
+
+
+def losses(**changes):
+    """The loss at each step with the settings of config, some of them changed: losses(wte_lr=0.2)."""
+    return lab.train("modern", seed=4, batch_tokens=256, steps=48, **(size | config | changes))["loss"]
+
+
+def apart(curve):
+    """How far a curve is above the log, step by step."""
+    return [a - b for a, b in zip(curve, target)]
+
+
+before = apart(losses())
+print("largest difference", round(max(map(abs, before)), 4))
 
 # %% tags=["answer", "ex-4.4"]
-def adamw(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    """One AdamW step on tensors p, g, m, v of one shape; step counts from 1 -> the new (p, m, v)."""
+def wrong_number():
+    """The name of the wrong number in config, and its right value -> (name, value)."""
     ### BEGIN SOLUTION
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g**2
-    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
-    p = (1 - lr * weight_decay) * p - lr * m_hat / (v_hat.sqrt() + eps)
-    return p, m, v
+    # The curves agree up to step 25 of 48, counted from 0. The loss of step 26 is the first that knows the rate of step 25.
+    # That is the first step of config's warm-down, so the wrong number is warmdown_ratio or final_lr. A larger final_lr helps,
+    # but no value of it brings the difference to 0. Smaller warm-downs part from the log later. With 0.2 it is the log that
+    # falls earlier, at step 37, the first step of a warm-down of 12: 12 / 48.
+    return "warmdown_ratio", 0.25
     ### END SOLUTION
 
 
 # %% tags=["check", "ex-4.4"]
 from gpt2course.course.checks import check
 
-check("4.4", adamw)
+check("4.4", wrong_number)
 
 # %% tags=["picture", "ex-4.4"]
-size = torch.tensor([0.001, 1.0, 1000.0])  # of the gradients
-noise = torch.randn(30, 1, generator=torch.Generator().manual_seed(4))
-
-
 def draw(f):
-    p, m, v, path = torch.zeros(3), torch.zeros(3), torch.zeros(3), [[0.0] * 3]
-    for step in range(1, 31):
-        p, m, v = f(p, size * (1 + noise[step - 1]), m, v, step, 0.01, 0.9, 0.95, 1e-10, 0.0)
-        path.append(p.tolist())
-    return figures.paths({f"gradients of about {s:g}": [row[i] for row in path] for i, s in enumerate(size.tolist())})
+    name, value = f()
+    return figures.apart({"config": before, f"{name} = {value:g}": apart(losses(**{name: value}))})
 
 
-pictures("4.4", draw, adamw)
+pictures("4.4", draw, wrong_number)
 
 # %% [markdown] tags=["ex-4.5"]
 # ## 4.5 What checkpoints cost
@@ -296,7 +317,13 @@ check("4.5", paid_hours, best_minutes)
 
 # %% tags=["picture", "ex-4.5"]
 minutes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 60]
-save_seconds, train = 20, 3 * 3600
-saving = [save_seconds * train / (60 * x) / 60 for x in minutes]  # minutes of the run
-again = [x / 2 for x in minutes]
-plots.show(figures.checkpoint_interval(minutes, saving, again))
+
+
+def draw(f, g):
+    train = f(3 * 3600, 1.0, 1, 0, 0, 0)  # hours
+    saving = [60 * (f(3 * 3600, 1.0, x, 20, 0, 0) - train) for x in minutes]
+    again = [60 * (f(3 * 3600, 1.0, x, 0, 1, 0) - train) for x in minutes]
+    return figures.checkpoint_interval(minutes, saving, again, g(3, 20, 1))
+
+
+pictures("4.5", draw, paid_hours, best_minutes)

@@ -3,17 +3,19 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
-from lesson_cases import answers, change, lesson_tests
+from lesson_cases import cells, change, lesson_tests
 
+from gpt2course.course.checks.training import CONFIG
 from gpt2course.course.figures import training as figures
 
 NAMES = {
     "4.1": ("rate",),
     "4.2": ("accumulate",),
     "4.3": ("bits_per_byte",),
-    "4.4": ("adamw",),
+    "4.4": ("wrong_number",),
     "4.5": ("paid_hours", "best_minutes"),
 }
 
@@ -250,74 +252,41 @@ def leaves_gradients(model, documents, tokenizer):
     return measure(model, documents, tokenizer)
 
 
-# ---- 4.4, AdamW
+# ---- 4.4, one wrong number
 
 
-def step_of(
-    p,
-    g,
-    m,
-    v,
-    step,
-    lr,
-    beta1,
-    beta2,
-    eps,
-    wd,
-    correct="mv",
-    decay="before",
-    place="outside",
-    at=0,
-    square=True,
-    swap=False,
-):
-    """AdamW with one thing wrong."""
-    if decay == "l2":
-        g = g + wd * p
-    if swap:
-        beta1, beta2 = 1 - beta1, 1 - beta2
-    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * (g * g if square else g)
-    if swap:
-        beta1, beta2 = 1 - beta1, 1 - beta2
-    n = step + at
-    mh = m / (1 - beta1**n) if "m" in correct else m
-    vh = v / (1 - beta2**n) if "v" in correct else v
-    if correct == "once":
-        mh, vh = m / (1 - beta1), v / (1 - beta2)
-    root = {"outside": lambda: vh.sqrt() + eps, "inside": lambda: (vh + eps).sqrt(), "none": lambda: vh.sqrt(),
-            "no root": lambda: vh + eps,
-            "early": lambda: (v.sqrt() + eps) / math.sqrt(1 - beta2**n)}[place]()  # fmt: skip
-    if decay in ("before", "no lr"):
-        p = p * (1 - (lr if decay == "before" else 1) * wd)
-    p = p - lr * mh / root
-    if decay == "after":
-        p = p * (1 - lr * wd)
-    return p, m, v
+def says(*got):
+    """An answer that returns this."""
+    return lambda: got
 
 
-def in_place(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    m.lerp_(g, 1 - beta1)
-    v.lerp_(g.square(), 1 - beta2)
-    p.mul_(1 - lr * weight_decay).addcdiv_(m, (v / (1 - beta2**step)).sqrt() + eps, value=-lr / (1 - beta1**step))
-    return p, m, v
+def tensor_and_array():
+    return np.str_("warmdown_ratio"), torch.tensor([12 / 48])
 
 
-def in_double(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    return step_of(*(x.double() for x in (p, g, m, v)), step, lr, beta1, beta2, eps, weight_decay)
+def by_steps():
+    config = {"steps": 48, "warmdown": 12}
+    return ["warmdown_ratio", config["warmdown"] / config["steps"]]
 
 
-def by_torch(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    q = torch.nn.Parameter(p.clone())
-    opt = torch.optim.AdamW([q], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
-    q.grad = g.clone()
-    opt.state[q] = {"step": torch.tensor(float(step - 1)), "exp_avg": m.clone(), "exp_avg_sq": v.clone()}
-    opt.step()
-    return q.detach(), opt.state[q]["exp_avg"], opt.state[q]["exp_avg_sq"]
+def test_the_hints_of_the_wrong_number_are_what_runs_show():
+    """Every step and size that a hint names, by running it; and the right value gives the log."""
+    space = {}
+    exec(next(c.source for c in cells("04", "setup") if "target = [" in c.source), space)
+    losses, apart, target = space["losses"], space["apart"], space["target"]
+    assert space["config"] == CONFIG and len(target) == 48
 
+    def parts(**changes):
+        found = apart(losses(**changes))
+        return next((i for i, x in enumerate(found) if abs(x) > 1e-3), None), max(map(abs, found))
 
-def changes_the_gradient(p, g, m, v, *rest):
-    g.mul_(1.5)
-    return step_of(p, g / 1.5, m, v, *rest)
+    assert parts(warmdown_ratio=0.25) == (None, pytest.approx(0, abs=2e-4))
+    assert parts()[0] == 26 and parts(warmdown_ratio=0.3)[0] > 26
+    for name in ("matrix_adamw_lr", "wte_lr", "head_lr", "weight_decay", "warmup_steps"):
+        assert parts(**{name: CONFIG[name] * 2})[0] <= 2, name
+    for value in (0.3, 0.5, 0.8):
+        first, most = parts(final_lr=value)
+        assert first >= 26 and most > 0.06
 
 
 # ---- 4.5, checkpoints
@@ -395,23 +364,22 @@ WRONG = {
     ("4.3", "documents see each other"): (one_row_for_all, "one document saw another"),
     ("4.3", "targets not shifted"): (same_token, "one apart"),
     ("4.3", "leaves gradients"): (leaves_gradients, "gradients"),
-    ("4.4", "no bias correction"): (change(step_of, correct=""), "no bias correction"),
-    ("4.4", "only m corrected"): (change(step_of, correct="m"), "v has no bias correction"),
-    ("4.4", "only v corrected"): (change(step_of, correct="v"), "m has no bias correction"),
-    ("4.4", "corrected as in the first step"): (change(step_of, correct="once"), "does not know the step"),
-    ("4.4", "step from 2"): (change(step_of, at=1), "counts from 1"),
-    ("4.4", "decay through the gradient"): (change(step_of, decay="l2"), "L2"),
-    ("4.4", "decay not times lr"): (change(step_of, decay="no lr"), "multiplied by lr"),
-    ("4.4", "decay after the step"): (change(step_of, decay="after"), "after the step"),
-    ("4.4", "no decay"): (change(step_of, decay="none"), "decay is missing"),
-    ("4.4", "eps inside the root"): (change(step_of, place="inside"), "inside the square root"),
-    ("4.4", "eps before the correction"): (change(step_of, place="early"), "correct first"),
-    ("4.4", "no eps"): (change(step_of, place="none"), "eps is ignored"),
-    ("4.4", "no root"): (change(step_of, place="no root"), "square root of v'"),
-    ("4.4", "v of g"): (change(step_of, square=False), "squared"),
-    ("4.4", "betas the wrong way"): (change(step_of, swap=True), "belongs to the old m"),
-    ("4.4", "changes the gradient"): (changes_the_gradient, "in place"),
-    ("4.4", "p alone"): (lambda *a: step_of(*a)[0], "three results"),
+    ("4.4", "a rate"): (says("wte_lr", 0.25), "from step 1 on"),
+    ("4.4", "the rate of the head"): (says("head_lr", 0.008), "from step 1 on"),
+    ("4.4", "the decay"): (says("weight_decay", 0.02), "up to step 25"),
+    ("4.4", "the warm-up"): (says("warmup_steps", 2), "second half"),
+    ("4.4", "where the rate ends"): (says("final_lr", 0.5), "still 0.06 or more"),
+    ("4.4", "the value of config"): (says("warmdown_ratio", 0.5), "already"),
+    ("4.4", "longer"): (says("warmdown_ratio", 0.75), "before step 24"),
+    ("4.4", "too long"): (says("warmdown_ratio", 0.3), "14, expected 12: too many"),
+    ("4.4", "too short"): (says("warmdown_ratio", 0.2), "10, expected 12: too few"),
+    ("4.4", "no warm-down"): (says("warmdown_ratio", 0), "too few"),
+    ("4.4", "in steps"): (says("warmdown_ratio", 12), "share of the run"),
+    ("4.4", "another name"): (says("warmdown", 0.25), "not in config"),
+    ("4.4", "a name alone"): (lambda: "warmdown_ratio", "its right value"),
+    ("4.4", "a config"): (lambda: {"warmdown_ratio": 0.25}, "not a config"),
+    ("4.4", "two numbers"): (says(0.5, 0.25), "expected a name"),
+    ("4.4", "no return"): (lambda: None, "return missing"),
     ("4.5", "a whole interval lost"): ((change(hours, lost=1), best), "whole interval"),
     ("4.5", "saves rounded down"): ((change(hours, saves=math.floor), best), "after the last step is missing"),
     ("4.5", "a save too many"): ((change(hours, saves=lambda x: math.floor(x) + 1), best), "too many"),
@@ -425,9 +393,6 @@ WRONG = {
     ("4.5", "best without crashes"): ((hours, lambda t, s, c: best(t, s, 1)), "crashes"),
     ("4.5", "best without the root"): ((hours, lambda t, s, c: best(t, s, c) ** 2), "root is missing"),
 }  # fmt: skip
-
-
-SOLVED = answers("04", math=math, torch=torch)
 
 
 def clears_by_hand(model, rows, size):
@@ -528,11 +493,6 @@ WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
     ("4.3", "truncated"): (truncated, "bits of all documents / bytes of all documents,"),
     ("4.3", "first only"): (lambda m, d, t: measure(m, d[:2], t), "are inputs and targets one apart, row[:, :-1] and"),
     ("4.3", "changes weights"): (changes_weights, "not change the weights"),
-    ("4.4", "counts the steps itself"): ((lambda st: lambda p, g, m, v, step, *a: step_of(p, g, m, v, (st.append(0), len(st))[1], *a))([]), "p - lr m' / sqrt(v') with m' = 2 and v' = 4"),
-    ("4.4", "step at most 5"): (lambda p, g, m, v, step, *a: step_of(p, g, m, v, min(step, 5), *a), "is step in the correction?"),
-    ("4.4", "g squared in place"): (lambda p, g, m, v, step, lr, b1, b2, e, w: (lambda mm: step_of(p, g, m, v, step, lr, b1, b2, e, w) and (mm, g.square_())[0])(step_of(p, g, m, v, step, lr, b1, b2, e, w)), "work on a copy"),
-    ("4.4", "sign"): (lambda p, g, m, v, step, lr, b1, b2, e, w: (p * (1 - lr * w) - lr * g.sign(),) + step_of(p, g, m, v, step, lr, b1, b2, e, w)[1:], "eps is ignored"),
-    ("4.4", "no second moment"): (lambda p, g, m, v, step, lr, b1, b2, e, w: (step_of(p, g, m, v, step, lr, b1, b2, e, w)[0], step_of(p, g, m, v, step, lr, b1, b2, e, w)[1], v), "v <- beta2 v + (1 - beta2) g squared"),
     ("4.5", "a save at each crash"): ((lambda *a: hours(*a, saves=lambda x: math.ceil(x) + a[4]), best), "does your answer use each of the six numbers once?"),
     ("4.5", "floor + 1"): ((lambda *a: hours(*a, saves=lambda x: math.floor(x) + 1), best), "one save too many; the save at minute 60 is that"),
     ("4.5", "at least one minute"): ((hours, lambda *a: max(1, best(*a))), "at which interval are the costs of saving and of"),
@@ -551,9 +511,9 @@ RIGHT = {
     ("4.3", "from logits"): with_logits,
     ("4.3", "in one padded batch"): in_one_batch,
     ("4.3", "from means, in numpy"): with_means,
-    ("4.4", "in place"): in_place,
-    ("4.4", "in float64"): in_double,
-    ("4.4", "by torch"): by_torch,
+    ("4.4", "a list, by steps"): by_steps,
+    ("4.4", "as a tensor"): tensor_and_array,
+    ("4.4", "nearly"): says("warmdown_ratio", 0.2478),
     ("4.5", "by search"): (hours, by_search),
     ("4.5", "step by step"): (with_a_walk, best),
     ("4.5", "with whole numbers"): (with_integers, best),
@@ -568,22 +528,22 @@ FLAT, FALLING = ([(0, 3.0), (4, 2.5)], [1.0, 1.0]), ([(0, 3.0), (4, 2.25)], [1.0
 FIGURES = {
     "distances": (lambda: figures.distances({"a": [1.0, 0.5, 0.25], "b": [1.0, 0.7, 0.7]}), ["over 2 steps", "a 1 to 0.25", "b 1 to 0.7"]),
     "schedules": (lambda: figures.schedules({"flat": [1, 1], "falling": [1, 0.5]}), ["flat: 1 at the first", "0.5 at the last"]),
-    "paths": (lambda: figures.paths({"g 1": [0.0, 0.1]}), ["from 0 to 0.1"]),
+    "apart": (lambda: figures.apart({"a": [0.0, 0.0, 0.25], "b": [0.0, 1e-5, 0.0]}), ["a, from step 2 on, by up to 0.25", "b, nowhere"]),
     "noise": (lambda: figures.noise_by_batch([1, 4, 16], [2.0, 1.1, 0.5], 0.7), ["2 with 1 row to", "0.5 with 16 rows", "gives 0.5", "0.7 long"]),
     "loss and rate": (lambda: figures.loss_and_rate({"flat": FLAT, "falling": FALLING}), ["flat: 3.000", "2.250 at step 4", "0.5 at the end"]),
     "parts": (lambda: figures.step_parts({"1 row": {"data": 0.001, "forward": 0.003}, "2 rows": {"data": 0.001, "forward": 0.009}}), ["1 row, 4 ms", "forward 75%", "forward 90%"]),
     "shares": (lambda: figures.rate_shares({1.0: [2.0, 2.1], 0.25: [2.5]}, 0.0625), ["2.500 at 0.25", "2.050 at 1", "asks for 0.0625"]),
-    "checkpoints": (lambda: figures.checkpoint_interval([1, 2, 4], [4.0, 2.0, 1.0], [0.5, 1.0, 2.0]), ["every 1 to 4 minutes", "least, 3, at 2"]),
+    "checkpoints": (lambda: figures.checkpoint_interval([1, 2, 4], [4.0, 2.0, 1.0], [0.5, 1.0, 2.0], 2.83), ["every 1 to 4 minutes", "best interval: 2.8 minutes"]),
 }  # fmt: skip
 REFUSED = {
     "a distance of 0": lambda: figures.distances({"a": [1.0, 0.0]}),
     "no schedule": lambda: figures.schedules({}),
-    "one step": lambda: figures.paths({"a": [1.0]}),
+    "one step": lambda: figures.apart({"a": [1.0]}),
     "one batch size": lambda: figures.noise_by_batch([1], [2.0], 0.7),
     "one point": lambda: figures.loss_and_rate({"flat": ([(0, 3.0)], [1.0, 1.0])}),
     "different parts": lambda: figures.step_parts({"a": {"data": 1.0}, "b": {"forward": 1.0}}),
     "one share": lambda: figures.rate_shares({1.0: [2.0]}, 0.5),
-    "one interval": lambda: figures.checkpoint_interval([1], [1.0], [1.0]),
+    "one interval": lambda: figures.checkpoint_interval([1], [1.0], [1.0], 1.0),
 }
 
 globals().update(lesson_tests("04", NAMES, WRONG, RIGHT, FIGURES, REFUSED))

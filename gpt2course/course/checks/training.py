@@ -1,12 +1,12 @@
-"""Checks of lesson 04's exercises: the schedule, gradient accumulation, bits per byte, AdamW, what checkpoints cost."""
+"""Checks of lesson 04's exercises: schedule, gradient accumulation, bits per byte, a wrong number, checkpoints."""
 
 import functools
 import math
 
 import torch
 
-from gpt2course import evaluate, optim
-from gpt2course.course.checks import Exercise, known, need, need_close, number, several, tensor, tried
+from gpt2course import evaluate
+from gpt2course.course.checks import Exercise, known, need, number, several, tried
 from gpt2course.model import GPT, GPTConfig
 from gpt2course.recipes import Plan, resolve
 from gpt2course.tokenizer import Tokenizer
@@ -228,79 +228,36 @@ def bits_per_byte(f) -> None:
     need(all(p.grad is None for p in model.parameters()), "measuring must not leave gradients in the model")
 
 
-def _adamw_step(f, p, g, m, v, *settings) -> list[torch.Tensor]:
-    kept, shape = g.clone(), p.shape
-    out = several(f(p, g, m, v, *settings), 3, "three results, the new p, m and v")
-    need(torch.equal(g, kept), "the gradient g was changed in place; work on a copy")
-    return [tensor(x, shape, name).detach().float() for name, x in zip("pmv", out)]
+CONFIG = dict(matrix_adamw_lr=0.003, wte_lr=0.3, head_lr=0.004, weight_decay=0.2, warmup_steps=4, warmdown_ratio=0.5,
+              final_lr=0.1)  # fmt: skip
 
 
-def _adamw_numbers(f) -> None:
-    """One number under AdamW, by hand."""
-    decay = "the decay was added to the gradient (L2); apply it to p itself"
-    kept = "is returned corrected; keep the plain running mean"
-    inside = "eps is inside the square root"
-    for name, changes, wanted, what, errors, otherwise in [
-        ("m", {}, 0.4, "m for beta1 0.8 and g 2", {
-            1.6: "beta1 belongs to the old m, 1 - beta1 to g", 2.0: f"m {kept}",
-        }, "m <- beta1 m + (1 - beta1) g"),
-        ("v", {}, 0.04, "v for beta2 0.99 and g 2", {
-            0.02: "v is the mean of g squared, not of g", 3.96: "beta2 belongs to the old v, 1 - beta2 to g squared",
-            4.0: f"v {kept}", 0.8: "beta1 was used for v",
-        }, "v <- beta2 v + (1 - beta2) g squared"),
-        ("p", {}, 0.9, "p = 1 after the first step with lr 0.1", {
-            0.8: "there is no bias correction; divide m by 1 - beta1^step and v by 1 - beta2^step",
-            0.0: "v has no bias correction", 0.98: "m has no bias correction", 1.1: "the step goes uphill; subtract it",
-            1 - 0.1 * 0.4 / 0.36 / math.sqrt(0.04 / (1 - 0.99**2)): "the correction used step + 1; step counts from 1",
-            0.95: "divide by the square root of v', not by v'",
-        }, "p - lr m' / sqrt(v') with m' = 2 and v' = 4"),
-        ("p", {"eps": 2.0}, 0.95, "the same with eps 2", {
-            1 - 0.2 / math.sqrt(6): f"{inside}; add it to the root", 0.9: "eps is ignored",
-            1 - 0.2 / math.sqrt(204): f"{inside}, before the correction",
-            1 - 0.2 / 22: "eps was added before the correction of v; correct first",
-        }, "eps is added to sqrt(v'), after the correction"),
-        ("m", {"weight_decay": 0.5}, 0.4, "m with a weight decay of 0.5", {0.5: decay}, ""),
-        ("v", {"weight_decay": 0.5}, 0.04, "v with a weight decay of 0.5", {0.0625: decay}, ""),
-        ("p", {"weight_decay": 0.5}, 0.85, "p = 1 with lr 0.1 and weight decay 0.5", {
-            0.9: "the decay is missing, or it went through the gradient and was divided away",
-            0.4: "the decay is not multiplied by lr", 0.855: "the decay came after the step; it acts on the old p",
-        }, "(1 - lr weight_decay) p, then the step"),
-        ("p", {"m": 1.0, "v": 9.0, "step": 3}, 1 - 0.1 * 1.2 / 0.488 / math.sqrt(8.95 / (1 - 0.99**3)),
-         "p = 1 after step 3 from m = 1 and v = 9", {
-            1 - 0.1 * 1.2 / 0.2 / math.sqrt(8.95 / 0.01): "the correction does not know the step: 1 - beta1^step",
-            1 - 0.1 * 1.2 / math.sqrt(8.95): "there is no bias correction",
-        }, "is beta^step in the correction?"),
-    ]:  # fmt: skip
-        tensors = {k: torch.tensor([x]) for k, x in (dict(p=1.0, g=2.0, m=0.0, v=0.0) | changes).items() if k in "pgmv"}
-        settings = dict(step=1, lr=0.1, beta1=0.8, beta2=0.99, eps=0.0, weight_decay=0.0) | changes
-        p, m, v = _adamw_step(f, *tensors.values(), *(x for k, x in settings.items() if k not in "pgmv"))
-        known({"p": p, "m": m, "v": v}[name], wanted, what, errors, otherwise)
+def _wrong_number():
+    return "warmdown_ratio", 12 / 48
 
 
-def _adamw(p, g, m, v, *settings):
-    p, m, v = p.clone(), m.clone(), v.clone()
-    optim.adamw_update(p, g, m, v, *settings)
-    return p, m, v
-
-
-def adamw(f) -> None:
-    _adamw_numbers(f)
-    g = torch.Generator().manual_seed(44)
-    for shape, settings in (
-        ((3, 4), (0.01, 0.8, 0.95, 1e-10, 0.2)),
-        ((5,), (0.3, 0.9, 0.999, 1e-3, 0.0)),
-        ((2, 3, 2), (0.02, 0.0, 0.5, 1e-8, 1.5)),
-    ):
-        mine = [torch.randn(shape, generator=g), torch.zeros(shape), torch.zeros(shape)]
-        ours = [x.clone() for x in mine]
-        for step in range(1, 8):
-            grad = torch.randn(shape, generator=g)
-            p, m, v = (x.clone() for x in mine)
-            mine = _adamw_step(f, p, grad, m, v, step, *settings)
-            optim.adamw_update(ours[0], grad, ours[1], ours[2], step, *settings)
-            line = f"differs from the package's after step {step} on random tensors {shape}: is step in the correction?"
-            for name, a, b in zip("pmv", mine, ours):
-                need_close(a, b, f"{name} {line}", atol=1e-4)
+def wrong_number(f) -> None:
+    """The numbers in the hints are those of runs, which a test repeats."""
+    got = f()
+    need(not isinstance(got, dict), "return the name and the right value, not a config")
+    name, value = several(got, 2, "the name of the wrong number and its right value")
+    if isinstance(value, str) and not isinstance(name, str):
+        name, value = value, name
+    need(isinstance(name, str), f"the first of the two came out as {name!r:.40}, expected a name in config")
+    need(name in CONFIG, f"{name!r:.40} is not in config; its names are {', '.join(CONFIG)}")
+    value = number(value, f"the right value of {name}")
+    need(value != CONFIG[name], f"{name} = {value:g} is what config has already")
+    early = "the loss changes from step 1 on (counted from 0); config agrees with the log up to step 25"
+    need(name not in ("matrix_adamw_lr", "wte_lr", "head_lr", "weight_decay"), f"with another {name} {early}")
+    need(name != "warmup_steps", f"with another warm-up {early}; what acts only in the second half?")
+    late = "it acts late enough, but with 0.3, 0.5 and 0.8 some loss is still 0.06 or more from the log"
+    need(name != "final_lr", f"final_lr is not it: {late}; what else acts from there on?")
+    need(value < 1, f"warmdown_ratio is a share of the run, not a number of steps: {value:g} came out")
+    need(0 <= value < 0.5, "a longer warm-down begins before step 24, and there config agrees with the log")
+    known(round(value * 48), 12, f"with warmdown_ratio = {value:g} the steps of the warm-down", [
+        (n, "too many: your curve falls while the log still has the full rate; where do the two part?")
+        for n in range(13, 25)
+    ], "too few: the log falls while your curve still has the full rate; where do the two part?")  # fmt: skip
 
 
 def _run_cost(steps, seconds, every, save, crashes, restart) -> tuple[float, str]:
@@ -311,6 +268,15 @@ def _run_cost(steps, seconds, every, save, crashes, restart) -> tuple[float, str
     what = f"the hours of {steps} steps of {seconds:g} s, a save of {save:g} s every {every:g} minutes"
     what += f", {crashes} crashes with a restart of {restart:g} minutes"
     return (train + saves * save + crashes * (every * 30 + restart * 60)) / 3600, what
+
+
+def _paid_hours(*run):
+    return _run_cost(*run)[0]
+
+
+def _best_minutes(hours, save, crashes):
+    """The interval of the least cost, found by trying all of them in steps of a hundredth of a minute."""
+    return min((x / 100 for x in range(1, 60_000)), key=lambda x: save * hours * 60 / x / 60 + crashes * x / 2)
 
 
 def checkpoints(f, g) -> None:
@@ -342,7 +308,7 @@ def checkpoints(f, g) -> None:
         wanted, what = _run_cost(*args)
         known(f(*args), wanted, what, errors, otherwise, rtol=1e-5)
     for hours, save, crashes in ((2.0, 18.0, 1), (3.0, 20.0, 4), (24.0, 5.0, 3), (1.0, 2.0, 11)):
-        wanted = min((x / 100 for x in range(1, 60_000)), key=lambda x: save * hours * 60 / x / 60 + crashes * x / 2)
+        wanted = _best_minutes(hours, save, crashes)
         what = f"{hours:g} hours of training, saves of {save:g} s, {crashes} crashes: the best minutes"
         known(g(hours, save, crashes), wanted, what, [
             (wanted * 60, "these are seconds"), (wanted / 60, "these are hours"),
@@ -360,7 +326,8 @@ EXERCISES = (
              forbids=(forward_backward,)),
     Exercise("4.3", "Bits per byte", bits_per_byte, points=3, minutes=15, difficulty=2, importance=5,
              forbids=(evaluate.bits_per_byte, evaluate.validation_rows)),
-    Exercise("4.4", "One step of AdamW", adamw, points=3, minutes=15, difficulty=2, importance=5,
-             forbids=(optim.adamw_update, optim.MuonAdamW), reference=_adamw),
-    Exercise("4.5", "What checkpoints cost", checkpoints, points=2, minutes=15, difficulty=2, importance=3),
+    Exercise("4.4", "One wrong number", wrong_number, points=3, minutes=15, difficulty=3, importance=4,
+             reference=_wrong_number),
+    Exercise("4.5", "What checkpoints cost", checkpoints, points=2, minutes=15, difficulty=2, importance=3,
+             reference=(_paid_hours, _best_minutes)),
 )  # fmt: skip

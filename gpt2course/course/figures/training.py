@@ -1,4 +1,4 @@
-"""Figures of lesson 04: noise of the gradient, schedules, loss with learning rate, the parts of a step, rates."""
+"""Figures of lesson 04: noise of the gradient, schedules, runs beside a log, loss with learning rate, the parts of a step, rates."""
 
 import math
 
@@ -74,17 +74,21 @@ def schedules(lines: dict[str, list[float]]) -> Figure:
     return fig
 
 
-def paths(lines: dict[str, list[float]]) -> Figure:
-    """A parameter under an optimizer, step by step, one line for each gradient."""
-    need(lines and all(len(v) > 1 for v in lines.values()), "every path needs two steps or more")
+def apart(lines: dict[str, list[float]]) -> Figure:
+    """How far loss curves are above a recorded one, step by step, one line a run."""
+    need(lines and all(len(v) > 1 for v in lines.values()), "every curve needs two steps or more")
     fig, (ax,) = figure(2.9)
-    for (name, y), (colour, style), width in zip(lines.items(), LINES, (5, 3, 2, 2, 2, 2)):
-        ax.plot(range(len(y)), y, color=colour, linestyle=style, linewidth=width, label=name)
+    for (name, y), (colour, style) in zip(lines.items(), LINES):
+        ax.plot(range(len(y)), y, color=colour, linestyle=style, linewidth=2, label=name)
     ax.set_xlim(0, max(map(len, lines.values())) - 1)
-    name_axes(ax, "step (updates)", "parameter")
+    name_axes(ax, "step", "loss minus the\nlog's loss (nats)")
     legend(fig, ax, 2)
-    ends = ", ".join(f"{name}, from {y[0]:.3g} to {y[-1]:.3g}" for name, y in lines.items())
-    fig.alt = f"A parameter under AdamW: {ends}."
+    parts = []
+    for name, y in lines.items():
+        first = next((i for i, x in enumerate(y) if abs(x) > 1e-3), None)
+        far = "nowhere by 0.001" if first is None else f"from step {first} on, by up to {max(map(abs, y)):.2g}"
+        parts.append(f"{name}, {far}")
+    fig.alt = f"Runs that differ from a recorded one: {'; '.join(parts)}."
     return fig
 
 
@@ -167,18 +171,18 @@ def rate_shares(runs: dict[float, list[float]], rule: float) -> Figure:
     return fig
 
 
-def checkpoint_interval(minutes: list[float], saving: list[float], again: list[float]) -> Figure:
-    """What saving and training again cost, in minutes of the run, against the minutes between checkpoints."""
+def checkpoint_interval(minutes: list[float], saving: list[float], again: list[float], best: float) -> Figure:
+    """What saving and training again cost, in minutes of the run, against the minutes between checkpoints; the best."""
     need(len(minutes) == len(saving) == len(again) > 1, "two intervals or more are needed, each with both costs")
     both = [a + b for a, b in zip(saving, again)]
-    best = min(range(len(both)), key=both.__getitem__)
     fig, (ax,) = figure(3.2)
     ax.plot(minutes, saving, color=BLUE, linewidth=2, label="saving")
     ax.plot(minutes, again, color=VERMILION, linestyle="--", linewidth=2, label="training again")
     ax.plot(minutes, both, color=BLACK, linewidth=2, linestyle=":", label="both")
-    ax.plot(minutes[best], both[best], "o", color=BLACK, markersize=7)
-    note(ax, f"{minutes[best]:g} min", (minutes[best], both[best]), (0, 8), ha="center")
+    ax.axvline(best, color=BLACK, linewidth=1)
+    note(ax, f"{best:.2g} min", (best, 0.9), (6, 0), xycoords=("data", "axes fraction"))
     ax.set_xscale("log")
+    ax.set_xlim(min(*minutes, best) / 1.1, max(*minutes, best) * 1.1)
     log_ticks(ax.xaxis, minutes[:: max(1, len(minutes) // 8)])
     ax.set_ylim(0, max(both) * 1.1)
     name_axes(ax, "minutes between checkpoints (log scale)", "cost (minutes)")
@@ -186,6 +190,6 @@ def checkpoint_interval(minutes: list[float], saving: list[float], again: list[f
     fig.alt = (
         f"Cost of checkpoints every {minutes[0]:g} to {minutes[-1]:g} minutes: "
         f"saving {saving[0]:.3g} to {saving[-1]:.3g} minutes, "
-        f"training again {again[0]:.3g} to {again[-1]:.3g}; together least, {both[best]:.3g}, at {minutes[best]:g}."
+        f"training again {again[0]:.3g} to {again[-1]:.3g}; the best interval: {best:.2g} minutes."
     )
     return fig
