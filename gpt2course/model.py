@@ -184,6 +184,16 @@ class Block(nn.Module):
         return x + self.mlp(norm(x))
 
 
+def mix(x: torch.Tensor, x0: torch.Tensor, resid: torch.Tensor | None, skip: torch.Tensor | None) -> torch.Tensor:
+    """The state that a layer gets: learned scalars weigh the state x against the embedding x0. None: no scalar.
+
+    resid acts once in every layer (1.1^24 = 9.85), so its learning rate is a hundredth of skip's (recipes.py).
+    """
+    if resid is not None:
+        x = resid.to(x.dtype) * x
+    return x if skip is None else x + skip.to(x.dtype) * x0
+
+
 class GPT(nn.Module):
     """The model. Build it on any device, the meta device included, then call `init_weights`.
 
@@ -279,12 +289,8 @@ class GPT(nn.Module):
                 x = x[:, 1:]
         x0 = x  # (B, T, C), the embedding, which every layer can look back to
         for i, block in enumerate(self.blocks):
-            # Learned scalars weigh the state against the embedding. A scalar acts once in every layer (1.1^24 = 9.85),
-            # so resid_lambdas get a hundredth of the learning rate of x0_lambdas (recipes.py).
-            if self.resid_lambdas is not None:
-                x = self.resid_lambdas[i].to(x.dtype) * x
-            if self.x0_lambdas is not None:
-                x = x + self.x0_lambdas[i].to(x.dtype) * x0
+            resid, skip = (p if p is None else p[i] for p in (self.resid_lambdas, self.x0_lambdas))
+            x = mix(x, x0, resid, skip)
             ve = self.value_embeds[str(i)](idx).to(x.dtype) if cfg.has_value_embed(i) else None  # (B, T, Hkv * D)
             x = block(x, ve, cos, sin, cache)
             if i == cfg.n_layer // 2:
