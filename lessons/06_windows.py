@@ -32,7 +32,7 @@ print(f"of {T * T:,} scores, {seen.float().mean():.0%} count")
 
 # %% [markdown]
 # A *window* lets each query see itself and the 256 tokens before it. A mask computes all four million scores, then
-# throws nearly nine of ten away. Is that at least cheaper than seeing the whole past?
+# throws nearly nine of ten away. Is that at least cheaper than the whole past?
 
 # %%
 def masked(q, k, v, seen):
@@ -60,11 +60,9 @@ print(f"the window takes {clock(masked, q, k, v, seen) / whole_past:.2f} of the 
 # %% [markdown]
 # It saves nothing. To gain time, we must not compute the hidden scores at all.
 #
-# ## Before you run on
-#
-# **How does attention skip work without changing the answer?** The difficulty is the softmax. It divides each weight by
-# a sum over *all* keys of the row, and to be safe it first subtracts the row's largest score. How can you begin before
-# you have seen the whole row?
+# **The question of this lesson: how does attention skip work without changing the answer?** The difficulty is the softmax.
+# It divides each weight by a sum over *all* keys of the row, and to be safe it first subtracts the row's largest score.
+# How can you begin before you have seen the whole row?
 #
 # And how many times faster than `masked` will skipping be, in this window? Write your guess down.
 
@@ -85,7 +83,7 @@ print(((t <= t[:, None]) & (t > t[:, None] - 2)).int())
 
 # %% [markdown]
 # Two ones a row: off by one. Nothing crashes, and the model trains with a shorter memory than you think. Write it
-# right. The function gets positions, so that it also serves for a part of the mask.
+# right. The function gets positions, so it also serves for a part of the mask.
 
 # %% tags=["hole"]
 def sees(query, key, left):
@@ -266,7 +264,7 @@ def tiled(q, k, v, left=-1, block=64):
 
 # %% [markdown]
 # Is it attention? The package keeps its tensors as (B, T, H, D), so we turn ours. Then two block sizes, one of which
-# divides nothing; scores of ten thousand; and the window (0, 0), where each token sees only itself:
+# does not divide T; scores of ten thousand; and the window (0, 0), where each token sees only itself:
 
 # %%
 turned = [x.transpose(0, 1)[None] for x in (q, k, v)]  # (1, T, H, D)
@@ -277,8 +275,8 @@ lab.compare(tiled(1e4 * q, k, v, W)[0], masked(1e4 * q, k, v, seen), atol=1e-3)
 lab.compare(tiled(q, k, v, 0)[0], v)
 
 # %% [markdown]
-# And does it truly skip? Poison: the first 1,024 keys and values become NaN. A masked value is still multiplied, and 0
-# times NaN is NaN.
+# And does it truly skip? A poison test: the first 1,024 keys and values become NaN. A masked value is still multiplied,
+# by 0, and 0 times NaN is NaN.
 
 # %%
 bad_k, bad_v = k.clone(), v.clone()
@@ -302,8 +300,8 @@ lab.result("06.speedup", round(clock(masked, q, k, v, seen) / ours, 1))
 print(f"torch's attention with this mask: {torchs / ours:.1f} times your tiles' time")
 
 # %% [markdown]
-# Your Python loop beats torch's compiled attention, which gets the same window as a mask: it does less. The ratios
-# move with the machine; the number of tiles does not. Against the length of the text:
+# Your Python loop beats torch's compiled attention, which gets the same window as a mask, because it does less. The
+# ratios depend on the machine, the number of tiles does not. Against the length of the text:
 
 # %%
 times = {"whole past": [], "window as a mask": [], "window, tiles skipped": []}
@@ -316,8 +314,9 @@ for n in (256, 512, 1024, 2048):
 plots.show(figures.cost(times))
 
 # %% [markdown]
-# From 256 to 2,048 tokens the text grows eightfold. The scores grow by 64, and the time by more, as they outgrow the
-# processor's cache. The visited tiles grow from 10 to 150, and stay small.
+# From 256 to 2,048 tokens the text grows eightfold. The scores grow by a factor of 64. Their time grows by more,
+# presumably because they outgrow the processor's cache. The visited tiles grow by a factor of 15, from 10 to 150, and
+# their time grows about as much.
 #
 # ## What the backward needs
 #
@@ -334,7 +333,7 @@ print(f"depth 24, batch 16: {16 * 12 * T * T * 4 / 2**30:.1f} GiB of scores a la
 
 # %% [markdown]
 # So FlashAttention keeps q, k, v, the output and one number a row, and computes each tile of weights again in the
-# backward pass. Exercise 6.2 writes it. Below, autograd keeps your tiles instead: right, but not sparing.
+# backward pass. Exercise 6.2 writes it. Below, autograd keeps your tiles instead: right, but it saves no memory.
 #
 # ## Yours trains
 
@@ -355,7 +354,7 @@ plots.show(figures.losses({"package": theirs["loss"], "yours": mine["loss"]}))
 print(f"bits per byte: package {theirs['val_bpb']:.4f}, yours {mine['val_bpb']:.4f}")
 
 # %% [markdown]
-# The curves lie on each other: your tiles are now in lesson 06's rung. `lab.mine("attention")` brings them back later.
+# The curves lie on each other. Later lessons find your attention with `lab.mine("attention")`.
 #
 # ## The experiment
 #
@@ -393,14 +392,14 @@ lab.result("06.SSSL", ("better" if better else "worse") if apart else "overlap")
 
 # %% [markdown]
 # The verdicts: overlap, twice. At this size no pattern is shown to be better. Paired by seed (equal first weights, equal
-# batches) SSSL ends lower than L both times, by about a third of the spread; two pairs are too few to build on. In 40
-# steps a model learns little but its nearest neighbours, so a long memory is hardly tested. All three have the recipe's
-# rates and weight decay, which were not swept for any of them. And do not compare the seconds: SSSS ran in your tiles,
-# SSSL as a mask.
+# batches) SSSL ends lower than L both times, by about a third of the spread; two pairs are too few to build on. Rates and
+# weight decay are the recipe's on all sides, and were swept for none. And 40 steps are too short to learn much from distant
+# words, so this experiment hardly tests a long memory. Do not compare the seconds: SSSS ran in your tiles, SSSL as a
+# mask.
 #
 # ## The package's kernels
 #
-# On a CPU the package cuts the queries into blocks of 64, and hands each block with just the keys near it to torch. No
+# On a CPU the package cuts the queries into blocks of 64, and gives each block and the keys near it to torch. It needs no
 # running maximum: the few keys of a window fit into one softmax.
 
 # %%
@@ -435,12 +434,13 @@ known = {name: b for name, b in lab.ladder().items() if name in list(LADDER)[:4]
 plots.show(plots.ladder(known, list(LADDER)))
 
 # %% [markdown]
-# The rung `windows` has no recorded runs yet, so its place is empty. Published runs found:
+# A rung needs three recorded seeds, and an empty place has fewer so far. From `windows` on, a rung takes the rate and the
+# weight decay that were best for `muon`; they are not swept again. Published runs found:
 #
 # - **A mask costs.** On 8xA100, nanochat made 309K tokens/s with L, and 226K with SSSL given to torch as a mask: 27 %
 # *slower* with fewer FLOPs. With FlashAttention 3 windows ran at 315K (nanochat pull request 540).
-# - **The kernel**: FlashAttention 3 gave +9 % tokens/s (nanochat's dev/LOG.md, 11 January 2026). On an H100 it does
-# 560 TFLOP/s at T 2,048 and 685 at 8,192 (tritonbench issue 1267, derived from its times): short texts do not fill it.
+# - **The kernel**: FlashAttention 3 gave +9 % tokens/s (nanochat's dev/LOG.md, 11 January 2026). On an H100 its forward does
+# 560 TFLOP/s at T 2,048 and 685 at 8,192 (derived from the times in tritonbench issue 1267).
 # - **Records** of modded-nanogpt, a race at 124 million parameters (its README): a window, with other changes, took
 # 7.2 to 5.03 minutes (record 12); one that grows during training, 4.66 (13); FlashAttention 3, 2.812 to 2.731 (29).
 # - **All short hurts**: nanochat keeps the last layer long for this reason. We know of no published size.
@@ -451,8 +451,8 @@ plots.show(plots.ladder(known, list(LADDER)))
 #
 # Attention skips work by never asking for the tiles that nobody sees: 150 of 1,024 at T 2,048 with a window of 256. The
 # answer stays the same because a softmax can be built tile by tile: a maximum, a sum and an output that are rescaled when
-# the maximum grows. What differs is rounding, 4e-07. On the machine that made this page it was more than ten times faster
-# than the mask. A mask alone saves nothing.
+# the maximum grows. What differs is rounding, 4e-07. A mask alone saves no time. On the machine that made this page the
+# tiles took about an eighth of its time.
 
 # %% [markdown]
 # ## Questions
