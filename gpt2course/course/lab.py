@@ -22,6 +22,7 @@ from gpt2course import evaluate
 from gpt2course.batches import Batches
 from gpt2course.course import build, checks
 from gpt2course.course import mine as pieces
+from gpt2course.course.cluster import Cluster
 from gpt2course.data import from_list, load_corpus
 from gpt2course.evaluate import first_bytes
 from gpt2course.files import UserError, closest, in_clone, read_json, write_json
@@ -259,6 +260,11 @@ def recorded(what: str) -> list[dict]:
     if what not in paths:
         raise UserError(f"there is no recorded result {what!r}; {closest(what, paths)}")
     return [json.loads(line) for line in paths[what].read_text(encoding="utf-8").splitlines()]
+
+
+def cluster(flops: float) -> Cluster:
+    """The recorded grid of lesson 09 behind an offline cluster with so many FLOPs to spend (cluster.py)."""
+    return Cluster([r for r in recorded("isoflop") if r["role"] in ("grid", "held back")], flops)
 
 
 def published() -> list[dict]:
