@@ -26,7 +26,7 @@ speedrun: setup ## the whole run through papermill; PROFILE=laptop (default), 1g
 	@echo "the executed notebook is $(EXECUTED); open it with: make lab"
 
 test: setup ## every test, two at a time, then those that need the machine alone; FAST=1 leaves out what takes minutes
-	@code=0; $(RUN) -m pytest -n 2 --dist loadscope -m "not alone$(if $(FAST), and not slow)" $(PYTEST) || code=1; \
+	@code=0; $(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not alone$(if $(FAST), and not slow)" $(PYTEST) || code=1; \
 	$(if $(FAST),,$(RUN) -m pytest -m alone $(PYTEST) || code=1;) exit $$code
 
 lab: setup ## open JupyterLab
