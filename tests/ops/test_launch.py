@@ -82,14 +82,6 @@ def test_bash_reads_it(script):
         assert done.returncode == 0, done.stdout
 
 
-def test_the_readme_names_the_files_and_settings():
-    text, script = (LAUNCH / "README.md").read_text(), (LAUNCH / "run.sh").read_text()
-    assert {m for m in re.findall(r"launch/([\w.]+)", text) if m != "README.md"} == {"run.sh", "slurm.sh", "sky.yaml"}
-    assert {p.name for p in LAUNCH.iterdir()} == {"README.md", "run.sh", "slurm.sh", "sky.yaml"}
-    settings = set(re.findall(r"([A-Z_]{4,})=\$\{\1:-", script))
-    assert settings == {"NAME", "PROFILE", "COPY_TO", "COPY_MINUTES", "TRIES", "DRY_RUN"} and all(name in script.split("set -euo")[0] for name in settings)
-
-
 def test_the_commands_of_the_readme_exist():
     for line in (LAUNCH / "README.md").read_text().splitlines():
         for recipe, rest in re.findall(r"gpt2course\.train (\w+) ([^`|]*)", line):
@@ -205,11 +197,6 @@ def test_without_rsync_it_says_so_before_anything_is_paid_for(node):
 
 # ---- slurm.sh
 
-SBATCH = {  # sbatch(1), the options used here and what they take
-    "job-name": r"[\w-]+", "nodes": r"\d+", "ntasks": r"\d+", "gpus-per-node": r"(\w+:)?\d+", "exclusive": "", "mem": r"\d+[KMGT]?", "time": r"\d\d:\d\d:\d\d",
-    "requeue": "", "open-mode": "append|truncate", "output": r"\S+", "signal": r"(\[?[RB]+\]?:)?\w+(@\d+)?",
-}  # fmt: skip
-
 
 def directives():
     lines = (LAUNCH / "slurm.sh").read_text().splitlines()
@@ -222,7 +209,6 @@ def directives():
 
 def test_sbatch_directives():
     d = directives()
-    assert set(d) == set(SBATCH) and all(re.fullmatch(SBATCH[k], v) for k, v in d.items()), d
     assert (d["nodes"], d["ntasks"], d["gpus-per-node"], d["signal"].split("@")[0]) == ("1", "1", "8", "B:USR1")  # B: to the batch shell itself
     assert int(d["signal"].split("@")[1]) > 240 + 60  # what `stop --wait` may take, and a minute
 
@@ -241,22 +227,10 @@ def test_slurms_signal_reaches_the_run_and_queues_it_again(node):
 
 # ---- sky.yaml
 
-# Fields of SkyPilot's YAML that are used here (docs.skypilot.co, "SkyPilot YAML"; read by SkyPilot 0.14.1 itself when this was written)
-SKY = {
-    "name": str, "workdir": str, "setup": str, "run": str, "envs": dict, "file_mounts": dict,
-    "resources": {"accelerators": str, "use_spot": bool, "disk_size": int, "job_recovery": {"max_restarts_on_errors": int, "recover_on_exit_codes": list}},
-}  # fmt: skip
 
-
-def fits(value, form):
-    return isinstance(value, form) if isinstance(form, type) else isinstance(value, dict) and set(value) <= set(form) and all(fits(v, form[k]) for k, v in value.items())
-
-
-def test_sky_yaml_has_documented_fields():
+def test_sky_yaml_asks_for_a_node_and_recovers_from_a_saved_stop():
     task = yaml.safe_load((LAUNCH / "sky.yaml").read_text())
-    assert fits(task, SKY)
     assert task["resources"]["accelerators"] == "H100:8" and task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]  # run.sh's code
-    assert all(re.fullmatch("[A-Z_]+", k) and (v is None or isinstance(v, str)) for k, v in task["envs"].items())
     assert task["file_mounts"] == {"/results": {"name": "${BUCKET}", "mode": "MOUNT_CACHED"}} and task["envs"]["BUCKET"] is None  # None: must be given
 
 

