@@ -91,7 +91,8 @@ print(f"{measure(model, short):.4f} bits per byte")
 lab.compare(measure(model, short), ours)
 
 # %% [markdown]
-# "Rounding" is what remains: numbers in float32 have about seven digits, and the package adds them up in another order.
+# Where `lab.compare` speaks of rounding: a float32 has about seven digits, and the package may add the same numbers in another
+# order.
 #
 # ## A rate that falls
 #
@@ -490,10 +491,12 @@ lab.verdict(found["warm-down"][1], found["constant"][1])
 print(lab.provenance(runs))
 
 # %% [markdown]
-# The large batch loses, although its rate is tuned: sixteen steps are too few. Its best rates are twice those of the small
+# Both differences are larger than the spreads. The large batch loses, although its rate is tuned: it makes sixteen steps where
+# the small one makes 64. Its best rates are twice those of the small
 # batch, for both optimizers. That is the **square-root rule**: a batch k times as large has noise smaller by √k, and AdamW, whose
 # steps have one size whatever the gradient, may take steps larger by √k ([arXiv 2205.10287](https://arxiv.org/abs/2205.10287)).
-# The grid of rates is coarse, in steps of two. The weight decay of all arms is best at or near its largest values.
+# The grid of rates is coarse, in steps of two. The best decays are 0.2 or 0.6, and the grid ends at 0.6, so an arm may gain a
+# little more beyond it.
 #
 # One mistake in the rate costs more than either choice:
 
@@ -518,8 +521,8 @@ plots.show(figures.rate_shares(shares, math.sqrt(2048 / 2**19)))
 print(lab.provenance(rows))
 
 # %% [markdown]
-# It does not. These models have Muon (recipe `jan29`), one weight decay for all rates, and 250 steps, so the figure does not say
-# whether the distance, the optimizer or the short run is the reason. Trust a scaling rule near where it was tested. For batches of
+# It does not. These models have Muon (recipe `jan29`), one weight decay for all rates (not swept), and 250 steps, so the figure does
+# not say whether the distance, the optimizer or the short run is the reason. Trust a scaling rule near where it was tested. For batches of
 # up to 32,768 tokens our recipes keep the full rates.
 #
 # ## At full size
@@ -539,16 +542,16 @@ print(f"MFU of the first {share:.0%}; the second would take {hours:.2f} h")
 print(f"published: {run['nanochat-3']['hours']} h")
 
 # %% [markdown]
-# The second run was faster than that, because it computed in 8 bits (lesson 12), twice the peak for its matrix products.
+# The second run was faster than that. It computed in 8 bits (lesson 12), for which the peak of matrix products is twice as high.
 #
 # What published runs changed in the loop (nanochat's
 # [log](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)): the warm-down grew from 0.4 of the run to 0.65, a
 # warm-up of 40 steps came in March, the batch grows with the tokens to the power 0.383
-# ([arXiv 2505.13738](https://arxiv.org/abs/2505.13738)), and gradient clipping was tried and dropped. Each came together with other
-# changes, so nobody knows what it is worth alone.
+# ([arXiv 2505.13738](https://arxiv.org/abs/2505.13738)), and gradient clipping was tried and dropped. These came together with other
+# changes, so the runs do not say what each is worth alone.
 #
-# **The answer.** At this size the schedule is worth 0.04 bits per byte and the batch 0.08. A rate four times too high costs 0.10, one four
-# times too low 0.27. The best loop is the one whose rate was looked for.
+# **The answer.** At this size, with AdamW, the schedule is worth 0.04 bits per byte and the batch 0.08. A rate four times too high costs
+# 0.10, one four times too low 0.27. So look for the rate first.
 
 # %% [markdown]
 # ## Questions
@@ -579,7 +582,7 @@ print(f"published: {run['nanochat-3']['hours']} h")
 # > end. Every piece of a batch counts by its rows, weights stay in float32, and a checkpoint is complete if the resumed run is the
 # > same to the last bit. Compare settings only after the rate of each was swept.
 #
-# [Exercises 04](../exercises/04_training.ipynb): the schedule, accumulation, bits per byte, one wrong number to find by
+# [Exercises 04](../exercises/04_training.ipynb): the schedule, accumulation with padding, bits per byte, one wrong number to find by
 # experiment, and the cost of checkpoints.
 #
 # ## Further reading

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Exercises 04: training
 #
-# The schedule, gradient accumulation, bits per byte, a wrong number that you find by experiment, and what checkpoints cost.
+# The schedule, accumulation where rows are padded, bits per byte, a wrong number that you find by experiment, and what checkpoints cost.
 # Replace each `raise NotImplementedError` by your answer and run the check below it. The lesson is [04
 # Training](../lessons/04_training.ipynb).
 #
@@ -87,25 +87,29 @@ def draw(f):
 pictures("4.1", draw, rate)
 
 # %% [markdown] tags=["ex-4.2"]
-# ## 4.2 Gradient accumulation
+# ## 4.2 Gradient accumulation with padding
+#
+# The lesson's rows are full. Here rows end in padding, the number -1, and a target of -1 does not count.
 #
 # A batch of n rows does not fit into memory, but `size` rows do. Give every parameter p of the model in `p.grad` the gradient
-# of the *mean* loss over all n rows, and return that mean loss as a number. Pass at most `size` rows to the model at a time.
-# The last piece may be smaller than the others. Gradients of an earlier step may still be there; clear them. Make no
-# optimizer step.
+# of the *mean* loss over all targets of the n rows that count, and return that mean loss as a number. Pass at most `size` rows
+# to the model at a time. The last piece may be smaller than the others. Gradients of an earlier step may still be there; clear
+# them. Make no optimizer step.
 #
-# rows is (n, T + 1): `model(rows[:, :-1], rows[:, 1:])` gives the mean loss of the rows in it, a tensor with a graph behind it.
+# rows is (n, T + 1): `model(rows[:, :-1], rows[:, 1:])` gives the mean loss over those targets in it that are not -1, a tensor
+# with a graph behind it. (The model reads -1 among its inputs as any token; nothing that counts comes after it.) Every row has
+# targets that count.
 #
-# A tiny example: three rows, size 2, losses 1, 2 and 6. The pieces have the mean losses 1.5 and 6, and the mean of all is 3:
-# (2 · 1.5 + 1 · 6) / 3. The gradient is made of the same parts.
+# A tiny example: three rows with 4, 4 and 1 targets, size 2, and mean losses 1, 2 and 6 in the rows. The pieces have the mean
+# losses 1.5 and 6. The mean over all nine targets is (8 · 1.5 + 1 · 6) / 9 = 2.
 #
 # <details><summary>Help: my gradients are too large by the number of pieces</summary>
 #
 # Each piece gives a mean over its own rows. Adding the means up is not the mean.
 # </details>
-# <details><summary>Help: right when size divides n, wrong when it does not</summary>
+# <details><summary>Help: right without padding, wrong with it</summary>
 #
-# A piece counts by its rows: weight its loss by len(piece) / n.
+# A piece counts by its targets, not by its rows: weight its loss by their share of all targets that count.
 # </details>
 # <details><summary>Help: only the last piece is in p.grad</summary>
 #
@@ -122,9 +126,10 @@ def accumulate(model, rows, size):
     """The gradient of the mean loss over rows (n, T + 1) in every p.grad, at most size rows at a time -> the mean loss."""
     ### BEGIN SOLUTION
     model.zero_grad()
-    total = 0.0
+    total, all_targets = 0.0, (rows[:, 1:] >= 0).sum()
     for piece in rows.split(size):
-        loss = model(piece[:, :-1], piece[:, 1:]) * (len(piece) / len(rows))
+        share = (piece[:, 1:] >= 0).sum() / all_targets
+        loss = model(piece[:, :-1], piece[:, 1:]) * share
         loss.backward()
         total += loss.item()
     return total

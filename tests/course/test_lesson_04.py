@@ -81,7 +81,11 @@ def as_tensor(step, steps, warmup, warmdown, final):
 # ---- 4.2, gradient accumulation
 
 
-def grow(model, rows, size, weigh="rows", clear="first", loss_of="right", step=False, heap=False, drop=False):
+def counted(rows):
+    return int((rows[:, 1:] >= 0).sum())
+
+
+def grow(model, rows, size, weigh="targets", clear="first", loss_of="right", step=False, heap=False, drop=False):
     """Gradient accumulation with one thing wrong."""
     if clear == "first":
         model.zero_grad()
@@ -93,10 +97,12 @@ def grow(model, rows, size, weigh="rows", clear="first", loss_of="right", step=F
         if clear == "inside":
             model.zero_grad()
         weight = {
+            "targets": counted(piece) / counted(rows),
             "rows": len(piece) / len(rows),
             "sum": 1.0,
             "pieces": 1 / len(pieces),
             "size": size / len(rows),
+            "places": piece[:, 1:].numel() / counted(rows),
             "total": len(piece),
         }[weigh]
         mean = model(piece[:, :-1], piece[:, 1:])
@@ -126,7 +132,7 @@ def all_at_once(model, rows, size):
 
 def never_backward(model, rows, size):
     model.zero_grad(set_to_none=True)
-    return sum(model(p[:, :-1], p[:, 1:]).item() * len(p) for p in rows.split(size)) / len(rows)
+    return sum(model(p[:, :-1], p[:, 1:]).item() * counted(p) for p in rows.split(size)) / counted(rows)
 
 
 def with_ranges_and_logits(model, rows, size):
@@ -135,7 +141,7 @@ def with_ranges_and_logits(model, rows, size):
     total = torch.zeros(())
     for i in range(0, len(rows), size):
         x, y = rows[i : i + size, :-1], rows[i : i + size, 1:]
-        loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum") / rows[:, 1:].numel()
+        loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum", ignore_index=-1) / counted(rows)
         loss.backward()
         total += loss.detach()
     return total
@@ -147,23 +153,23 @@ def with_autograd(model, rows, size):
     for piece in reversed(rows.split(size)):
         loss = model(piece[:, :-1], piece[:, 1:], reduction="sum")
         for s, g in zip(sums, torch.autograd.grad(loss, params)):
-            s += g / rows[:, 1:].numel()
+            s += g / counted(rows)
         total += loss.item()
     for p, s in zip(params, sums):
         p.grad = s
-    return total / rows[:, 1:].numel()
+    return total / counted(rows)
 
 
 def divide_at_the_end(model, rows, size):
     model.zero_grad()
     total = 0.0
     for piece in rows.split(size):
-        loss = len(piece) * model(piece[:, :-1], piece[:, 1:])
+        loss = counted(piece) * model(piece[:, :-1], piece[:, 1:])
         loss.backward()
         total += loss.detach()
     for p in model.parameters():
-        p.grad /= len(rows)
-    return (total / len(rows)).item()
+        p.grad /= counted(rows)
+    return (total / counted(rows)).item()
 
 
 def one_row_at_a_time(model, rows, size):
@@ -340,7 +346,9 @@ WRONG = {
     ("4.2", "sum for mean"): (change(grow, weigh="sum"), "sum of the pieces"),
     ("4.2", "zero_grad inside the loop"): (change(grow, clear="inside"), "only the last piece"),
     ("4.2", "uneven pieces count alike"): (change(grow, weigh="pieces"), "counts as much as"),
-    ("4.2", "uneven pieces count as whole ones"): (change(grow, weigh="size"), "len(piece) / n"),
+    ("4.2", "uneven pieces count as whole ones"): (change(grow, weigh="size"), "share of them"),
+    ("4.2", "pieces count by their rows"): (change(grow, weigh="rows"), "counts by its rows"),
+    ("4.2", "padding counts"): (change(grow, weigh="places"), "does each piece count by its share"),
     ("4.2", "rows for weights"): (change(grow, weigh="total"), "times the mean gradient"),
     ("4.2", "never cleared"): (change(grow, clear="never"), "earlier step"),
     ("4.2", "cleared after the last backward"): (change(grow, clear="last"), "is None|gradient is 0"),
@@ -350,7 +358,7 @@ WRONG = {
     ("4.2", "makes a step"): (change(grow, step=True), "weights changed"),
     ("4.2", "no backward"): (never_backward, "is None"),
     ("4.2", "loss of the last piece"): (change(grow, loss_of="last"), "last piece's loss"),
-    ("4.2", "loss as a mean of means"): (change(grow, loss_of="pieces"), "count by their rows"),
+    ("4.2", "loss as a mean of means"): (change(grow, loss_of="pieces"), "count by their targets"),
     ("4.2", "no loss"): (change(grow, loss_of="none"), "return missing"),
     ("4.3", "mean of means"): (change(measure, means=True), "mean of the documents' means"),
     ("4.3", "tokens for bytes"): (per_token, "bits per token"),

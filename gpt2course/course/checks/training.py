@@ -74,6 +74,7 @@ class _Spy(torch.nn.Module):
 
     def forward(self, idx, *args, **kwargs):
         self.rows.append(len(idx))
+        idx = idx.clamp(min=0)  # padding is read as some token
         self.overlapped |= torch.is_grad_enabled() and self.open > 0  # the backward pass before this is missing
         out = self.gpt(idx, *args, **kwargs)
         if out.requires_grad:
@@ -89,8 +90,11 @@ def _flat(grads) -> torch.Tensor:
     return torch.cat([x.flatten() for x in grads]).double()
 
 
-def _mean_gradient(got, wanted, old, pieces, counts) -> str:
-    """What is wrong with an accumulated gradient, or nothing. old: what was there before; pieces: each one's mean."""
+def _mean_gradient(got, wanted, old, pieces, counts, rows) -> str:
+    """What is wrong with an accumulated gradient, or nothing. old: what was there before; pieces: each one's mean.
+
+    counts, rows: of each piece, the targets that count and the rows.
+    """
 
     def like(x):
         return (got - x).norm() <= 1e-4 * x.norm()
@@ -101,7 +105,7 @@ def _mean_gradient(got, wanted, old, pieces, counts) -> str:
     if like(wanted):
         return ""
     total, several = sum(pieces), len(pieces) > 1
-    weight = "each piece counts len(piece) / n"
+    weight = "each piece counts by its share of the targets"
     ratio = f"{(got.norm() / wanted.norm()).item():.3g} times the mean gradient"
     for found, hint in (
         (got.norm() == 0, "every gradient is 0 afterwards: is zero_grad called after the last backward?"),
@@ -113,23 +117,28 @@ def _mean_gradient(got, wanted, old, pieces, counts) -> str:
         (several and like(total), f"the sum of the pieces' mean gradients, not the mean; {weight}"),
         (several and along(wanted), f"{ratio}; {weight}"),
         (several and like(total / len(pieces)),
-         f"a piece of {counts[-1]} counts as much as one of {counts[0]}; weight each by len(piece) / n"),
+         f"a piece with {counts[-1]} targets counts as much as one with {counts[0]}; weight each by its share of them"),
+        (several and like(sum(r * x for r, x in zip(rows, pieces)) / sum(rows)),
+         f"each piece counts by its rows, but one has {counts[0]} targets and another {counts[-1]}; count those"),
     ):  # fmt: skip
         if found:
             return hint
-    return "the gradient is not that of the mean loss over all rows; does each piece count len(piece) / n?"
+    return "the gradient is not that of the mean loss over all targets; does each piece count by its share of them?"
 
 
 def accumulate(f) -> None:
     for n, size in ((6, 2), (7, 3), (5, 4), (3, 8)):
         rows = torch.randint(300, (n, 9), generator=torch.Generator().manual_seed(n))
+        for i in range(n if n != 6 else 0):  # the first batch has no padding
+            rows[i, 9 - (5 * i + n) % 8 :] = -1  # leaves one target to eight
         spy, old = _Spy(), torch.Generator().manual_seed(1)
         names, params = zip(*spy.named_parameters())
         before, kept = [p.detach().clone() for p in params], rows.clone()
-        losses = [spy.gpt(piece[:, :-1], piece[:, 1:]) for piece in rows.split(size)]
+        losses = [spy.gpt(piece[:, :-1].clamp(min=0), piece[:, 1:]) for piece in rows.split(size)]
         pieces = [_flat(torch.autograd.grad(loss, params)) for loss in losses]
-        losses, counts = [loss.item() for loss in losses], [len(piece) for piece in rows.split(size)]
-        wanted = _flat(torch.autograd.grad(spy.gpt(rows[:, :-1], rows[:, 1:]), params))
+        losses, of_rows = [loss.item() for loss in losses], [len(piece) for piece in rows.split(size)]
+        counts = [int((piece[:, 1:] >= 0).sum()) for piece in rows.split(size)]
+        wanted = _flat(torch.autograd.grad(spy.gpt(rows[:, :-1].clamp(min=0), rows[:, 1:]), params))
         fresh = n == 6  # a model without gradients, then one with those of an earlier step
         for p in params:
             p.grad = None if fresh else torch.randn(p.shape, generator=old)
@@ -149,16 +158,17 @@ def accumulate(f) -> None:
             (empty is None, f"p.grad of {empty} is None afterwards: is backward called, and zero_grad before it?"),
         ):  # fmt: skip
             need(ok, f"{at}: {hint}")
-        wrong = _mean_gradient(_flat(p.grad for p in params), wanted, leftover, pieces, counts)
+        wrong = _mean_gradient(_flat(p.grad for p in params), wanted, leftover, pieces, counts, of_rows)
         need(not wrong, f"{at}: {wrong}")
         together = "no backward pass ran between the pieces, so all are in memory at once; call backward for each"
         need(not spy.overlapped, f"{at}: {together}")
-        mean = sum(a * b for a, b in zip(losses, counts)) / n
+        mean = sum(a * b for a, b in zip(losses, counts)) / sum(counts)
         known(value, mean, f"{at}: the gradient is right, but the loss", [
             (losses[-1], "this is the last piece's loss"),
             (sum(losses), "this is the sum over the pieces"),
-            (sum(losses) / len(losses), "pieces of different sizes count by their rows"),
-        ], "the mean over all rows, each counted once")  # fmt: skip
+            (sum(losses) / len(losses), "pieces of different sizes count by their targets"),
+            (sum(a * b for a, b in zip(losses, of_rows)) / n, "pieces count by their targets, not by their rows"),
+        ], "the mean over all targets that count, each counted once")  # fmt: skip
 
 
 TEXTS = ("the cat sat on the mat and the dog sat on the log", "a café, naïve façade, thé", " The  CAT\n")
@@ -322,7 +332,7 @@ def checkpoints(f, g) -> None:
 EXERCISES = (
     Exercise("4.1", "The learning-rate schedule", rate, points=2, minutes=10, difficulty=2, importance=4,
              forbids=(Plan.lr,), reference=_rate),
-    Exercise("4.2", "Gradient accumulation", accumulate, points=3, minutes=15, difficulty=3, importance=5,
+    Exercise("4.2", "Gradient accumulation with padding", accumulate, points=3, minutes=15, difficulty=3, importance=5,
              forbids=(forward_backward,)),
     Exercise("4.3", "Bits per byte", bits_per_byte, points=3, minutes=15, difficulty=2, importance=5,
              forbids=(evaluate.bits_per_byte, evaluate.validation_rows)),
