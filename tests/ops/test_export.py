@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from helpers import write_corpus
 from safetensors.torch import load_file, save_file
 
 from gpt2course import checkpoint
@@ -30,11 +31,11 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     words = ["".join(random.Random(i).choices("abcdefghijklmnopqrst", k=6)) for i in range(100)]
     texts = [" ".join(random.Random(i).choices(words, k=40)) for i in range(300)]
-    (folder / "toy.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    corpus = write_corpus(folder / "toy.jsonl", texts)
     with pytest.MonkeyPatch.context() as m:
         m.setenv("GPT2COURSE_HOME", str(folder))
         for recipe in RECIPES:
-            train(Train(recipe=recipe, name=recipe, set=SIZE, corpus=str(folder / "toy.jsonl"), device="cpu", log_seconds=1e9))
+            train(Train(recipe=recipe, name=recipe, set=SIZE, corpus=corpus, device="cpu", log_seconds=1e9))
     return folder
 
 

@@ -1,6 +1,5 @@
 """A sweep: finished runs are not repeated, a killed run continues to the same numbers, a failure is one line."""
 
-import json
 import re
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import grammar, write_corpus
 
 from gpt2course.files import UserError
 from gpt2course.ops import sweep
@@ -27,10 +27,7 @@ sweep([Run(id, recipe, {TOY}) for id, recipe in (("a-s1", "gpt2"), ("b-s1", "mod
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "toy.jsonl"
-    texts = [f"Document {i} speaks of {'rain and wind' if i % 3 else 'bread and salt'}, for the {i * 7 % 31}th time this year." for i in range(400)]
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return str(path)
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "toy.jsonl", grammar())
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +66,7 @@ def test_finished_runs_are_not_repeated_and_other_settings_are_refused(undisturb
         sweep.sweep([Run("a-s1", "gpt2", (*TOY[:-2], "steps=7"))], args, "toy")
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_it_continues_to_the_same_numbers(undisturbed, corpus, course_home):
     """Ctrl-C in the first run, SIGKILL in the second: the next call ends with the rows of an undisturbed sweep."""
 

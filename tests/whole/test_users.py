@@ -1,7 +1,8 @@
 """What real users run into: text of their own, other folders, other accounts. Each test is named after a row of that list of reports.
 
 Rows that are kept elsewhere: layouts of a corpus, tests/core/test_data.py; other text than the recorded, tests/core/test_evaluate.py; NULs
-in the metrics and NaN in a checkpoint while training, tests/core/test_train.py; several processes, tests/core/test_tokenizer.py.
+in the metrics and NaN in a checkpoint while training, tests/core/test_train.py; papermill --inject-paths, tests/ops/test_runbook.py;
+several processes, tests/core/test_tokenizer.py.
 """
 
 import ast
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SIZE
+from helpers import ROOT, SIZE, write_corpus
 from safetensors.torch import load_file, save_file
 
 from gpt2course import checkpoint, files
@@ -31,11 +32,9 @@ from gpt2course.files import UserError, home, sha256
 from gpt2course.load import load_model
 from gpt2course.ops import download, leaderboard
 from gpt2course.ops.export import export
-from gpt2course.ops.runbook import Params
 from gpt2course.runlog import read_metrics
 from gpt2course.train import Train, train
 
-ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 other_account = pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can start a process of another account")
 
@@ -46,9 +45,7 @@ def documents(n: int, words: int = 200) -> list[str]:
 
 
 def corpus(folder: Path, texts: list[str]) -> str:
-    path = folder / "own.jsonl"
-    path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts), encoding="utf-8")
-    return str(path)
+    return write_corpus(folder / "own.jsonl", texts)
 
 
 def command(*argv: str, module: str = "-m", env: dict | None = None, **options) -> subprocess.CompletedProcess:
@@ -106,7 +103,7 @@ def test_row_04_a_paused_notebook_leaves_its_command_alone(course_home, monkeypa
     child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     time.sleep(1)
     child.send_signal(signal.SIGSTOP)
-    time.sleep(3)
+    time.sleep(1.5)
     child.send_signal(signal.SIGCONT)
     assert "last 1 of 5 documents" in child.communicate(timeout=120)[0] and child.returncode == 0
 
@@ -115,7 +112,7 @@ def test_row_04_a_training_that_was_paused_for_longer_than_the_limit_goes_on(cou
     """A closed laptop: the clock goes on, and the process does not."""
     course_home.mkdir()
     run = course_home / "runs" / "paused"
-    argv = [sys.executable, "-m", "gpt2course.train", "jan29", "--name", "paused", "--stall-seconds", "2", "--device", "cpu"]
+    argv = [sys.executable, "-m", "gpt2course.train", "jan29", "--name", "paused", "--stall-seconds", "1", "--device", "cpu"]
     argv += ["--corpus", corpus(course_home, documents(40)), "--set", *[p for p in SIZE if not p.startswith("steps")], "steps=300"]
     child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
@@ -123,7 +120,7 @@ def test_row_04_a_training_that_was_paused_for_longer_than_the_limit_goes_on(cou
         time.sleep(0.05)
     child.send_signal(signal.SIGSTOP)
     paused_at = len(read_metrics(run))
-    time.sleep(6)
+    time.sleep(3)
     child.send_signal(signal.SIGCONT)
     out = child.communicate(timeout=240)[0]
     assert child.returncode == 0 and paused_at < 300 and read_metrics(run)[-1]["kind"] == "done", out
@@ -151,13 +148,13 @@ def test_row_05_one_home_for_every_program_and_folder(given, tmp_path, monkeypat
 
 
 @other_account
-@pytest.mark.parametrize("module", ["evaluate", "train", "tokenizer", "ops.download", "ops.runbook"])
+@pytest.mark.parametrize("module", ["train", "tokenizer", "ops.download"])
 def test_row_06_a_home_that_may_not_be_entered_is_one_line(module, public):
     """The user of a container: HOME is root's."""
     (public / "matplotlib").mkdir()
     os.chmod(public / "matplotlib", 0o777)  # it has a folder and a warning of its own
     (public / "root").mkdir(mode=0o700)
-    words = {"tokenizer": ["show", "--text", "x"], "ops.download": ["core"], "ops.runbook": ["stop", "x"], "train": []}.get(module, ["x"])
+    words = {"tokenizer": ["show", "--text", "x"], "ops.download": ["core"], "train": []}[module]
     env = {"HOME": str(public / "root"), "GPT2COURSE_HOME": "", "MPLCONFIGDIR": str(public / "matplotlib")}
     text = one_line(command(f"gpt2course.{module}", *words, env=env, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/"))
     assert "~/.cache/gpt2course cannot be used (Permission denied); set it to a folder that you may write to" in text
@@ -201,19 +198,14 @@ def test_row_07_another_account_reads_a_run(trained, public):
 
 # ---- row 8: NaN and infinity in weights from outside
 
-BAD = [torch.nan, torch.inf, -torch.inf]
 
-
-@pytest.mark.parametrize("value", BAD)
-@pytest.mark.parametrize("name", ["wte.weight", "lm_head.weight", "resid_lambdas", "blocks.0.attn.q.weight", "blocks.1.mlp.up.weight"])
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+@pytest.mark.parametrize("name", ["wte.weight", "lm_head.weight", "resid_lambdas", "blocks.1.mlp.c_fc.weight"])
 @pytest.mark.parametrize("kind", ["checkpoint", "export"])
 def test_row_08_a_weight_that_is_no_number_is_one_line_with_its_name(shared, tmp_path, kind, name, value):
     """From another program, with checksums that fit."""
     run = tmp_path / "runs" / "a"
     shutil.copytree(shared / "runs" / "a", run)
-    model = load_model(str(run), "cpu")[0]
-    names = list(dict(model.named_parameters()))
-    name = name if name in names else next(n for n in names if n.split(".")[-1] == name.split(".")[-1])
     folder = checkpoint.all_checkpoints(run)[-1] if kind == "checkpoint" else run / "export"
     weights = load_file(folder / "model.safetensors")
     weights[name].view(-1)[-1] = value
@@ -230,48 +222,34 @@ def test_row_08_a_weight_that_is_no_number_is_one_line_with_its_name(shared, tmp
     assert "\n" not in str(e.value)
 
 
-# ---- row 9: papermill --inject-paths
-
-
-def test_row_09_papermills_own_names_are_no_parameters():
-    paths = {"PAPERMILL_INPUT_PATH": "a.ipynb", "PAPERMILL_OUTPUT_PATH": "b.ipynb", "PAPERMILL_OUTPUT_DIR_PATH": None}
-    assert Params.from_namespace({"depth": 3} | paths).depth == 3
-    with pytest.raises(UserError, match="parameter depht does not exist"):
-        Params.from_namespace({"depht": 3} | paths)
-
-
 # ---- row 10: the package apart from its clone
 
-APART = {
-    "words": "from gpt2course.course import lab; lab.recorded('x')",
-    "recorded": "from gpt2course.course import lab; lab.recorded('ladder-laptop')",
-    "published": "from gpt2course.course import lab; lab.published()",
-    "leaderboard": "from gpt2course.ops import leaderboard; leaderboard.main()",
-    "start": "from gpt2course.course import build; build.main(build.Args('start', ('03',)))",
-    "grade": "from gpt2course.course import grade; grade.main(grade.Grade('03'))",
-}
+APART = """
+from gpt2course.course import build, grade, lab
+from gpt2course.files import UserError
+from gpt2course.ops import leaderboard
+for give in (lambda: lab.recorded("x"), lambda: lab.recorded("ladder-laptop"), lab.published, leaderboard.main,
+             lambda: build.main(build.Args("start", ("03",))), lambda: grade.main(grade.Grade("03"))):
+    try:
+        give()
+    except UserError as e:
+        print(e)
+"""
 
 
-@pytest.fixture(scope="module")
-def apart(tmp_path_factory):
+def test_row_10_a_package_apart_from_its_clone_names_the_fix(tmp_path):
     """What `pip install .` leaves: the package in a folder of its own, without lessons and results."""
-    folder = tmp_path_factory.mktemp("site-packages")
-    shutil.copytree(ROOT / "gpt2course", folder / "gpt2course", ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
-
-
-@pytest.mark.parametrize("what", APART)
-def test_row_10_a_package_apart_from_its_clone_names_the_fix(apart, what, tmp_path):
-    code = f"from gpt2course.files import UserError\ntry:\n    {APART[what]}\nexcept UserError as e:\n    print(e)"
-    done = command(code, module="-c", env={"PYTHONPATH": str(apart)}, cwd=tmp_path)
+    apart = tmp_path / "site-packages"
+    shutil.copytree(ROOT / "gpt2course", apart / "gpt2course", ignore=shutil.ignore_patterns("__pycache__"))
+    done = command(APART, module="-c", env={"PYTHONPATH": str(apart)}, cwd=tmp_path)
     text = done.stdout.decode()
-    assert text == f"gpt2course is installed apart from the clone of the course, in {apart}; in the clone, run: pip install -e .\n", text + done.stderr.decode()
+    assert text == 6 * f"gpt2course is installed apart from the clone of the course, in {apart}; in the clone, run: pip install -e .\n", text + done.stderr.decode()
 
 
 # ---- row 12: a corpus of few documents
 
 
-@pytest.mark.parametrize("n,streams", [(2, 1), (3, 2), (5, 4), (9, 8), (40, 8)])
+@pytest.mark.parametrize("n,streams", [(2, 1), (5, 4), (40, 8)])
 def test_row_12_few_documents_are_trained_on_with_fewer_streams(course_home, tmp_path, capsys, n, streams):
     given = dict(set=(*SIZE[:-2], "steps=4", SIZE[-1]), corpus=corpus(tmp_path, documents(n, 300)), name="few", device="cpu")
     run = train(Train(**given, stop_after=2))
@@ -284,7 +262,7 @@ def test_row_12_few_documents_are_trained_on_with_fewer_streams(course_home, tmp
 # ---- row 13: other locales, other editors, other networks
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "iso8859-15"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_row_13_a_terminal_that_is_not_utf8_shows_what_it_can(course_home, tmp_path, encoding):
     texts = ["Ein Käse. " * 9, "東京 and 1,234.5. " * 9, "naïve “quotes” – and … " * 9]
     env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
@@ -361,8 +339,8 @@ def test_row_13_a_read_only_home_is_read_and_a_write_is_one_line(trained, public
     for path in [folder, *folder.rglob("*")]:
         os.chmod(path, 0o555 if path.is_dir() else 0o444)
     given = dict(env={"GPT2COURSE_HOME": str(folder), "HOME": "/"}, user=NOBODY, group=NOBODY, extra_groups=[])
-    for argv in (["evaluate", "a", "--corpus", "embedded", "--any-text", "--max-bytes", "3000"], ["sample", "a", "--max-tokens", "2"], ["fast.core_fast", "a", "--max-examples", "2"]):
+    for argv in (["sample", "a", "--max-tokens", "2"], ["fast.core_fast", "a", "--max-examples", "2"]):  # evaluate: row 7
         done = command(f"gpt2course.{argv[0]}", *argv[1:], **given)
         assert done.returncode == 0, (argv, done.stderr)
-    for argv in (["train", "--name", "b", "--corpus", "embedded", "--set", *SIZE], ["ops.export", "a"], ["ops.download", "core"]):
+    for argv in (["train", "--name", "b", "--corpus", "embedded", "--set", *SIZE], ["ops.download", "core"]):
         assert "cannot be used (Permission denied)" in one_line(command(f"gpt2course.{argv[0]}", *argv[1:], **given)), argv
