@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import SIZE, curve, same, weights
+from helpers import SIZE, curve, grammar, same, weights, write_corpus
 
 from gpt2course import checkpoint
 from gpt2course import train as train_module
@@ -40,15 +39,7 @@ def sized(*changes):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Sentences with structure to learn: 400 documents of a small grammar."""
-    draw = random.Random(0)
-    subjects, verbs, objects = (["the cat", "a dog", "the old man", "my friend"], ["sees", "likes", "paints"], ["the sea", "a house", "some bread"])
-    path = tmp_path_factory.mktemp("corpus") / "toy.jsonl"
-    with open(path, "w") as f:
-        for _ in range(400):
-            text = ". ".join(f"{draw.choice(subjects)} {draw.choice(verbs)} {draw.choice(objects)}" for _ in range(draw.randint(1, 9)))
-            f.write(json.dumps({"text": text}) + "\n")
-    return str(path)
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "toy.jsonl", grammar())
 
 
 @pytest.fixture
@@ -115,7 +106,7 @@ def test_micro_batches_do_not_change_the_loss(home, corpus):
 
 
 def test_resume_is_bit_identical(home, corpus, whole):
-    for stop in (1, 7, 8, 23):
+    for stop in (1, 8, 23):
         run = train(settings(corpus, name=f"cut{stop}", eval_every=8, stop_after=stop))
         assert not kinds(run, "done")
         assert is_whole(train(settings(corpus, name=f"cut{stop}", eval_every=8)), whole)
@@ -156,11 +147,11 @@ def test_resume_inside_a_row_group_and_across_epochs(home, corpus, tmp_path):
 
 def test_a_line_of_several_steps_does_not_depend_on_where_a_run_was_resumed(home, corpus):
     """Long runs log the mean loss of several steps; a run that stops between two lines continues with the mean."""
-    long = dict(set=sized("steps=1500", "batch_tokens=64", "depth=1"), eval_every=10_000, device_batch=2, stop_after=300)
+    long = dict(set=sized("steps=1500", "batch_tokens=64", "depth=1"), eval_every=10_000, device_batch=2, stop_after=60)
     undisturbed = train(settings(corpus, name="whole", **long))
     assert kinds(undisturbed, "train")[:3] == [3, 6, 9]
-    run = train(settings(corpus, name="cut", **long | dict(stop_after=100)))
-    assert curve(train(settings(corpus, name="cut", **long))) == curve(undisturbed) and kinds(run, "train")[-1] == 300
+    run = train(settings(corpus, name="cut", **long | dict(stop_after=20)))
+    assert curve(train(settings(corpus, name="cut", **long))) == curve(undisturbed) and kinds(run, "train")[-1] == 60
 
 
 # ---- stops
@@ -251,6 +242,7 @@ train.command(train.main)
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_itself_and_shows_where(home, corpus):
     began = time.monotonic()
     argv = [sys.executable, "-c", HANGS, *command("h", corpus, "--set", *SIZE, "--save-every", "2", "--stall-seconds", "2")[3:]]
@@ -260,6 +252,7 @@ def test_a_process_that_hangs_ends_itself_and_shows_where(home, corpus):
     assert checkpoint.newest(home / "runs" / "h")[1]["step"] == 4
 
 
+@pytest.mark.slow
 def test_the_watch_ends_with_the_run(home, corpus):
     """A caller that does something else for longer than stall_seconds afterwards is not ended."""
     code = "import sys, time; from gpt2course import train; a = train.tyro.cli(train.Train); train.train(a); time.sleep(1.5); print('still here')"
@@ -328,19 +321,10 @@ def test_two_processes_do_not_train_one_run(home, corpus):
     assert checkpoint.newest(run)[1]["step"] == 3
 
 
-def test_the_corpus_is_recorded_with_its_absolute_path(home, corpus, monkeypatch):
-    monkeypatch.chdir(os.path.dirname(corpus))
-    run = train(settings("toy.jsonl", name="a", stop_after=1))
-    monkeypatch.chdir(home)
-    assert json.loads((run / "config.json").read_text())["corpus"] == corpus
-    train(settings(corpus, name="a", stop_after=2))  # the same corpus by another spelling
-
-
 @pytest.mark.parametrize("changes,text", [
-    (dict(profile="phone"), "profile 'phone' does not exist"), (dict(recipe="gpt9"), "recipe 'gpt9' does not exist; did you mean gpt2"), (dict(device_batch=3), "must divide the 8 rows of a batch on each device: 1, 2, 4, 8"),
-    (dict(device_batch=0), "must divide the 8 rows"), (dict(max_cost_usd=5.0), "needs --price-per-hour"), (dict(set=("depth",)), "write name=value"), (dict(name="../x"), "run name '../x' is not allowed"),
+    (dict(profile="phone"), "profile 'phone' does not exist"), (dict(device_batch=0), "must divide the 8 rows"),
     (dict(device="tpu"), "device 'tpu' is not available"), (dict(dtype="float8"), "dtype 'float8' is not allowed"), (dict(save_minutes=float("nan")), "save_minutes = nan is not allowed; it must be a number from 0 on"),
-    (dict(seed=-1), "seed = -1 is not allowed"), (dict(keep=0), "keep = 0 is not allowed; it must be a whole number from 1 on"), (dict(streams=0), "streams = 0 is not allowed"), (dict(attention="fa9"), "attention = 'fa9'")])  # fmt: skip
+    (dict(keep=0), "keep = 0 is not allowed; it must be a whole number from 1 on"), (dict(streams=0), "streams = 0 is not allowed"), (dict(attention="fa9"), "attention = 'fa9'")])  # fmt: skip
 def test_bad_arguments(home, corpus, changes, text):
     with pytest.raises(UserError, match=re.escape(text)):
         train(settings(corpus, **dict(name="x") | changes))
@@ -469,19 +453,6 @@ def test_a_full_disk_at_the_end_stops_cleanly(home, corpus, whole, monkeypatch):
 
 
 # ---- loading
-
-
-def test_weights_from_outside_with_nan_are_refused(home, corpus):
-    """NaN in the embedding gives "nan" as a score; an infinite row of the head hides behind the softcap."""
-    run = train(settings(corpus, name="a", stop_after=1))
-    folder = checkpoint.all_checkpoints(run)[0]
-    for name, value in (("wte.weight", torch.nan), ("lm_head.weight", torch.inf)):
-        model = load_model("a", "cpu")[0]
-        dict(model.named_parameters())[name].data[7, 3] = value
-        with pytest.MonkeyPatch.context() as m:
-            m.setattr("gpt2course.load.load", lambda _, into: into.load_state_dict(model.state_dict()))  # noqa: B023
-            with pytest.raises(UserError, match=rf"weight {name} of \S+{folder.name} holds NaN or infinity"):
-                load_model("a", "cpu")
 
 
 def test_a_run_is_found_by_name_by_path_and_by_checkpoint(home, corpus):

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import random
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import SIZE, grammar, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +22,6 @@ from gpt2course.ops import download
 from gpt2course.ops import preflight as p
 from gpt2course.recipes import resolve_run
 
-TINY = ("depth=2", "width=32", "head_dim=16", "sequence_len=32", "vocab_size=300", "batch_tokens=256", "steps=24", "eval_bytes=2000")
 H100 = "NVIDIA H100 80GB HBM3"
 JAN29 = resolve_run("jan29", "8xh100", {}, devices=8)
 SMALL = resolve_run("jan29", "1gpu", {"depth": 12}, devices=1)
@@ -151,11 +150,7 @@ def test_a_machine_is_judged_before_it_is_rented(course_home, monkeypatch, capsy
 
 @pytest.fixture
 def corpus(tmp_path):
-    path = tmp_path / "toy.jsonl"
-    words = ["".join(random.Random(i).choices("abcdefghijklmnopqrst", k=6)) for i in range(100)]
-    texts = [" ".join(random.Random(i).choices(words, k=40)) for i in range(400)]
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return str(path)
+    return write_corpus(tmp_path / "toy.jsonl", grammar())
 
 
 def command(*arguments):
@@ -165,7 +160,7 @@ def command(*arguments):
 
 def test_the_command_with_the_small_run(course_home, corpus, tmp_path):
     out = tmp_path / "out.json"
-    done = command("--corpus", corpus, "--set", *TINY, "--smoke", "--out", str(out))
+    done = command("--corpus", corpus, "--set", *SIZE, "--smoke", "--out", str(out))
     result = json.loads(out.read_text())
     assert done.returncode == 0 and "ready for the run: 0 warnings" in done.stdout, done.stdout + done.stderr
     assert [what for _, what, _ in result["findings"]] == ["software", "memory", "corpus", "disk", "loss", "throughput"]
@@ -182,11 +177,12 @@ def test_a_stop_ends_the_command_with_2(course_home, tmp_path):
 
 
 def small_run(corpus, **arguments):
-    args = p.Preflight(profile="8xh100", set=TINY, corpus=corpus, smoke=True, **arguments)
-    sizes = resolve_run("jan29", "8xh100", p.settings_from_text(TINY), devices=arguments.get("devices", 1))
+    args = p.Preflight(profile="8xh100", set=SIZE, corpus=corpus, smoke=True, **arguments)
+    sizes = resolve_run("jan29", "8xh100", p.settings_from_text(SIZE), devices=arguments.get("devices", 1))
     return p.smoke(args, sizes, corpus, "")
 
 
+@pytest.mark.slow
 def test_two_processes_and_the_settings_of_the_large_run(course_home, corpus, monkeypatch):
     small = small_run(corpus, devices=2)
     assert [level for level, _, _ in small["findings"]] == ["ok", "ok"], small["findings"]
