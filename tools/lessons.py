@@ -27,7 +27,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import gpt2course  # noqa: E402
-from gpt2course.course.build import METADATA, execute, solved, stub  # noqa: E402
+from gpt2course.course.build import METADATA, execute, solved, stub, text_of  # noqa: E402
 from gpt2course.course.checks import LESSONS as TOPICS  # noqa: E402
 from gpt2course.course.checks import exercises  # noqa: E402
 from gpt2course.files import atomic_file  # noqa: E402
@@ -61,6 +61,7 @@ def source(path: Path, fill: bool = False) -> nbformat.NotebookNode:
 def footer(path: Path) -> str:
     """The end of every lesson."""
     number, names = path.name[:2], sorted(f"{n}_{topic}" for n, topic in TOPICS.items())
+    names = [n for n in names if n == path.stem or (LESSONS / f"{n}.ipynb").exists()]
     course = yaml.safe_load((LESSONS / "course.yaml").read_text(encoding="utf-8"))
     words = yaml.safe_load((LESSONS / "glossary.yaml").read_text(encoding="utf-8")).get(number, {})
     new = "\n".join(f"- **{word}**: {text}" for word, text in words.items())
@@ -103,6 +104,16 @@ def build(path: Path) -> None:
         f.write(text)
     took = time.perf_counter() - began
     print(f"{path.stem}: {len(book.cells)} cells, {len(text) / 1e3:.0f} kB, {took:.0f} s", flush=True)
+
+
+def refoot(path: Path) -> None:
+    """The footer of a built notebook as it should be now: another lesson's arrival needs no new run."""
+    notebook = path.with_suffix(".ipynb")
+    if notebook.exists() and path.name[:2] in TOPICS:
+        book = nbformat.read(notebook, as_version=4)
+        if book.cells[-1].source != (foot := source(path).cells[-1]).source and book.cells[-1].id == foot.id:
+            book.cells[-1].source = foot.source
+            notebook.write_text(text_of(book), encoding="utf-8")
 
 
 def glossary() -> str:
@@ -173,6 +184,8 @@ def main(names: list[str]) -> None:
     for path in sources:
         if path.name[:2] in names if names else not current(path):
             build(path)
+    for path in sources:
+        refoot(path)
     (LESSONS / "GLOSSARY.md").write_text(glossary(), encoding="utf-8")
     (ROOT / "README.md").write_text(with_table((ROOT / "README.md").read_text(encoding="utf-8")), encoding="utf-8")
     for path, data in table()[1].items():

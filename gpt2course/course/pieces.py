@@ -272,6 +272,15 @@ def _sampling(pieces):
     return [(sample, "pick", lambda *arguments: int(pieces["sampling"](*arguments)))]
 
 
+def _cache(pieces):
+    def attend(self, layer, q, k, v, window=attention.FULL):
+        k, v, self.past[layer] = pieces["cache"](self.past.get(layer), k, v, window[0])
+        pad = None if self.pad is None else self.pad - (self.length - k.size(1))
+        return attention.attention(q, k, v, window, pad)
+
+    return [(attention.Cache, "attend", attend)]
+
+
 # ---- probes
 
 
@@ -343,6 +352,20 @@ def _picked():
     return [d.count(i) / len(d) for d in drawn for i in range(5)]
 
 
+def _read_in_parts():
+    """Attention over a text that a cache reads in parts, the whole past and a window, and how much the cache keeps."""
+    qkv = torch.randn(3, 2, 30, 2, 16, generator=torch.Generator().manual_seed(2))
+    parts = [x.split([9, 1, 1, 5, 1, 13], dim=1) for x in qkv]
+    found = []
+    for window in (attention.FULL, (7, 0), (1, 0)):
+        cache = attention.Cache()
+        for q, k, v in zip(*parts):
+            cache.advance(q.size(1))
+            y = cache.attend("layer", q, k, v, window)
+            found += [y.flatten(), torch.tensor([float(x.size(1)) for x in cache.past["layer"]])]
+    return torch.cat(found)
+
+
 MUON = ("nesterov", "finish")
 PIECES = {
     "pair": Piece("most_frequent_pair(words)", "01", _trainer, _learned, needs=("merge",)),
@@ -361,6 +384,7 @@ PIECES = {
     "finish": Piece("finish(p, U, lr, weight_decay)", "", _muon, _stepped, needs=MUON, package=_package_finish),
     "muon": Piece("muon(p, grad, buffer, second, rate, momentum, beta2, decay)", "", _muon, _stepped, 1e-3,
                   package=_package_muon),
-    "sampling": Piece("pick(logits, temperature, top_k, generator)", "", _sampling, _picked, 0.05,
+    "sampling": Piece("pick(logits, temperature, top_k, generator)", "13.1", _sampling, _picked, 0.05,
                       package=sample.pick),
+    "cache": Piece("remember(past, k, v, left)", "13", _cache, _read_in_parts),
 }  # fmt: skip

@@ -168,6 +168,10 @@ def test_samples_with_a_cache_and_rows_of_different_lengths(corpus):
         assert sample.generate(gpt, tok, prompts, max_tokens=12, temperature=0) == ours
     with mine.installed({"sampling": lambda logits, *_: tok.ranks.index(b"x")}):
         assert sample.generate(gpt, tok, prompts, max_tokens=12, temperature=0) == ["x" * 12] * 3
+    kept, remember = [], mine.stand_in("cache")
+    with mine.installed({"cache": lambda *a: (kept.append(a[3]), remember(*a))[1]}):
+        assert sample.generate(gpt, tok, prompts, max_tokens=12, temperature=0) == ours
+    assert set(kept) == {64, 32}
 
 
 def test_an_attention_that_takes_a_window_is_used_in_every_layer(corpus, monkeypatch):
@@ -265,7 +269,7 @@ def test_a_wrong_piece_is_not_kept_and_one_that_became_wrong_is_told(capsys):
     mine.keep("schedule", mine.solution("schedule"), "for a test")
     own = mine.all_of_yours()
     printed = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
-    assert own.keys() == {"schedule"} and printed["1"] == "of 14 pieces are yours"
+    assert own.keys() == {"schedule"} and printed["1"] == f"of {len(PIECES)} pieces are yours"
     assert printed["attention"].startswith("the package's, because yours does not pass: [3.1] Causal attention - ")
     assert printed["packing"] == "the package's; exercise 2.2 asks for choose(lengths, space)"
     assert printed["rope"] == "the package's; a lesson asks for turn(q, k, v, start=0, base=10_000.0)"
@@ -279,7 +283,8 @@ def test_a_wrong_piece_is_not_kept_and_one_that_became_wrong_is_told(capsys):
     ("norm", "\x00\x01", "does not load: it stopped with "),
     ("norm", "def rms_norm(x):\n    return x", "the package's loop stopped in it with TypeError"),
     ("attention", "def causal_attention(q):\n    return q", "[3.1] Causal attention - your code stopped with TypeError"),
-    ("sampling", "def pick(logits, temperature, top_k, generator):\n    return 0", "the package's loop gives other results with it, by up to"),
+    ("sampling", "def pick(logits, temperature, top_k, generator):\n    return 0", "[13.1] Draw by a maximum - temperature 1, top_k None: of 1500 draws token 1 came in 0%"),
+    ("cache", "def remember(past, k, v, left):\n    return k, v, (k, v)", "the package's loop gives other results with it, by up to"),
     ("muon", "def muon(*a):\n    raise ValueError('no')", "the package's loop stopped in it with ValueError: no"),
     ("muon", "def muon(p, *a):\n    p.mul_(float('nan'))", "the package's loop gives other results with it"),
     ("attention", WINDOWED.replace("if window[0] >= 0", "if False"), "the package's loop gives other results with it"),
@@ -312,11 +317,11 @@ def test_the_command_trains_with_what_is_kept(corpus, monkeypatch, capsys):
     before = targets()
     mine.main()
     out = capsys.readouterr().out
-    assert "2 of 14 pieces are yours" in out and "schedule    the package's, because yours does not pass: [4.1]" in out
+    assert f"2 of {len(PIECES)} pieces are yours" in out and "schedule    the package's, because yours does not pass: [4.1]" in out
     assert "step 3/3" in out and all(vars(o)[a] is value for o, a, value in before)
     monkeypatch.setattr(sys, "argv", ["mine"])
     mine.main()
-    assert "2 of 14 pieces are yours" in capsys.readouterr().out
+    assert f"2 of {len(PIECES)} pieces are yours" in capsys.readouterr().out
 
 
 def test_the_runbook_trains_with_them(clone, monkeypatch, capsys):
@@ -377,7 +382,7 @@ def test_keep_and_mine_from_a_notebook(capsys, monkeypatch):
     assert lab.mine("sampling") is sample.pick
     assert lab.mine("schedule")(0, 10, 2, 4, 0) == 0.5
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("norm: yours; largest") and lines[1].startswith("sampling: the course's; a lesson asks for pick(")
+    assert lines[0].startswith("norm: yours; largest") and lines[1].startswith("sampling: the course's; exercise 13.1 asks for pick(")
     small = dict(steps=4, width=32, head_dim=16, sequence_len=32, batch_tokens=64, vocab_size=300)
     ours, theirs = lab.train("muon", **small), lab.train_with("muon", "norm", recipe="muon", **small)
     assert ours["loss"] != theirs["loss"] and torch.allclose(*(torch.tensor(r["loss"]) for r in (ours, theirs)), atol=1e-3)
