@@ -445,10 +445,10 @@ for V in sorted({r["vocab_size"] for r in recorded}):
 print(lab.provenance(recorded))
 
 # %% [markdown]
-# In this longer run each doubling helps, and the last by 0.008, hardly more than the seeds differ. Here the sweep is missing: the
-# rate was found best at 2,048 and used for all five, and the weight decay is the recipe's, later found too large for models
-# of this size. So the other sizes may do better than shown. More text in each row and more parameters both stand
-# behind the gain, and these runs do not tell them apart.
+# In this longer run each doubling helps, and the last helps by 0.008 alone. Here the sweep is missing: the rate was found best
+# at 2,048 and used for all five, and the weight decay is the recipe's, later found too large for models of this size. So
+# the other sizes may do better than shown. More text in each row and more parameters both stand behind the gain, and
+# these runs do not tell them apart.
 #
 # Longer tokens make the text shorter. How much does a doubling give? Train the package on 2,000 documents, six times.
 
