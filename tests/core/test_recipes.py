@@ -100,7 +100,7 @@ def test_each_rung_is_the_one_before_it_plus_its_own():
         assert after not in added or changed == added[after]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.sampled_from(sorted(LADDER)), st.integers(1, 40), st.sampled_from([None, 128, 256, 1024]), st.floats(1, 40))
 def test_any_depth_resolves_and_survives_json(recipe, depth, width, ratio):
     p = resolve(recipe, depth=depth, width=width, ratio=ratio)

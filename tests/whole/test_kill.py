@@ -1,6 +1,5 @@
-"""kill -9 at twelve moments of a run: in a save, in an evaluation, between. Nothing may be lost or changed."""
+"""kill -9 at six moments of a run: in a save, in an evaluation, between. Nothing may be lost or changed. More kills: test_rehearsal.py."""
 
-import json
 import os
 import random
 import signal
@@ -10,23 +9,19 @@ import time
 
 import pytest
 import torch
-from helpers import curve, same, weights
+from helpers import curve, embedded_corpus, same, weights
 
 from gpt2course import checkpoint
-from gpt2course.data import load_corpus
 from gpt2course.runlog import read_metrics
 
 pytestmark = pytest.mark.slow
-KILLS, STEPS, EVERY = 12, 150, 5  # kills; steps; steps between evaluations
+KILLS, STEPS, EVERY = 6, 75, 5  # kills; steps; steps between evaluations
 SIZE = (f"steps={STEPS}", "depth=3", "width=64", "head_dim=32", "sequence_len=128", "batch_tokens=512", "vocab_size=512", "eval_bytes=20000")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder, text = tmp_path_factory.mktemp("corpus"), load_corpus("embedded")
-    for name, documents in (("train", [text.train[i] for i in range(300)]), ("val", [text.val[i] for i in range(20)])):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in documents))
-    return str(folder)
+    return embedded_corpus(tmp_path_factory.mktemp("corpus"), 300)
 
 
 def command(name, corpus):

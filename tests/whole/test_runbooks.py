@@ -1,39 +1,21 @@
 """The runbooks ladder and scaling_laws: what their sources make, and executed by papermill's own command line."""
 
-import ast
-import json
-import os
-import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
+import helpers
 import jupytext
-import nbformat
 import pytest
+from helpers import ROOT, grammar, write_corpus
 
-from gpt2course.files import write_json
 from gpt2course.ops import sweep
 
-ROOT = Path(__file__).resolve().parents[2]
 TOY = "depth=1 width=16 head_dim=16 sequence_len=32 vocab_size=300 batch_tokens=128 steps=30 eval_bytes=400"
 
 
 @pytest.mark.parametrize("name", ["ladder", "scaling_laws"])
 def test_a_runbook_is_what_its_source_makes(name):
-    path = ROOT / "runbooks" / f"{name}.ipynb"
-    book, source = nbformat.read(path, 4), jupytext.read(path.with_suffix(".py"))
-    nbformat.validate(book)
-    parts = lambda nb: [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in nb.cells]
-    assert parts(book) == parts(source), f"run: jupytext --to ipynb --update runbooks/{name}.py"
-    assert book.metadata.kernelspec.name == "gpt2course" and set(book.metadata) == {"kernelspec"}
-    assert not re.search(r"/(work|home|root|Users|tmp)/", path.read_text()) and '"image/' not in path.read_text()
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            assert cell.execution_count is None and cell.outputs == []
-            ast.parse(cell.source)
-    (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
+    (cell,) = [c for c in helpers.committed(name).cells if "parameters" in c.metadata.get("tags", [])]
     given = {}
     exec(cell.source, given)
     assert sweep.Sweep.from_namespace(given) == sweep.Sweep()  # the defaults of the notebook are those of the class
@@ -86,19 +68,14 @@ def test_the_miniseries_has_one_ratio(size):
 
 def papermill(name, home, out, *parameters):
     """(exit code, what was printed) of a runbook that papermill executes."""
-    kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "gpt2course", "language": "python"}
-    write_json(home / "jupyter" / "kernels" / "gpt2course" / "kernel.json", kernel)
-    argv = [sys.executable, "-m", "papermill", str(ROOT / "runbooks" / f"{name}.ipynb"), str(out), "-k", "gpt2course", "--log-output", "--no-progress-bar"]
-    env = os.environ | {"JUPYTER_PATH": str(home / "jupyter"), "GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*argv, *parameters], env=env, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
+    argv, env = helpers.papermill(home, name, out, *parameters)
+    done = subprocess.run(argv, env=env, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
     return done.returncode, done.stdout
 
 
 @pytest.mark.slow
 def test_a_runbook_trains_and_run_again_repeats_nothing(tmp_path):
-    corpus = tmp_path / "toy.jsonl"
-    corpus.write_text("".join(json.dumps({"text": f"Line {i}: {'rain and wind' if i % 3 else 'bread and salt'}, {i * 7 % 31} times."}) + "\n" for i in range(400)))
-    toy = ["-p", "corpus", str(corpus), "-p", "first", "2", "-p", "settings", TOY, "-p", "device", "cpu"]
+    toy = ["-p", "corpus", write_corpus(tmp_path / "toy.jsonl", grammar()), "-p", "first", "2", "-p", "settings", TOY, "-p", "device", "cpu"]
     code, printed = papermill("ladder", tmp_path, tmp_path / "a.ipynb", *toy)
     out = tmp_path / "sweeps" / "ladder-laptop"
     assert code == 0 and "all 2 runs are finished" in printed and "image/png" in (tmp_path / "a.ipynb").read_text(), printed[-3000:]
