@@ -9,6 +9,7 @@ piece and with it. The core itself knows nothing of pieces.
 import functools
 import hashlib
 import inspect
+import math
 import random
 import time
 import types
@@ -21,7 +22,9 @@ from itertools import pairwise
 import regex
 import torch
 
-from gpt2course import attention, batches, data, evaluate, gpt2, model, optim, recipes, sample, tokenizer, train
+from gpt2course import (  # isort: skip
+    attention, batches, data, evaluate, gpt2, model, optim, recipes, sample, scaling, tokenizer, train,
+)
 from gpt2course.files import UserError
 from gpt2course.tokenizer import DOC_CAP, MAX_CHARS, SPLIT_PATTERN, Tokenizer
 
@@ -192,6 +195,33 @@ def _rope(pieces):
     return [(model.GPT, "rope", tables), (model, "rope", rope)]
 
 
+def _mix(pieces):
+    def mix(x, x0, resid, skip):
+        if resid is None and skip is None:
+            return x
+        resid, skip = (x.new_tensor(off) if p is None else p for p, off in ((resid, 1.0), (skip, 0.0)))
+        return pieces["mix"](x, x0, resid, skip).to(x.dtype)
+
+    return [(model, "mix", mix)]
+
+
+def _values(pieces):
+    package = model.Attention.forward
+
+    def forward(self, x, ve, *rest):  # the package's, with the values changed behind their matrix
+        def add(_, inputs, v):
+            rows = (t.view(*x.shape[:2], self.config.n_kv_head, self.config.head_dim) for t in (v, ve))
+            return pieces["values"](*rows, x, self.ve_gate.weight.to(x.dtype), self.config.ve_gate_scale).view_as(v)
+
+        hook = None if ve is None else self.c_v.register_forward_hook(add)
+        try:
+            return package(self, x, None, *rest)
+        finally:
+            hook and hook.remove()
+
+    return [(model.Attention, "forward", forward)]
+
+
 ROPE, TABLES, NORM = model.rope, model.rope_tables, model.norm
 
 
@@ -281,6 +311,18 @@ def _cache(pieces):
     return [(attention.Cache, "attend", attend)]
 
 
+def _owned(pieces):
+    package = optim.MuonAdamW._muon_part
+
+    def muon_part(self, group, names):
+        part = package(self, group, names)
+        part.first, part.k = map(int, pieces["owned"](len(names), self.rank, self.world))
+        part.state = {kind: x.new_zeros(part.k, *x.shape[1:]) for kind, x in part.state.items()}
+        return part
+
+    return [(optim.MuonAdamW, "_muon_part", muon_part)]
+
+
 # ---- probes
 
 
@@ -289,7 +331,8 @@ def small():
     """(plan, model, tokenizer, texts) of a small run, for the probes."""
     sizes = dict(depth=2, width=64, head_dim=32, sequence_len=128, vocab_size=400, batch_tokens=1024, steps=400)
     plan = recipes.resolve("modern", **sizes, warmup_steps=7, warmdown_ratio=0.4, final_lr=0.1)
-    texts = [data.load_corpus("embedded").train[i] for i in range(30)]
+    corpus = data.load_corpus("embedded").train
+    texts = [corpus[i] for i in range(30)]
     return plan, recipes.make_model(plan).init_weights(1), Tokenizer.train(texts, 400), texts
 
 
@@ -334,6 +377,17 @@ def _turned():
     return _with_gradients(both, (8, 100, 2, 32))
 
 
+def _valued():
+    """A layer with a value embedding, and the gradients of its input, rows and gate."""
+    config = model.GPTConfig(sequence_len=30, n_layer=1, n_embd=64, n_head=4, n_kv_head=2, value_embeds=True)
+    attend, g = model.Attention(config, 0), torch.Generator().manual_seed(8)
+    for p in attend.parameters():
+        p.data.normal_(0, 0.2, generator=g)
+    tables = model.rope_tables(30, 16, 10_000.0)
+    both = lambda x, ve, w: torch.func.functional_call(attend, {"ve_gate.weight": w}, (x, ve, *tables))
+    return _with_gradients(both, (3, 30, 64), (3, 30, 32), (2, 32))
+
+
 def _stepped():
     g, out, settings = torch.Generator().manual_seed(5), [], (0.02, 0.9, 0.95, 0.1, 5, 1.02, False, False)
     for m, n in ((512, 128), (128, 512), (128, 128)):
@@ -366,6 +420,25 @@ def _read_in_parts():
     return torch.cat(found)
 
 
+def _fitted():
+    """The best sizes that scaling.py finds at three budgets, and their exponents."""
+    rows = [dict(budget=c, n=n, tokens=c / 6 / n, val_bpb=0.8 + 60 / n**0.4 + 300 / (c / 6 / n) ** 0.36)
+            for c in (1e17, 4e17, 2e18) for n in (3e7 * (c / 1e17) ** 0.5 * 2**i for i in range(-2, 4))]  # fmt: skip
+    minima = [scaling.minimum(group) for group in scaling.by_budget(rows).values()]
+    found = [x for m in minima for x in (math.log(m["n"]), m["val_bpb"])]
+    return found + [exponent for exponent, _ in scaling.laws(minima).values()]
+
+
+def _shares():
+    """Which of n matrices each rank of several worlds updates."""
+    found = []
+    for n, world in ((12, 8), (5, 2), (3, 4), (7, 1)):
+        group = optim.Group("", "muon", {f"{i}": torch.zeros(2, 2) for i in range(n)}, lr=0.1)
+        parts = [optim.MuonAdamW([group], ranks=(rank, world)).parts[0] for rank in range(world)]
+        found += [x for part in parts for x in (part.first, part.k, len(part.state["momentum"]))]
+    return found
+
+
 MUON = ("nesterov", "finish")
 PIECES = {
     "pair": Piece("most_frequent_pair(words)", "01", _trainer, _learned, needs=("merge",)),
@@ -374,16 +447,22 @@ PIECES = {
     "bpb": Piece("bits_per_byte(nats, texts)", "1.1", _bpb, _measured),
     "packing": Piece("choose(lengths, space)", "2.2", _packing, _packed),
     "attention": Piece("causal_attention(q, k, v)", "3.1", _attention, _attended),
-    "rope": Piece("turn(q, k, v, start=0, base=10_000.0)", "", _rope, _turned, package=_package_turn),
-    "norm": Piece("rms_norm(x, eps=1e-6)", "", _norm, lambda: _with_gradients(lambda x: model.norm(x), (2048, 128)),
+    "rope": Piece("turn(q, k, v, start=0, base=10_000.0)", "03", _rope, _turned, package=_package_turn),
+    "norm": Piece("rms_norm(x, eps=1e-6)", "03", _norm, lambda: _with_gradients(lambda x: model.norm(x), (2048, 128)),
                   package=_package_rms_norm),
+    "mix": Piece("mix(x, x0, resid, skip)", "07", _mix,
+                 lambda: _with_gradients(lambda *a: model.mix(*a), (4, 9, 16), (4, 9, 16), (), ())),
+    "values": Piece("add_values(v, ve, x, weight, scale=2.0)", "08", _values, _valued),
     "schedule": Piece("rate(step, steps, warmup, warmdown, final)", "4.1", _schedule,
                       lambda: [small()[0].lr(step) for step in range(400)]),
-    "nesterov": Piece("nesterov(grad, buffer, momentum)", "", _muon, _stepped, needs=MUON, package=_package_nesterov),
+    "nesterov": Piece("nesterov(grad, buffer, momentum)", "05", _muon, _stepped, needs=MUON, package=_package_nesterov),
     "orthogonal": Piece("orthogonal(G, coefficients, safety)", "5.2", _orthogonal, _stepped, 1e-3),
-    "finish": Piece("finish(p, U, lr, weight_decay)", "", _muon, _stepped, needs=MUON, package=_package_finish),
-    "muon": Piece("muon(p, grad, buffer, second, rate, momentum, beta2, decay)", "", _muon, _stepped, 1e-3,
+    "finish": Piece("finish(p, U, lr, weight_decay)", "05", _muon, _stepped, needs=MUON, package=_package_finish),
+    "muon": Piece("muon(p, grad, buffer, second, rate, momentum, beta2, decay)", "05", _muon, _stepped, 1e-3,
                   package=_package_muon),
+    "parabola": Piece("parabola(n, bpb)", "09", lambda pieces: [(scaling, "parabola", pieces["parabola"])], _fitted,
+                      package=scaling.parabola),
+    "owned": Piece("owned(n, rank, world)", "11", _owned, _shares),
     "sampling": Piece("pick(logits, temperature, top_k, generator)", "13.1", _sampling, _picked, 0.05,
                       package=sample.pick),
     "cache": Piece("remember(past, k, v, left)", "13", _cache, _read_in_parts),

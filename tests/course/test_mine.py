@@ -134,6 +134,8 @@ CHANGED = {
     "attention": lambda f: lambda q, k, v: f(q, k, v) * 0.5 + 0.1,
     "rope": lambda f: lambda q, k, v, start=0, base=1e4: (q, k, v),
     "norm": lambda f: lambda x, eps: x,
+    "mix": lambda f: lambda x, x0, resid, skip: x,
+    "values": lambda f: lambda v, ve, x, weight, scale: v,
     "schedule": lambda f: lambda *a: 0.5 * f(*a),
     "nesterov": lambda f: lambda grad, buffer, momentum: (grad, buffer),
     "orthogonal": lambda f: lambda G, coefficients, safety: G,
@@ -272,7 +274,7 @@ def test_a_wrong_piece_is_not_kept_and_one_that_became_wrong_is_told(capsys):
     assert own.keys() == {"schedule"} and printed["1"] == f"of {len(PIECES)} pieces are yours"
     assert printed["attention"].startswith("the package's, because yours does not pass: [3.1] Causal attention - ")
     assert printed["packing"] == "the package's; exercise 2.2 asks for choose(lengths, space)"
-    assert printed["rope"] == "the package's; a lesson asks for turn(q, k, v, start=0, base=10_000.0)"
+    assert printed["rope"] == "the package's; lesson 03 asks for turn(q, k, v, start=0, base=10_000.0)"
 
 
 @pytest.mark.parametrize("name, text, problem", [
