@@ -76,7 +76,7 @@ def test_a_budget_without_a_minimum_is_left_out_and_says_why(monkeypatch):
 
 
 def test_too_few_budgets_have_no_interval():
-    s = scaling.summary(grid(budgets=(1e18, 1e19), noise=0.001))
+    s = scaling.summary(grid(budgets=(1e18, 1e19), sizes=4, noise=0.001))
     assert "interval" not in s["laws"]["alpha"] and scaling.bootstrap(grid(budgets=(1e18, 1e19))) == {}
     one = scaling.summary([*grid(budgets=(1e18,)), dict(n=1, budget=None)])  # a run without a budget belongs to no curve
     assert one["laws"] == {} and one["parametric"] is None and len(one["budgets"]) == 1
