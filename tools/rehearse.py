@@ -17,15 +17,18 @@ import collections
 import contextlib
 import ctypes
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 from unittest import mock
 
@@ -335,8 +338,8 @@ FUSED = {
 class Compiler:
     """A backend for torch.compile: Inductor until it would write kernels, then the graphs run on fake tensors."""
 
-    def __init__(self, watch: Watch):
-        self.watch, self.graphs, self.late = watch, collections.Counter(), 0
+    def __init__(self, watch: Watch, kernels: dict | None = None):
+        self.watch, self.graphs, self.late, self.kernels = watch, collections.Counter(), 0, kernels
 
     def __call__(self, graph, inputs):
         from torch._inductor.compile_fx import compile_fx  # slow to import
@@ -347,12 +350,89 @@ class Compiler:
         config = {"joint_graph_constant_folding": False, "shape_padding": False}
         return compile_fx(graph, inputs, inner_compile=self.inner, config_patches=config)
 
-    def inner(self, graph, inputs, **_):
+    def inner(self, graph, inputs, **how):
+        if self.kernels is not None:
+            write_kernels(graph, inputs, how, self.kernels)
+
         def run(args):
             return Pieces(graph, self.watch).boxed_run(args)
 
         run._boxed_call = True
         return run
+
+
+# ---- Inductor's kernels for an H100, compiled by Triton without a GPU
+
+CARD = SimpleNamespace(
+    name="NVIDIA H100", major=9, minor=0, multi_processor_count=132, warp_size=32, regs_per_multiprocessor=65536,
+    max_threads_per_multi_processor=2048, max_threads_per_block=1024, shared_memory_per_block=49152,
+    shared_memory_per_block_optin=232448, total_memory=84_900_000_000, L2_cache_size=50 * 2**20, gcnArchName="",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def as_on_h100():
+    """Inside, Inductor and Triton see one H100."""
+    from torch._dynamo.device_interface import CudaInterface
+    from torch._inductor.runtime import triton_helpers
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
+
+    target = GPUTarget("cuda", 90, 32)
+    driver.set_active(SimpleNamespace(get_current_target=lambda: target, get_active_torch_device=lambda: "cuda:0"))
+    card, zero = lambda *_: CARD, lambda *_: 0
+    answers = [(CudaInterface, {
+        "is_available": lambda: True, "is_bf16_supported": lambda *_, **__: True, "current_device": zero,
+        "get_device_properties": card, "get_compute_capability": lambda *_: 90,
+    }), (CudaInterface.Worker, {"get_device_properties": card})]  # fmt: skip
+    cuda = {"get_device_properties": card, "current_device": zero, "get_device_capability": lambda *_: (9, 0)}
+    with contextlib.ExitStack() as stack:
+        for owner, functions in answers:
+            for name, f in functions.items():
+                stack.enter_context(mock.patch.object(owner, name, staticmethod(f)))
+        stack.enter_context(mock.patch.multiple(torch.cuda, device_count=lambda: 1, **cuda))
+        stack.enter_context(mock.patch.object(triton_helpers, "set_driver_to_gpu", lambda: None))
+        stack.enter_context(mock.patch.object(torch._C, "_cuda_getCurrentRawStream", zero, create=True))
+        for f in vars(torch.utils._triton).values():  # torch looked for Triton before, and remembers
+            getattr(f, "cache_clear", lambda: None)()
+        yield target
+
+
+def write_kernels(graph, inputs, how: dict, kernels: dict) -> None:
+    """Let Inductor write the kernels of a graph; source -> name of each is added to `kernels`."""
+    from torch._inductor import config
+    from torch._inductor.async_compile import AsyncCompile
+    from torch._inductor.compile_fx import compile_fx_inner
+
+    def take(self, name, source, device_str="cuda"):
+        kernels[source] = name
+
+    with as_on_h100(), mock.patch.object(AsyncCompile, "triton", take), config.patch(force_disable_caches=True):
+        compile_fx_inner(graph, inputs, **how)
+
+
+def compile_kernels(kernels: dict) -> dict:
+    """Compile every configuration of every kernel for sm_90: how many, and the largest spill of registers."""
+    import triton
+    from torch._inductor.async_compile import _load_triton_kernel_from_source as load
+    from triton.backends.nvidia.compiler import get_ptxas
+    from triton.compiler import ASTSource
+
+    found, programs = [], 0
+    with as_on_h100() as target, tempfile.TemporaryDirectory() as place:
+        for source, name in kernels.items():
+            kernel = load(name, source)
+            for settings in kernel.configs:
+                meta = kernel._create_compile_meta(settings)
+                program = ASTSource(kernel.fn, meta["signature"], meta["constants"], meta["configs"][0])
+                options = kernel._create_compile_options(settings, meta)
+                (file := Path(place) / "kernel.ptx").write_text(triton.compile(program, target, options).asm["ptx"])
+                call = [get_ptxas(90).path, "-v", "-arch=sm_90a", file, "-o", file.with_suffix(".cubin")]
+                said = subprocess.run(call, capture_output=True, text=True, check=True).stderr
+                found.append((int(re.search(r"(\d+) bytes spill stores", said)[1]), name))
+                programs += 1
+    spilled = sorted({name: n for n, name in sorted(found) if n}.items(), key=lambda i: -i[1])
+    return {"kernels": len(kernels), "configurations": programs, "spilled_bytes": dict(spilled)}
 
 
 # ---- the rehearsal
@@ -367,7 +447,8 @@ def rehearse(args: Rehearse, rank: int) -> dict:
         raise UserError(f"device_batch {args.device_batch} must divide the {rows} rows of a rank; gpt2 has none")
     rows = min(rows, 2 * args.device_batch)  # a third forward pass needs no more memory than the second
     watch = Watch(args.world)
-    compiler = Compiler(watch) if args.compile else None
+    kernels = {} if args.compile and rank == 0 and importlib.util.find_spec("triton") else None
+    compiler = Compiler(watch, kernels) if args.compile else None
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     with contextlib.ExitStack() as stack:
@@ -395,7 +476,7 @@ def rehearse(args: Rehearse, rank: int) -> dict:
             optimizer.muon_update = torch.compile(optim.muon_update, dynamic=False, backend=compiler)
         kept = two_steps(watch, plan, model, forward, optimizer, eight, rows, args, team)
         evaluate(watch, model, eight, min(args.device_batch, 64), T, device)
-    return summary(args, plan, rank, watch, compiler, kept)
+    return summary(args, plan, rank, watch, compiler, kept) | {"sm_90": compile_kernels(kernels) if kernels else {}}
 
 
 def sizes_of(args: Rehearse, plan) -> dict:
@@ -552,7 +633,12 @@ def page(args: Rehearse, found: dict) -> list[str]:
         graphs = ", ".join(f"{p} {n}" for p, n in found["graphs"].items())
         breaks = sum(found["breaks"].values())
         out.append(f"  graphs: {graphs}; breaks {breaks}; compiled after the first step {found['compiled_late']}")
-        out.append(f"  kernels for sm_90 are not compiled here: they need Triton; see {RECORDED}")
+        if made := found["sm_90"]:
+            spilled = "; ".join(f"{name} {n:,} bytes" for name, n in made["spilled_bytes"].items()) or "none"
+            out.append(f"  kernels for sm_90: {made['kernels']}, compiled in {made['configurations']} configurations; "
+                       f"spilled registers: {spilled}")  # fmt: skip
+        elif found["rank"] == 0:
+            out.append(f"  kernels for sm_90 are not compiled here: pip install triton==3.7.1, or see {RECORDED}")
     wrong = problems(args, found)
     return out + ([f"  PROBLEM: {line}" for line in wrong] or ["  no problem found"])
 

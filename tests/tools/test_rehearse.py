@@ -4,6 +4,7 @@ Each rehearsal is a process of its own, because fake CUDA stays in a process unt
 Python that changes the package in that process, before the rehearsal.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -55,6 +56,10 @@ def test_a_compiled_model_is_one_graph(tmp_path):
     assert one["graphs"] == {"forward": 1, "optimizer": 4} and one["compiled_late"] == 0 and not one["breaks"]
     assert one["kept"]["a_layer"] == pytest.approx(19.6, rel=0.02)  # of it 8 are c_fc's output and its square
     assert one["estimate"]["bytes"] == pytest.approx(one["peak"]["bytes"], rel=0.03)
+    if importlib.util.find_spec("triton"):
+        assert one["sm_90"]["kernels"] > 40 and one["sm_90"]["configurations"] > 50
+    else:
+        assert "kernels for sm_90 are not compiled here: pip install triton==3.7.1" in text and not one["sm_90"]
 
 
 MUTATIONS = {
