@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import curve, on_ranks, same, weights
+from helpers import curve, on_ranks, write_corpus
 
 from gpt2course import ranks
 from gpt2course.files import UserError
@@ -24,7 +23,7 @@ from gpt2course.train import Train, main, train
 
 STEPS, ROWS, T = 30, 8, 16
 # 5 layers of width 24: stacks of 20 and 5 matrices and an odd vocabulary, so that neither 2 nor 4 ranks divide all of it evenly
-EPS = ("eps", 1e-6)
+CLIPPED = (("eps", 1e-6), ("grad_clip", 0.05))
 SIZE = dict(depth=5, width=24, head_dim=12, sequence_len=T, vocab_size=301, batch_tokens=ROWS * T, steps=STEPS, short_window_tile=1, ve_gate_channels=6)
 
 
@@ -71,7 +70,7 @@ def alone(recipe, dtype, changes):
     return whole_run(recipe, dtype, dict(changes), 0, 1)
 
 
-@pytest.mark.parametrize("recipe,changes,world", [("jan29", (), 2), ("record", (EPS,), 4), ("modern", (EPS, ("grad_clip", 0.05)), 2)])
+@pytest.mark.parametrize("recipe,changes,world", [("jan29", (), 2), ("record", CLIPPED, 4)])
 def test_ranks_train_the_same_model(recipe, changes, world, tmp_path):
     """30 steps in float64: the losses agree with one process's to 1e-8, so do weights and state, and all ranks hold the same weights to the bit.
 
@@ -88,30 +87,12 @@ def test_ranks_train_the_same_model(recipe, changes, world, tmp_path):
     for kind in ("weights", "state"):
         assert found[0][kind].keys() == one[kind].keys()
         for name, tensor in one[kind].items():
-            close = 1e-8 if EPS in changes else 1e-4
+            close = 1e-8 if changes == CLIPPED else 1e-4
             torch.testing.assert_close(found[0][kind][name], tensor, atol=close, rtol=close)
 
 
-def test_one_step_in_float32_agrees_to_rounding(tmp_path):
-    plan, model, optimizer = build("jan29", torch.float32, (0, 1), eps=EPS[1])
-    start = {k: v.clone() for k, v in model.state_dict().items()}
-    advance(plan, model, optimizer, range(1), 0, 1)
-    found = on_ranks(2, tmp_path / "run", one_step)[0]
-    for name, tensor in model.state_dict().items():
-        if name in ("resid_lambdas", "x0_lambdas"):
-            continue  # at the start they only scale what a norm follows: their gradient is nothing but rounding, and so is their step
-        moved = (tensor - start[name]).abs().max().item()
-        torch.testing.assert_close(found[name], tensor, atol=1e-4 * moved + 1e-7, rtol=1e-6)
-
-
-def one_step(rank, world):
-    plan, model, optimizer = build("jan29", torch.float32, (rank, world), eps=EPS[1])
-    advance(plan, model, optimizer, range(1), rank, world)
-    return dict(model.state_dict())
-
-
 def second_half(weights, state, rank, world):
-    plan, model, optimizer = build("record", torch.float64, (rank, world), eps=EPS[1])
+    plan, model, optimizer = build("record", torch.float64, (rank, world), **dict(CLIPPED))
     model.load_state_dict(weights)
     optimizer.load_state_dict(state)
     advance(plan, model, optimizer, range(STEPS // 2, STEPS), rank, world)
@@ -119,14 +100,14 @@ def second_half(weights, state, rank, world):
 
 
 def first_half(rank, world):
-    plan, model, optimizer = build("record", torch.float64, (rank, world), eps=EPS[1])
+    plan, model, optimizer = build("record", torch.float64, (rank, world), **dict(CLIPPED))
     advance(plan, model, optimizer, range(STEPS // 2), rank, world)
     return {"weights": dict(model.state_dict()), "state": optimizer.state_dict()}
 
 
 def test_saved_on_two_ranks_resumed_on_one_and_on_four(tmp_path):
     half = on_ranks(2, tmp_path / "half", first_half)[0]
-    one = alone("record", torch.float64, (EPS,))
+    one = alone("record", torch.float64, CLIPPED)
     four = on_ranks(4, tmp_path / "rest", functools.partial(second_half, half["weights"], half["state"]))[0]
     for found in (second_half(half["weights"], half["state"], 0, 1), four):
         for kind in ("weights", "state"):
@@ -135,7 +116,7 @@ def test_saved_on_two_ranks_resumed_on_one_and_on_four(tmp_path):
 
 
 def slow_tokenizer(rank, world):
-    return ranks.Ranks(rank, world).from_first(lambda: time.sleep(8) or "made")
+    return ranks.Ranks(rank, world).from_first(lambda: time.sleep(5) or "made")
 
 
 def test_ranks_wait_for_what_rank_0_makes_longer_than_for_an_exchange(tmp_path):
@@ -257,10 +238,8 @@ def until(process, condition, seconds=120):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "toy.jsonl"
     words = ["tree", "stone", "river", "cloud", "bird"]
-    path.write_text("".join(json.dumps({"text": " ".join(words[(i * k) % 5] for k in range(1, 8 + i % 30))}) + "\n" for i in range(400)))
-    return path
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "toy.jsonl", [" ".join(words[(i * k) % 5] for k in range(1, 8 + i % 30)) for i in range(400)])
 
 
 @pytest.fixture(scope="module")
@@ -297,24 +276,10 @@ def test_torchrun_trains_what_one_process_trains(one_and_two, tmp_path, corpus):
 
 
 @pytest.mark.slow
-def test_killed_ranks_are_started_again_and_the_curve_is_the_same(one_and_two, tmp_path, corpus):
-    """kill -9 of a rank, twice; --fresh holds for the first start only."""
-    process = start(2, tmp_path, corpus, "--save-every", "2", "--fresh", name="two", restarts=3)
-    run, dead = tmp_path / "runs" / "two", []
-    for step in (4, 14):
-        until(process, lambda: (run / "checkpoints" / f"step_{step:08d}").exists() and len(workers(process)) == 2 and not set(workers(process)) & set(dead))  # noqa: B023
-        dead += workers(process)
-        os.kill(dead[-1], signal.SIGKILL)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and len(dead) == 4 and out.count("resumed from step_") == 2, out
-    assert curve(run) == curve(one_and_two / "runs" / "two") and same(weights(run), weights(one_and_two / "runs" / "two"))
-
-
-@pytest.mark.slow
 def test_a_rank_that_hangs_is_ended_and_started_again(one_and_two, tmp_path, corpus):
-    """Rank 1 sleeps in its sixth step; both ranks show where they wait, end, and the next start resumes."""
+    """Rank 1 sleeps in its sixth step; both ranks show where they wait, end, and the next start resumes: --fresh holds for the first start only."""
     (tmp_path / "hangs.py").write_text(HANGS)
-    code, out = torchrun(2, tmp_path, corpus, "--save-every", "2", "--stall-seconds", "3", name="two", restarts=1, program=(str(tmp_path / "hangs.py"),))
+    code, out = torchrun(2, tmp_path, corpus, "--save-every", "2", "--stall-seconds", "3", "--fresh", name="two", restarts=1, program=(str(tmp_path / "hangs.py"),))
     assert code == 0 and "no progress for 3 seconds" in out and "in hang" in out and "resumed from step_00000004" in out, out
     assert curve(tmp_path / "runs" / "two") == curve(one_and_two / "runs" / "two")
 
@@ -330,13 +295,12 @@ def test_a_lost_exchange_stops_the_run_after_its_first_step(tmp_path, corpus):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more, message", [(("--profile", "9gpu"), "profile '9gpu' does not exist"), (("--set", *SETTINGS, "matrix_lr=1e30"), "the loss of step 2 is nan; the last")])
-def test_an_error_that_would_come_again_ends_soon_with_one_message(tmp_path, corpus, more, message):
+def test_an_error_that_would_come_again_ends_soon_with_one_message(tmp_path, corpus):
     """torchrun starts the ranks again; they end at once with the same message, without training."""
-    code, out = torchrun(2, tmp_path, corpus, *more, restarts=1)
+    code, out = torchrun(2, tmp_path, corpus, "--set", *SETTINGS, "matrix_lr=1e30", restarts=1)
     errors = [line for line in out.splitlines() if line.startswith("error: ")]
-    assert code != 0 and len(errors) == 2 and len(set(errors)) == 1 and errors[0].startswith(f"error: {message}"), out
-    assert out.count("step 1/24") == ("loss" in message)  # it trained once
+    assert code != 0 and len(errors) == 2 and len(set(errors)) == 1 and errors[0].startswith("error: the loss of step 2 is nan; the last"), out
+    assert out.count("step 1/24") == 1  # it trained once
     assert f"error: {json.loads((tmp_path / 'runs' / 'run' / 'error.json').read_text())['error']}" == errors[0]
 
 
@@ -384,21 +348,6 @@ def test_sigterm_to_torchrun_saves_on_all_ranks(one_and_two, tmp_path, corpus):
     assert out.count("by signal SIGTERM; a checkpoint is saved") == 1, out
     code, out = torchrun(2, tmp_path, corpus, name="two")
     assert code == 0 and "resumed from step_" in out and losses(run) == losses(one_and_two / "runs" / "two"), out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("world", [1, 2])
-def test_no_rank_outlives_torchrun(tmp_path, corpus, world):
-    process = start(world, tmp_path, corpus, "--set", *SETTINGS[:-3], "steps=5000")
-    until(process, lambda: losses(tmp_path / "runs" / "run"))
-    ranks_of_it = workers(process)
-    process.kill()
-    process.wait()
-    deadline = time.time() + 10
-    while alive := [pid for pid in ranks_of_it if os.path.exists(f"/proc/{pid}") and " Z " not in open(f"/proc/{pid}/stat").read()]:
-        assert time.time() < deadline, alive
-        time.sleep(0.1)
-    assert len(ranks_of_it) == world
 
 
 @pytest.mark.slow
