@@ -419,11 +419,11 @@ cells, best = {}, {}
 for r in lab.recorded("vocabulary-rates"):
     setting = r["vocab_size"], r["share"], r["decay"]
     cells.setdefault(setting, []).append(r["val_bpb"])
-for (V, share, decay), seeds in cells.items():  # the mean of seeds 1 and 2 decides
+for (V, share, decay), seeds in cells.items():  # seeds 1 and 2 decide
     best[V] = min(best.get(V, (9.0,)), (sum(seeds[:2]) / 2, share, decay, seeds))
 for V, (_, share, decay, seeds) in best.items():
     print(f"{V:5,}: rates times {share:g}, decay {decay:g}, "
-          f"{min(seeds):.3f} to {max(seeds):.3f} bpb over {len(seeds)} seeds")  # fmt: skip
+          f"{min(seeds):.3f} to {max(seeds):.3f} bpb over {len(seeds)} seeds")
 lab.verdict(best[512][-1], best[2048][-1])
 lab.verdict(best[2048][-1], best[4096][-1])
 

@@ -275,6 +275,7 @@ def by_steps():
     return ["warmdown_ratio", config["warmdown"] / config["steps"]]
 
 
+@pytest.mark.slow
 def test_the_hints_of_the_wrong_number_are_what_runs_show():
     """Every step and size that a hint names, by running it; and the right value gives the log."""
     space = {}
