@@ -82,8 +82,8 @@ greedy = write_again(model, ids, 40, lambda z: int(z.argmax()))
 print(tok.decode(greedy[1:]))
 
 # %% [markdown]
-# It goes in circles: what was likely once is likely again after the same words. So we draw instead. How daring the draw
-# is, the *temperature* t decides: the logits are divided by t before the softmax. A first try:
+# It goes in circles: what was likely once is likely again after the same words. So we draw instead. The *temperature* t
+# decides how daring the draw is: the logits are divided by t before the softmax. A first try:
 
 # %%
 for t in (2.0, 1.0, 0.5, 0.01):
@@ -166,7 +166,7 @@ lab.compare(keys[1][:, :10], keys[0])
 
 # %% [markdown]
 # They are the same. The mask is causal, so no position ever sees a later token, and nothing about the first ten
-# changes when an eleventh arrives. ("Up to rounding": matrices of other sizes add in another order.)
+# changes when an eleventh arrives.
 #
 # What does a new token need from them? Attention at its position takes its own query, and everybody's keys and values.
 # Old queries were used once and are never asked for again. So keep keys and values, layer by layer: that is the *cache*. On six
@@ -182,8 +182,8 @@ lab.compare(last, whole[:, 5:])
 
 # %% [markdown]
 # A layer with a window (left, 0) sees `left` earlier tokens and itself. It will never look further back, so its cache
-# need not hold more. How much exactly? A first guess, left + 1 tokens since so many are seen, keeps one too many. The next
-# token brings its own key. Write it. The new tokens may be several: a prompt is read in one go.
+# need not hold more. How much exactly? Not the left + 1 tokens that are seen: the next token brings its own key. Write it. There may
+# be several new tokens, since a prompt is read in one go.
 
 # %% tags=["hole"]
 def remember(past, k, v, left):
@@ -216,6 +216,8 @@ print(f"kept: {past[0].size(1)} of 6")
 lab.compare(torch.cat(rows, dim=1), attention(q, k, v, (2, 0)))
 
 # %% [markdown]
+# (Where `compare` says "up to rounding", the same numbers were added in another order, and float32 keeps seven digits.)
+#
 # ## Into the model
 #
 # Our model calls three methods of a cache. `attend` is attention with what was kept. `advance` returns the positions of the new
@@ -322,18 +324,18 @@ print(f"the package writes the same: {texts == ask()}")
 print("\n".join(" ".join(text.split()) for text in texts))
 
 # %% [markdown]
-# Now a conversation: put your lines into `LINES`, run the cell. Where you have a run of your own (`make speedrun` makes one, and lesson
-# 14), name it in `MY_RUN`. It is a base model. It continues texts and does not answer questions.
+# Now a conversation: put your lines into `LINES` and run the cell. If you have a run of your own (`make speedrun` makes one), name
+# it in `MY_RUN`, and it will talk instead. It is a base model: it continues texts and does not answer questions.
 
 # %%
 from gpt2course.load import load_model
 
-MY_RUN = ""  # such as "speedrun-laptop"; "" is the little model of this lesson
+MY_RUN = ""  # such as "jan29-d4"; "" is the little model of this lesson
 LINES = ["The people of the", "In the year 1800", "Water is"]
 
 talker, words = load_model(MY_RUN, "cpu")[:2] if MY_RUN else (model, tok)
 for line, text in zip(LINES, sample.generate(talker, words, LINES, max_tokens=30)):
-    print(f"> {line} | {' '.join(text.split())}\n")
+    print(f"> {line} | {' '.join(text.split())}")
 
 # %% [markdown]
 # How sure was it? Read a text once more, in one go, and take from each position the probability of the token that
@@ -398,8 +400,8 @@ plots.show(figures.speed(lines, "tokens in the text"))
 # second time beyond T: then the oldest token must leave, all others change their position, and no key is right any more.
 # `sample.context` reads again there.
 #
-# Look at the left end once more. Nine positions take far less than nine times as long as one. So one position leaves the machine
-# idle, and other texts could use it:
+# Look at the left end once more. Nine positions take far less than nine times as long as one. So one position leaves most of
+# the machine idle, and other texts could use it:
 
 # %%
 batches = (1, 2, 4, 8, 16)
@@ -415,7 +417,8 @@ plots.show(figures.speed(by_batch, "texts at once"))
 # ## The experiment: how much may be dropped?
 #
 # The short layers were trained with a window of 8. What if their cache is cut harder, or not at all? The same weights,
-# the same text, other windows; two seeds. More memory cannot hurt, or can it? Which window will be the best?
+# the same text, other windows; two seeds. (A window in one reading gives the numbers of a cut cache, as you have seen, in less
+# time.) More memory cannot hurt, or can it? Which window will be the best?
 
 # %%
 from gpt2course import evaluate
@@ -482,8 +485,8 @@ print(f"a token's multiplications: {weights / peak * 1e6:.1f} µs, "
 # So one text at a time cannot go beyond 2,300 tokens a second, whatever the code, and uses a third of a percent of the
 # multiplications. Up to about 295 positions cost no more than one as far as the weights are concerned. That is why a
 # prompt is read so fast (*prefill*) and writing is slow (*decoding*). At 5 full texts the caches weigh as much as the weights; from
-# there on a larger batch gains less and less. These are bounds from two numbers of a data sheet; nobody has measured
-# them here.
+# there on a larger batch gains less and less. These are bounds from two numbers of a data sheet; we have not
+# measured them.
 #
 # ## The answer
 #

@@ -51,8 +51,7 @@ def of_depth(depth):
 #
 # There is a way to draw a token with its probability that never computes a probability. Add noise to each logit and take the
 # largest sum. With u uniform between 0 and 1, a new one for each token, the noise is -log(-log u) (Gumbel's). Then the token i has
-# the largest z_i / t - log(-log u_i) with exactly the probability that softmax(z / t) gives it. Fast servers draw so, since a
-# maximum needs no sums over the vocabulary.
+# the largest z_i / t - log(-log u_i) with exactly the probability that softmax(z / t) gives it. No sum over the vocabulary is needed.
 #
 # Write `pick(logits, temperature, top_k, generator)`: one token id. Only the top_k largest logits take part; of equal ones any, but
 # never more than top_k. None or 0: all. Temperature 0: the largest logit. All randomness comes from `generator`, as in
@@ -93,8 +92,8 @@ check("13.1", pick)
 # %% [markdown] tags=["ex-13.2"]
 # ## 13.2 A benchmark that counts too many bytes
 #
-# A public benchmark of inference divides the bytes that a step of decoding must read by the bandwidth of the GPU. It counts
-# every parameter as read at each step. For a model whose embeddings and value embeddings are only looked up, that is too much:
+# A public benchmark of inference (nanochat's scripts/infer_bench.py) divides the bytes that a step of decoding must read by the bandwidth
+# of the GPU. It counts every parameter as read at each step. For a model whose embeddings and value embeddings are only looked up, that is too much:
 # 2.77 GB at depth 24, in two bytes a number, and 1.46 GB in truth. So it promises too few tokens a second. `counted` in the
 # first cell is what it does. Correct it.
 #

@@ -315,4 +315,4 @@ def test_numbers_of_the_text():
 
 def test_a_run_that_does_not_exist_is_named(course_home):
     with pytest.raises(UserError, match="there is no run"):
-        sample.load_model("speedrun-laptop", "cpu")
+        sample.load_model("jan29-d4", "cpu")

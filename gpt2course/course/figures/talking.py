@@ -97,7 +97,7 @@ def sure(pieces: list[str], chances: list[float]) -> tuple[str, str]:
 
     text = "<wbr>".join(box(s, i, f' title="{p:.1%}"') for s, i, p in zip(shown, levels, chances))
     said = ", ".join(f"{levels.count(i)} of {len(pieces)} tokens {name}" for i, name in enumerate(LEGEND))
-    key = " ".join(box(f" {name} ", i) for i, name in enumerate(LEGEND))
+    key = " · ".join(box(name, i) for i, name in enumerate(LEGEND))
     text = f'<div style="line-height:2;white-space:pre-wrap;font-size:14px">{text}</div>'
     words = "; ".join(f"{s.strip() or '·'} {p:.0%}" for s, p in zip(shown, chances))
     return f"{text}<p>Probability of each token: {key}<br>{said}.</p>", f"[{said}: {words}]"
