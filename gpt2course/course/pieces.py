@@ -323,15 +323,6 @@ def _owned(pieces):
     return [(optim.MuonAdamW, "_muon_part", muon_part)]
 
 
-def _cache(pieces):
-    def attend(self, layer, q, k, v, window=attention.FULL):
-        k, v, self.past[layer] = pieces["cache"](self.past.get(layer), k, v, window[0])
-        pad = None if self.pad is None else self.pad - (self.length - k.size(1))
-        return attention.attention(q, k, v, window, pad)
-
-    return [(attention.Cache, "attend", attend)]
-
-
 # ---- probes
 
 
@@ -446,20 +437,6 @@ def _shares():
         parts = [optim.MuonAdamW([group], ranks=(rank, world)).parts[0] for rank in range(world)]
         found += [x for part in parts for x in (part.first, part.k, len(part.state["momentum"]))]
     return found
-
-
-def _read_in_parts():
-    """Attention over a text that a cache reads in parts, the whole past and a window, and how much the cache keeps."""
-    qkv = torch.randn(3, 2, 30, 2, 16, generator=torch.Generator().manual_seed(2))
-    parts = [x.split([9, 1, 1, 5, 1, 13], dim=1) for x in qkv]
-    found = []
-    for window in (attention.FULL, (7, 0), (1, 0)):
-        cache = attention.Cache()
-        for q, k, v in zip(*parts):
-            cache.advance(q.size(1))
-            y = cache.attend("layer", q, k, v, window)
-            found += [y.flatten(), torch.tensor([float(x.size(1)) for x in cache.past["layer"]])]
-    return torch.cat(found)
 
 
 MUON = ("nesterov", "finish")
