@@ -133,6 +133,7 @@ def test_mistakes_are_told(change, message, twin):
         bench.main(replace(ARGS, **{k: twin if v == "TWIN" else v for k, v in change.items()}))
 
 
+@pytest.mark.slow
 def test_all_in_one_command_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
     """At a tiny size on the CPU, every part. A part that fails is named, the others are kept, and a second call makes only that one."""
     args = replace(ARGS, what="all", out=str(tmp_path / "out"), rounds=2)

@@ -6,38 +6,31 @@ GPT2COURSE_REHEARSAL_KILLS adds kills; what 30 and 60 gave stands in LOG.md.
 """
 
 import contextlib
-import json
 import os
 import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-from helpers import curve, same, weights
+from helpers import curve, embedded_corpus, papermill, same, weights
 
-from gpt2course.data import load_corpus
-from gpt2course.files import read_json, write_json
+from gpt2course.files import read_json
 from gpt2course.ops import runbook
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="processes that end with their parent")]
-ROOT = Path(__file__).parents[2]
 MORE = int(os.environ.get("GPT2COURSE_REHEARSAL_KILLS", 0))
 OFTEN = ["rank", "everything", "rank", "kernel", "papermill", "torchrun"]
 KILLS = {  # ranks: kills before, in and after training; in training, a kill that starts torchrun anew comes before RESTARTS are used up
-    2: {"early": ["everything"], "train": ["rank", "torchrun", "papermill", "rank", "kernel", "everything"], "late": ["kernel"]},
-    1: {"early": ["papermill"], "train": ["torchrun", "rank", "kernel", "everything"], "late": ["everything", "papermill"]},
+    2: {"early": ["everything"], "train": ["rank", "torchrun", "papermill", "kernel", "everything"], "late": ["kernel"]},
+    1: {"early": ["papermill"], "train": ["torchrun", "rank", "kernel", "everything"], "late": ["papermill"]},
 }
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder, text = tmp_path_factory.mktemp("corpus"), load_corpus("embedded")
-    for name, documents in (("train", [text.train[i] for i in range(3000)]), ("val", [text.val[i] for i in range(20)])):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in documents))
-    return str(folder)
+    return embedded_corpus(tmp_path_factory.mktemp("corpus"), 3000)
 
 
 class Notebook:
@@ -45,15 +38,10 @@ class Notebook:
 
     def __init__(self, home, name, corpus, ranks, steps):
         self.home, self.name, self.ranks, self.child, self.starts, self.hit = home, name, ranks, None, 0, False
-        kernels = home / "jupyter" / "kernels" / "gpt2course"
-        kernels.mkdir(parents=True, exist_ok=True)
-        write_json(kernels / "kernel.json", {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "gpt2course", "language": "python"})
         size = f"depth=2 width=32 head_dim=16 sequence_len=32 vocab_size=300 batch_tokens=512 steps={steps} eval_bytes=4000"
         given = dict(profile="8xh100", devices=ranks, settings=size, save_minutes=0.01, price_per_hour=24, max_hours=2, core_bundle="mini", core_examples=2,
                      seed=3, smoke="false", name=name, corpus=corpus)  # fmt: skip
-        self.argv = [sys.executable, "-m", "papermill", str(ROOT / "runbooks" / "speedrun.ipynb"), str(home / f"{name}.ipynb"), "-k", "gpt2course", "--log-output", "--no-progress-bar"]
-        self.argv += [x for key, value in given.items() for x in ("-r", key, str(value))]
-        self.env = os.environ | {"JUPYTER_PATH": str(home / "jupyter"), "GPT2COURSE_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self.argv, self.env = papermill(home, "speedrun", home / f"{name}.ipynb", *[x for key, value in given.items() for x in ("-r", key, str(value))])
         self.folder = home / "runs" / name
 
     def start(self):
