@@ -1,8 +1,7 @@
 """An offline cluster for lesson 09: recorded training runs, revealed one at a time and paid for in FLOPs.
 
 `lab.cluster(flops=3e11)` makes one. It offers the sizes of a recorded grid at every budget but the largest, which is
-held back. A forecast for the held-back budget ends the game and is scored. The runs are in a file that anyone can
-open: the cluster keeps an honest player honest, no more.
+held back. A forecast for it ends the game and is scored. (The runs are in a file that anyone can open.)
 """
 
 import math
@@ -10,9 +9,19 @@ import statistics
 
 import numpy as np
 
+from gpt2course import scaling
 from gpt2course.files import UserError
 
 MISS = 2 / 0.05  # price of a miss by a 95 % interval, for each unit of distance (Gneiting and Raftery, 2007)
+
+
+def split(rows: list[dict]) -> tuple[list[dict], list[dict]]:
+    """(what is seen, what is held back): the largest budget with a minimum; those up to a quarter of it, or below."""
+    groups = scaling.by_budget([r for r in rows if r["role"] in ("grid", "held back")])
+    last = max(c for c, group in groups.items() if "n" in scaling.minimum(group))
+    seen = [c for c in groups if c <= last / 4]
+    seen = seen if len(seen) >= 3 else [c for c in groups if c < last]
+    return [r for c in seen for r in groups[c]], groups[last]
 
 
 class Cluster:
@@ -29,10 +38,8 @@ class Cluster:
 
     def offers(self) -> dict[float, list[int]]:
         """The sizes N that can be trained at each budget; the target's are those that a forecast may name."""
-        found = {}
-        for budget, n in sorted(self._runs()):
-            found.setdefault(budget, []).append(n)
-        return found
+        runs = sorted(self._runs())
+        return {budget: [n for b, n in runs if b == budget] for budget, _ in runs}
 
     def add(self, budget: float, n: int) -> None:
         """Put a run in the queue. A run that the cluster does not have, or that the bill cannot take, is refused."""
@@ -42,9 +49,8 @@ class Cluster:
             raise UserError(f"{budget:g} FLOPs is the budget that you forecast; no run of it is for sale")
         if n not in self.offers().get(budget, ()):
             raise UserError(f"no run of {budget:g} FLOPs with N = {n:,}; offers() lists what there is")
-        seeds = len(self._runs()[budget, n])
-        if sum(job[:2] == (budget, n) for job in [*self.done, *self.queue]) >= seeds:
-            raise UserError(f"{budget:g} FLOPs with N = {n:,} was trained with each of its {seeds} seeds already")
+        if sum(job[:2] == (budget, n) for job in [*self.done, *self.queue]) >= len(self._runs()[budget, n]):
+            raise UserError(f"{budget:g} FLOPs with N = {n:,} was trained with each of its seeds already")
         waiting = sum(b for b, _ in self.queue)
         if self.bill + waiting + budget > self.flops * (1 + 1e-9):
             raise UserError(f"refused: {budget:g} FLOPs, but only {self.flops - self.bill - waiting:.3g} are left")
@@ -79,10 +85,9 @@ class Cluster:
             raise UserError("the forecast was scored already; a second one would know the answer")
         if not low <= bpb <= high:
             raise UserError(f"the interval {low:.4f} to {high:.4f} does not contain your forecast {bpb:.4f}")
-        runs = self._runs()
         sizes = self.offers()[self.target]
-        means = [statistics.mean(runs[self.target, size]) for size in sizes]
+        means = [statistics.mean(self._runs()[self.target, size]) for size in sizes]
         truth = float(np.interp(math.log(n), np.log(sizes), means))
         miss = max(low - truth, truth - high, 0.0)
         self.scored = dict(regret=truth - min(means), truth=truth, inside=miss == 0, score=high - low + MISS * miss)
-        return dict(self.scored)
+        return self.scored

@@ -7,6 +7,7 @@ Only the recorded runs in results/ show the size of the effect at full size.
 import copy
 import csv
 import inspect
+import itertools
 import json
 import random
 import statistics
@@ -22,7 +23,7 @@ from gpt2course import evaluate
 from gpt2course.batches import Batches
 from gpt2course.course import build, checks
 from gpt2course.course import mine as pieces
-from gpt2course.course.cluster import Cluster
+from gpt2course.course.cluster import Cluster, split
 from gpt2course.data import from_list, load_corpus
 from gpt2course.evaluate import first_bytes
 from gpt2course.files import UserError, closest, in_clone, read_json, write_json
@@ -264,7 +265,7 @@ def recorded(what: str) -> list[dict]:
 
 def cluster(flops: float) -> Cluster:
     """The recorded grid of lesson 09 behind an offline cluster with so many FLOPs to spend (cluster.py)."""
-    return Cluster([r for r in recorded("isoflop") if r["role"] in ("grid", "held back")], flops)
+    return Cluster([*itertools.chain(*split(recorded("isoflop")))], flops)
 
 
 def published() -> list[dict]:

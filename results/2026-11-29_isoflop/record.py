@@ -49,9 +49,9 @@ def cells(role: str, seed: int, budgets=GRID) -> list[tuple]:
 
 SMALL, LARGEST = {b: w for b, w in GRID.items() if b < 4e11}, {b: w for b, w in GRID.items() if b > 4e11}
 RUNS = [  # the lesson can be built from what is there at any time: one seed of everything first, a budget's large models first
-    *cells("grid", 1, SMALL), *cells("grid", 1, LARGEST)[::-1], *cells("held back", 1, HELD_BACK)[::-1], *cells("depth", 1),
-    *cells("rate", 1), *cells("grid", 2, SMALL), *cells("grid", 2, LARGEST)[::-1], *cells("held back", 2, HELD_BACK)[::-1],
-    *cells("depth", 2), *cells("rate", 2),
+    *cells("grid", 1, SMALL), *cells("grid", 1, LARGEST)[:0:-1], *cells("depth", 1), *cells("rate", 1),
+    *cells("held back", 1, HELD_BACK)[::-1], *cells("grid", 1, LARGEST)[:1], *cells("grid", 2, SMALL), *cells("grid", 2, LARGEST)[::-1],
+    *cells("held back", 2, HELD_BACK)[::-1], *cells("depth", 2), *cells("rate", 2),
 ]  # fmt: skip
 
 
