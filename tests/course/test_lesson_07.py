@@ -11,6 +11,7 @@ from lesson_cases import answers, change, lesson_tests
 from gpt2course.course import lab, mine
 from gpt2course.course.build import lesson_cells
 from gpt2course.course.figures import lambdas as figures
+from gpt2course.model import GPT, GPTConfig
 
 NAMES = {"7.1": ("which_is_x0",), "7.2": ("without_residual_lambdas",), "7.3": ("seeds_needed",), "7.4": ("mix_cost",)}
 SOLVED = answers("07", torch=torch, math=math, statistics=statistics)
@@ -243,6 +244,22 @@ def test_an_interval_and_a_slope_by_hand(lesson):
     x = torch.tensor([1.0, 2.0, 4.0])
     assert lesson["line"](x, 3 * x + 1, 10.0) == pytest.approx(31)
     assert lesson["echo"](0.97)[-1] < 1 < lesson["echo"](0.98)[-1]
+
+
+@pytest.mark.parametrize("resid, skip", [((1.1, 0.9), (0.3, 0.1)), (None, (0.3, 0.1)), ((1.1, 0.9), None), (None, None)])
+def test_the_lessons_mix_in_a_model_with_both_scalars_one_or_none(resid, skip):
+    """The same loss and gradients as the package's."""
+    config = GPTConfig(n_layer=3, n_embd=16, n_head=2, n_kv_head=2, vocab_size=19, sequence_len=8, resid_lambda=resid, x0_lambda=skip)
+    rows, found = torch.randint(19, (2, 9), generator=torch.Generator().manual_seed(1)), []
+    for pieces in ({}, {"mix": mine.load("mix", mine.source_of(lesson_cells("07"), "mix"))}):
+        model = GPT(config).init_weights(1)
+        for block in model.blocks:  # zero at the beginning
+            torch.nn.init.constant_(block.mlp.c_proj.weight, 0.1)
+        with mine.installed(pieces):
+            loss = model(rows[:, :-1], rows[:, 1:].contiguous())
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters())])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found))
 
 
 def test_the_recorded_arms_are_of_one_size_and_text():
