@@ -135,7 +135,7 @@ CHANGED = {
     "rope": lambda f: lambda q, k, v, start=0, base=1e4: (q, k, v),
     "norm": lambda f: lambda x, eps: x,
     "mix": lambda f: lambda x, x0, resid, skip: f(x, x0.flip(-1), resid, skip),
-    "values": lambda f: lambda v, ve, x, weight, scale: v,
+    "values": lambda f: lambda v, ve, x, weight, scale: f(v, ve, x, weight, 0.5 * scale),
     "schedule": lambda f: lambda *a: 0.5 * f(*a),
     "nesterov": lambda f: lambda grad, buffer, momentum: (grad, buffer),
     "orthogonal": lambda f: lambda G, coefficients, safety: G,

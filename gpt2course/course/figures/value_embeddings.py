@@ -4,7 +4,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from gpt2course.course.figures.style import (  # isort: skip
-    BLACK, BLUE, DOTS, FONT, GREEN, GREY, LINES, ORANGE, SKY, amount, figure, legend, name_axes, name_rows, need, note,
+    BLACK,
+    BLUE,
+    DOTS,
+    FONT,
+    GREEN,
+    GREY,
+    LINES,
+    ORANGE,
+    SKY,
+    amount,
+    figure,
+    legend,
+    name_axes,
+    name_rows,
+    need,
+    note,
 )
 
 PARTS = {"tables": ORANGE, "matrices": BLUE, "embedding": SKY, "head": GREEN}
@@ -19,11 +34,15 @@ def budget(models: dict[str, dict[str, int]], flops: dict[str, float]) -> Figure
     for row, (name, parts) in enumerate(models.items()):
         start = 0
         for part in [p for p in PARTS if p != "tables"] + ["tables"]:
-            left.barh(row, parts.get(part, 0), left=start, color=PARTS[part], height=0.6, label=part if not row else None)
+            left.barh(
+                row, parts.get(part, 0), left=start, color=PARTS[part], height=0.6, label=part if not row else None
+            )
             start += parts.get(part, 0)
         right.barh(row, flops[name], color=GREY, height=0.6)
         tables = parts.get("tables", 0)
-        said.append(f"{name} {amount(start)} parameters, {tables / start:.0%} in tables, {amount(flops[name])} FLOPs a token")
+        said.append(
+            f"{name} {amount(start)} parameters, {tables / start:.0%} in tables, {amount(flops[name])} FLOPs a token"
+        )
     for ax in (left, right):
         name_rows(ax, names)
         ax.xaxis.set_major_formatter(FuncFormatter(amount))
@@ -38,7 +57,10 @@ def budget(models: dict[str, dict[str, int]], flops: dict[str, float]) -> Figure
 
 def gates(found: dict[str, tuple[float, float, float]], neutral: float = 1.0) -> Figure:
     """Tokens and how far they open a gate, a row each: token -> (mean, least, greatest) over its places."""
-    need(found and all(low <= mean <= high for mean, low, high in found.values()), "no token, or a mean outside its range")
+    need(
+        found and all(low <= mean <= high for mean, low, high in found.values()),
+        "no token, or a mean outside its range",
+    )
     fig, (ax,) = figure(0.9 + 0.26 * len(found), grid="x")
     for row, (mean, low, high) in enumerate(found.values()):
         ax.plot([low, high], [row, row], color=SKY, linewidth=3)
@@ -89,6 +111,6 @@ def pairs(found: dict[str, tuple[list[float], float]]) -> Figure:
     gap = max(reach) - min(reach) or 1  # an interval of two seeds may run out of the picture
     ax.set_xlim(min(reach) - 0.3 * gap, max(reach) + 0.3 * gap)
     name_axes(ax, "difference in bits per byte, seed by seed (dots);\nbar: mean and its 95 % interval")
-    note(ax, "better", (0, -0.5), (-6, 0), ha="right", va="center", color=GREY, fontsize=FONT)
+    note(ax, "better", (0, -0.6), (-6, 0), ha="right", va="top", color=GREY, fontsize=FONT)
     fig.alt = f"Paired differences in bits per byte, below 0 is better: {'; '.join(said)}."
     return fig
