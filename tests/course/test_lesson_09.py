@@ -186,7 +186,7 @@ WRONG = {
     ("9.4", "too narrow"): (change(player, half=lambda h: h / 50), "too narrow"),
     ("9.4", "too wide"): (change(player, half=lambda h: 20 * h), "too wide says nothing"),
     ("9.4", "no floor"): (floorless, "have a floor"),
-    ("9.4", "off"): (change(player, bpb=lambda y: y + 0.2), "too narrow|far off"),
+    ("9.4", "off"): (change(player, bpb=lambda y: y + 0.2), "forecasts are off by"),
     ("9.4", "everything bought"): (spends_all, "refused: "),
     ("9.4", "three values"): (change(player, out=lambda x: x[:3]), "a size, bits per byte"),
     ("9.4", "an interval elsewhere"): (change(player, out=lambda x: (x[0], x[1] + 1, *x[2:])), "your own forecast"),
