@@ -27,8 +27,8 @@ print(f"to write {written:,} tokens, the model reads {read:,}")
 
 # %% [markdown]
 # A GPT turns a text into probabilities for the next token. To write, take a token, append it, and give the model the
-# longer text. So each new token costs a whole text, and the thousandth costs a thousand times the first. No chat program
-# slows down like that.
+# longer text. So each new token costs the reading of a whole text, and for the thousandth the model reads a thousand times as much
+# as for the first. No chat program slows down like that.
 #
 # ## Before you run on
 #
@@ -168,7 +168,7 @@ lab.compare(keys[1][:, :10], keys[0])
 # They are the same. The mask is causal, so no position ever sees a later token, and nothing about the first ten
 # changes when an eleventh arrives.
 #
-# What does a new token need from them? Attention at its position takes its own query, and everybody's keys and values.
+# What does a new token need from them? Attention at its position takes its own query, and the keys and values of all positions.
 # Old queries were used once and are never asked for again. So keep keys and values, layer by layer: that is the *cache*. On six
 # tokens, in one layer:
 
@@ -267,7 +267,7 @@ off = (one_by_one(model, greedy, Placed()) - truth).abs()[0].amax(1)
 print(f"logits off by up to {off[[0, 1, 2, 10, 40]]}")
 
 # %% [markdown]
-# Better, still wrong. Now the embedding before.
+# Later tokens are closer; all are still wrong. Now the embedding before.
 
 # %% tags=["hole"]
 def shifted(x, last):
@@ -482,8 +482,8 @@ print(f"a token's multiplications: {weights / peak * 1e6:.1f} µs, "
       f"{peak / bandwidth:.0f} times less")  # fmt: skip
 
 # %% [markdown]
-# So one text at a time cannot go beyond 2,300 tokens a second, whatever the code, and uses a third of a percent of the
-# multiplications. Up to about 295 positions cost no more than one as far as the weights are concerned. That is why a
+# So one text, written one token a step, cannot go beyond 2,300 tokens a second, whatever the code, and uses a third of a percent of
+# the multiplications. (Exercise 13.4 gets several tokens out of a step.) Up to about 295 positions cost no more than one as far as the weights are concerned. That is why a
 # prompt is read so fast (*prefill*) and writing is slow (*decoding*). At 5 full texts the caches weigh as much as the weights; from
 # there on a larger batch gains less and less. These are bounds from two numbers of a data sheet; we have not
 # measured them.
