@@ -100,7 +100,7 @@ for row in reduce_scatter(three):
 
 # %% [markdown]
 # Look for 111, 222 and 444. Each rank has one whole sum, another one each. This is a *reduce-scatter*. A second trip
-# around the ring hands the whole chunks on, without adding: an *all-gather*.
+# around the ring passes the whole chunks on, without adding: an *all-gather*.
 
 # %%
 def all_gather(parts):

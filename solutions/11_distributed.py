@@ -64,7 +64,7 @@ from gpt2course.course.figures import distributed as figures
 #
 # <details><summary>Help: where do the ticks go?</summary>
 #
-# While a rank waits, it could compute the next gradient. Look at the white gaps of the upper bars.
+# While a rank waits, it could compute the next gradient. Look at the grey bars.
 # </details>
 
 # %% tags=["answer", "ex-11.1"]
