@@ -107,22 +107,16 @@ def _table_gradient(idx, table, g, dv):
 
 
 def table_gradient(f) -> None:
-    tiny = (
-        torch.tensor([[1, 1]]),
-        torch.tensor([[0.0], [7], [0]]),
-        torch.tensor([[[0.5], [2]]]),
-        torch.tensor([[[[10.0]], [[1]]]]),
-    )
-    cases = [tiny]
+    row, g, dv = torch.tensor([[0.0], [7], [0]]), torch.tensor([[[0.5], [2]]]), torch.tensor([[[[10.0]], [[1]]]])
+    cases = [(torch.tensor([[1, 1]]), row, g, dv)]
     for B, T, H, D, V in ((2, 5, 3, 4, 6), (3, 4, 2, 2, 5), (1, 7, 1, 3, 4)):
         idx = torch.randint(V - 1, (B, T), generator=torch.Generator().manual_seed(T))  # the last token never occurs
         cases.append((idx, _random(V, H * D, seed=V), _random(B, T, H, seed=H), _random(B, T, H, D, seed=D)))
     for idx, table, g, dv in cases:
         B, T, H, D = dv.shape
         what = f"B {B}, T {T}, H {H}, D {D}"
-        out = several(
-            tried(f, (idx, table, g, dv), what, "g (B, T, H) needs a last dimension beside dv"), 2, "two gradients"
-        )
+        got = tried(f, (idx, table, g, dv), what, "g (B, T, H) needs a last dimension beside dv")
+        out = several(got, 2, "two gradients")
         dtable = tensor(out[0], table.shape, f"the gradient by the table ({what})")
         dg = tensor(out[1], g.shape, f"the gradient by g ({what})")
         leaves = [x.clone().requires_grad_() for x in (table, g)]
@@ -180,12 +174,8 @@ def _gpt(layers: int, heads: int, scale: float, size: float) -> GPT:
 
 
 def gate_by_token(f) -> None:
-    for layers, heads, scale, size, layer, head in (
-        (2, 2, 2.0, 0.0, 1, 0),
-        (2, 2, 2.0, 0.5, 1, 1),
-        (4, 3, 3.0, 0.7, 1, 2),
-        (3, 2, 2.0, 0.5, 0, 0),
-    ):
+    cases = (2, 2, 2.0, 0.0, 1, 0), (2, 2, 2.0, 0.5, 1, 1), (4, 3, 3.0, 0.7, 1, 2), (3, 2, 2.0, 0.5, 0, 0)
+    for layers, heads, scale, size, layer, head in cases:
         gpt = _gpt(layers, heads, scale, size)
         idx = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(layers))
         right, what = _gate_by_token(gpt, idx, layer, head), f"{layers} layers, layer {layer}, head {head}"
@@ -193,15 +183,12 @@ def gate_by_token(f) -> None:
         got = f(gpt, idx.clone(), layer, head)
         left = [m for m in gpt.modules() if m._forward_hooks or m._forward_pre_hooks]
         need(not left, f"{what}: a hook is left on the model: remove it")
-        need(
-            all(torch.equal(v, before[k]) for k, v in gpt.state_dict().items()), f"{what}: the model's weights changed"
-        )
+        same = all(torch.equal(v, before[k]) for k, v in gpt.state_dict().items())
+        need(same, f"{what}: the model's weights changed")
         need(got is not None and hasattr(got, "items"), f"the answer came out as {type(got).__name__}, expected a dict")
         got = {int(k): number(v, f"the gate of token {k}") for k, v in got.items()}
-        need(
-            got.keys() == right.keys(),
-            f"{what}: the dict has {len(got)} tokens, expected the {len(right)} that occur in idx",
-        )
+        line = f"{what}: the dict has {len(got)} tokens, expected the {len(right)} that occur in idx"
+        need(got.keys() == right.keys(), line)
         vector = lambda d: torch.tensor([d[t] for t in sorted(d)], dtype=torch.float64)
         first = {t: None for t in right}
         found = []
@@ -225,10 +212,8 @@ def gate_by_token(f) -> None:
         ]  # fmt: skip
         for wrong, hint in mistakes:
             same = torch.allclose(vector(wrong), vector(right), rtol=0, atol=1e-6)
-            need(
-                same or not torch.allclose(vector(wrong), vector(got), rtol=0, atol=1e-5),
-                f"{what}: the gates are off: {hint}",
-            )
+            hit = torch.allclose(vector(wrong), vector(got), rtol=0, atol=1e-5)
+            need(same or not hit, f"{what}: the gates are off: {hint}")
         need_close(vector(got), vector(right), f"{what}: the gates are off: does each token have its own places?", 1e-5)
 
 
@@ -245,10 +230,8 @@ def tables_cost(f) -> None:
         n, vocab, width, ranks, *size = args
         size, wanted = (size or [2])[0], _tables_cost(*args)
         whole = (n + 1) // 2 * vocab * width * size
-        real = sum(
-            GPTConfig(vocab_size=9, n_layer=n, n_embd=32, n_head=1, n_kv_head=1, value_embeds=True).has_value_embed(i)
-            for i in range(n)
-        )
+        config = GPTConfig(vocab_size=9, n_layer=n, n_embd=32, n_head=1, n_kv_head=1, value_embeds=True)
+        real = sum(config.has_value_embed(i) for i in range(n))
         assert whole == real * vocab * width * size
         got = several(call(f, *args), 3, "three numbers: kept, moved, sent")
         names = ("the bytes that a GPU keeps", "the bytes that Adam moves", "the bytes that a GPU sends")
@@ -268,13 +251,8 @@ def tables_cost(f) -> None:
             mistakes += [(some(n) * factor, "only every second layer has a table"), (some(n // 2) * factor, "the last layer always has one: count back from it"),
                          (wanted[i] / size, "these are numbers: times their size in bytes"), (wanted[i] / size * 4, "size is an argument, in bytes")]  # fmt: skip
             usable = [(e, hint) for e, hint in mistakes if not math.isclose(e, wanted[i], rel_tol=1e-3, abs_tol=0.1)]
-            known(
-                number(got[i], names[i]),
-                float(wanted[i]),
-                f"{names[i]} for {args}",
-                usable,
-                "see the three rules above",
-            )
+            value, what = number(got[i], names[i]), f"{names[i]} for {args}"
+            known(value, float(wanted[i]), what, usable, "see the three rules above")
 
 
 EXERCISES = (

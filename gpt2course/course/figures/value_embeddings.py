@@ -4,23 +4,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from gpt2course.course.figures.style import (  # isort: skip
-    BLACK,
-    BLUE,
-    DOTS,
-    FONT,
-    GREEN,
-    GREY,
-    LINES,
-    ORANGE,
-    SKY,
-    amount,
-    figure,
-    legend,
-    name_axes,
-    name_rows,
-    need,
-    note,
-)
+    BLACK, BLUE, DOTS, FONT, GREEN, GREY, LINES, ORANGE, SKY, amount, figure, legend, name_axes, name_rows, need, note,
+)  # fmt: skip
 
 PARTS = {"tables": ORANGE, "matrices": BLUE, "embedding": SKY, "head": GREEN}
 
