@@ -122,7 +122,8 @@ plots.show(figures.curves(points, fits))
 
 # %% [markdown]
 # More FLOPs shift the minimum down and to the right. The bottom is flat, so the minimum is hard to locate, and a wrong
-# size is cheap. And if you only trained the larger sizes?
+# size is cheap. The best points lie below their parabolas: the true curve is no parabola, which will matter. And if you
+# only trained the larger sizes?
 
 # %%
 right = [r for r in budgets[C] if r["n"] > 30_000]
@@ -359,8 +360,8 @@ for width in (2, 8, 16, 100):
     print(f"sizes ±{width} times: {error:+.1%}, exponent {exponent:.3f}")
 
 # %% [markdown]
-# Too little, the more so the wider the grid: the right curve's arms are unequally steep, and the parabola leans over. The exponent
-# is exact, so a plot shows no fault. Next, a grid whose centre drifts from the best D to four times it, as after a wrong rule:
+# Too little, the more so the wider the grid: the right curve's arms are unequally steep, and the parabola leans. The exponent
+# is exact, so a plot of the law shows no fault. Next, a grid whose centre drifts from the best D to four times it, as after a wrong rule:
 
 # %%
 for drift in (1, 2, 4):
@@ -390,7 +391,7 @@ plots.show(figures.bias(curves))
 #
 # ## Were the runs fair?
 #
-# Each size should have its own best settings. The rate of the matrices was swept at two sizes, and one size was trained with four depths:
+# Each size should have its own best settings. The recording tries the matrices' rate at two sizes, and four depths at one:
 
 # %%
 others = [r for r in lab.recorded("isoflop") if r["budget"] == 1.2e11]
@@ -442,7 +443,7 @@ lab.verdict(first, second)
 
 # %% [markdown]
 # The live runs read other documents and less validation text, so only the place of the minimum can be compared, and eight small
-# runs leave it uncertain. The verdict: can two seeds tell the best width from the second?
+# runs leave it uncertain. The verdict says whether two seeds can tell the best width from the second.
 #
 # ## The game
 #
@@ -540,7 +541,7 @@ print(f"{16704 * 2**19 / 729_813_504:.1f} tokens a parameter in the 3.04-hour ru
 # The three published minima of [discussion 420](https://github.com/karpathy/nanochat/discussions/420) (1e18, 3e18 and 6e18 FLOPs),
 # by the same code: both exponents near 0.5, so one number of tokens a parameter, about 8, serves all depths. (Its single
 # runs are not published.) The same discussion forecast what GPT-2's CORE would need: depth 38, 22.7 hours on 8xH100,
-# \$546. Three weeks later depth 24 did it in 3.04 hours for \$73. The law was not refuted. It spoke about the recipe of
+# 546 dollars. Three weeks later depth 24 did it in 3.04 hours for 73 dollars. The law was not refuted. It spoke about the recipe of
 # early January; sliding windows, lambdas, value embeddings and a better Muon came after it. A scaling law forecasts *more of
 # the same*.
 #

@@ -39,7 +39,7 @@ def curves(budgets: dict[float, list[tuple[float, float]]], fits: dict[float, tu
 
 
 def law(minima: list[tuple[float, float]], line: tuple, band: list[tuple] = (), beyond: tuple | None = None) -> Figure:
-    """Best size against budget: [(C, N)], the power law (exponent, factor), band [(C, low, high)], a point (C, N) beyond."""
+    """Best size against budget: [(C, N)], the law (exponent, factor), band [(C, low, high)], a point (C, N) beyond."""
     need(len(minima) > 1, "a law needs two minima or more")
     fig, (ax,) = figure(3.4)
     exponent, factor = line
@@ -58,7 +58,7 @@ def law(minima: list[tuple[float, float]], line: tuple, band: list[tuple] = (), 
     for axis, scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
         scale("log")
         low, high = axis.get_view_interval()
-        log_ticks(axis, round_numbers(low, high, digits=(1, 2, 5) if high / low < 300 else (1, 3)), amount)
+        log_ticks(axis, round_numbers(low, high, digits=(1, 2, 3, 4, 6, 8) if high / low < 10 else (1, 3)), amount)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0e}".replace("e+", "e")))
     name_axes(ax, "budget C (FLOPs, log scale)", "best size N (log scale)")
     legend(fig, ax, ncols=2)
