@@ -426,7 +426,9 @@ def compile_kernels(kernels: dict) -> dict:
                 meta = kernel._create_compile_meta(settings)
                 program = ASTSource(kernel.fn, meta["signature"], meta["constants"], meta["configs"][0])
                 options = kernel._create_compile_options(settings, meta)
-                (file := Path(place) / "kernel.ptx").write_bytes(triton.compile(program, target, options).asm["ptx"].encode())
+                (file := Path(place) / "kernel.ptx").write_bytes(
+                    triton.compile(program, target, options).asm["ptx"].encode()
+                )
                 call = [get_ptxas(90).path, "-v", "-arch=sm_90a", file, "-o", file.with_suffix(".cubin")]
                 said = subprocess.run(call, capture_output=True, text=True, check=True).stderr
                 found.append((int(re.search(r"(\d+) bytes spill stores", said)[1]), name))
