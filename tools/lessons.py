@@ -9,7 +9,8 @@ files of the package that it explains, the lessons before and after, and how to 
     python tools/lessons.py --check    # build nothing, only list the notebooks that differ from their source
 
 Cells get stable ids, so that a new notebook differs from the old one only where an output differs. The same command
-makes GLOSSARY.md (from glossary.yaml) and the table of the course in README.md (from course.yaml and the notebooks).
+makes GLOSSARY.md (from glossary.yaml), PATH.md (what each lesson hands to the next) and the table of the course in
+README.md (from course.yaml and the notebooks).
 """
 
 import base64
@@ -30,6 +31,7 @@ import gpt2course  # noqa: E402
 from gpt2course.course.build import METADATA, execute, solved, stub, text_of  # noqa: E402
 from gpt2course.course.checks import LESSONS as TOPICS  # noqa: E402
 from gpt2course.course.checks import exercises  # noqa: E402
+from gpt2course.course.pieces import PIECES  # noqa: E402
 from gpt2course.files import atomic_file  # noqa: E402
 
 LESSONS, FIGURES = ROOT / "lessons", ROOT / "results" / "figures"
@@ -127,6 +129,26 @@ def glossary() -> str:
     return "\n".join(["# Glossary", "", f"{what} {made}", "", *lines, ""])
 
 
+def path_page() -> str:
+    """PATH.md: what each lesson asks, takes from earlier ones, and hands to later ones, read from the sources."""
+    course = yaml.safe_load((LESSONS / "course.yaml").read_text(encoding="utf-8"))
+    lines = ["| | the question | pieces it uses | pieces it gives | recorded runs it reads |", "|---|---|---|---|---|"]
+    for number in sorted(TOPICS):
+        name = f"{number}_{TOPICS[number]}"
+        text = (LESSONS / f"{name}.py").read_text(encoding="utf-8")
+        own = re.findall(r'lab\.keep\("(\w+)"', text)
+        asked = {p: piece.exercise for p, piece in PIECES.items() if piece.exercise.startswith(f"{int(number)}.")}
+        gives = [*own, *(f"{p} (exercise {exercise})" for p, exercise in asked.items() if p not in own)]
+        trained = re.findall(r'"(\w+)"', " ".join(re.findall(r"lab\.train_with\(([^)]*)", text)))
+        used = [*re.findall(r'lab\.mine\("(\w+)"', text), *(p for p in trained if p in PIECES)]
+        reads = re.findall(r'lab\.recorded\("([\w-]+)"', text)
+        cells = [", ".join(dict.fromkeys(x)) for x in ([p for p in used if p not in own], gives, reads)]
+        lines.append(f"| [{number}]({name}.ipynb) | {course[number]['question']} | {' | '.join(cells)} |")
+    what = "A piece is a function of yours that a later lesson picks up and that `make speedrun MINE=1` trains with."
+    made = "Made from the lessons by `python tools/lessons.py`."
+    return "\n".join(["# What each lesson hands to the next", "", f"{what} {made}", "", *lines, ""])
+
+
 def pictures(book) -> list[tuple[str, bytes]]:
     """(alt text, PNG) of every figure in a notebook, in order."""
     found = []
@@ -168,8 +190,8 @@ def with_table(text: str) -> str:
 def stale(sources: list[Path]) -> list[str]:
     """The generated files that differ from their sources."""
     found = [p.with_suffix(".ipynb").name for p in sources if not current(p)]
-    page = LESSONS / "GLOSSARY.md"
-    found += [page.name] * (not page.exists() or page.read_text(encoding="utf-8") != glossary())
+    for page, text in ((LESSONS / "GLOSSARY.md", glossary()), (LESSONS / "PATH.md", path_page())):
+        found += [page.name] * (not page.exists() or page.read_text(encoding="utf-8") != text)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found += ["README.md (the table of the course)"] * (readme != with_table(readme))
     return found + [p.name for p, data in table()[1].items() if not p.exists() or p.read_bytes() != data]
@@ -187,6 +209,7 @@ def main(names: list[str]) -> None:
     for path in sources:
         refoot(path)
     (LESSONS / "GLOSSARY.md").write_text(glossary(), encoding="utf-8")
+    (LESSONS / "PATH.md").write_text(path_page(), encoding="utf-8")
     (ROOT / "README.md").write_text(with_table((ROOT / "README.md").read_text(encoding="utf-8")), encoding="utf-8")
     for path, data in table()[1].items():
         path.write_bytes(data)
