@@ -12,7 +12,7 @@ from lesson_cases import answers, lesson_tests
 from gpt2course import optim
 from gpt2course.course import mine, processes, puzzle
 from gpt2course.course.build import lesson_cells
-from gpt2course.course.checks import Wrong
+from gpt2course.course.checks import Wrong, run
 from gpt2course.course.figures import distributed as figures
 from gpt2course.files import UserError
 
@@ -67,8 +67,6 @@ def summed_twice(me):
 
 
 def one_missing(me):
-    for n in back(me)[1:]:
-        pass
     at_once_but(me, back(me)[-1])
 
 
@@ -231,8 +229,8 @@ def cut_matrices(me):
     """Muon on flat parts that cut matrices."""
     news = {}
     for n in back(me):
-        g, (a, b) = me.wait(me.reduce_scatter(me.backward(n))), me.shapes[n]
-        k = a // me.world
+        g = me.wait(me.reduce_scatter(me.backward(n)))
+        k = me.shapes[n][0] // me.world
         news[n] = me.all_gather(me.muon(me.weight(n)[me.rank * k : me.rank * k + k], g))
     for n, w in news.items():
         me.store(n, me.wait(w))
@@ -418,6 +416,17 @@ def test_collectives_in_another_order_hang():
 
     with pytest.raises(Wrong, match="a real run hangs"):
         puzzle.play(f, {"a": (4, 4), "b": (4, 2)}, 2, {"a": "adamw", "b": "adamw"})
+
+
+def test_the_rules_of_the_puzzle_stay_as_they_are():
+    def f(me):
+        puzzle.SPEED = 1e9
+        at_once(me)
+
+    try:
+        assert "your answer changed gpt2course.course.puzzle.SPEED" in run("11.1", f) and puzzle.SPEED == 256
+    finally:
+        puzzle.SPEED = 256
 
 
 def test_a_value_has_no_numbers_while_a_program_runs():
