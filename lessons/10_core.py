@@ -51,8 +51,9 @@ runs = lab.experiment(lengths, recipe="muon", seeds=(1, 2))
 lab.table(runs)
 
 # %%
-from gpt2course.core_tasks import MINI, read_bundle
+from gpt2course.core_tasks import DOWNLOAD, MINI, read_bundle
 
+print("CORE's own:", DOWNLOAD)
 bundle = read_bundle(MINI)
 for task in bundle.tasks:
     n, shots = len(task.examples), task.num_fewshot
@@ -60,8 +61,7 @@ for task in bundle.tasks:
 
 # %% [markdown]
 # mini-CORE is ours: 384 questions in the layout of CORE's 91,037, so that this page needs no download.
-# `python -m gpt2course.ops.download core` fetches CORE's own, which `default_bundle()` of the same module finds. Never compare scores
-# on the two.
+# The command above fetches CORE's own, which `default_bundle()` of the same module finds. Never compare scores on the two.
 #
 # A base model only gives each next token a probability. Each *kind* of task reads an answer out of those in its own way.
 #
@@ -327,7 +327,6 @@ def resampled(right):
     again = {k: rng.choices(r, k=len(r)) for k, r in right.items()}
     return core_score({k: sum(r) / len(r) for k, r in again.items()}, base)
 
-# %%
 draws = torch.tensor([resampled(mine) for _ in range(1000)])
 print(f"standard error {draws.std():.4f}, the package's {result['core_se']:.4f}")
 
@@ -510,23 +509,34 @@ plots.show(figures.found({k: [share(t, n) for n in lengths] for k, t in both.ite
 #
 # ## A released model
 #
-# With `pip install "gpt2course[hf]"` and a folder of GPT-2's files you can check the bar yourself:
+# With `pip install "gpt2course[hf]"` and a folder of GPT-2's files, named in `GPT2COURSE_GPT2`, you can check the bar yourself:
+
+# %%
+class Released:
+    """encode and bos of a tokenizer of transformers."""
+
+    def __init__(self, inner):
+        self.inner, self.bos = inner, inner.eos_token_id
+
+    def encode(self, text, bos=False):
+        return [self.bos] * bos + self.inner.encode(text, add_special_tokens=False)
 
 # %%
 import importlib.util
 import os
-from gpt2course import core_tasks
+from gpt2course import core_tasks, gpt2
 
-folder = os.environ.get("GPT2COURSE_MODEL")  # a local folder with GPT-2, for example
+folder = os.environ.get("GPT2COURSE_GPT2")  # a local folder with a released GPT-2
 if folder and importlib.util.find_spec("transformers"):
-    from gpt2course.ops import hf
+    from transformers import AutoTokenizer
 
-    released, its = hf.load(folder, "cpu")
+    its = Released(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    released = gpt2.load_released(folder).eval()
     found = core_fast.evaluate(released, its, bundle, max_len=released.max_len)
     print(core.table(found))
 else:
-    print("python -m gpt2course.ops.hf FOLDER --max-examples 200")
     print("recorded:", core_tasks.GPT2_MEANS)
+    print("any model of transformers:", DOWNLOAD.replace("download core", "hf FOLDER"))
 
 # %% [markdown]
 # ## The answer
