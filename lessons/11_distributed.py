@@ -390,7 +390,7 @@ rows = batches(1)
 print(rows.shape)  # step, row, token
 
 # %% [markdown]
-# The function below trains on two ranks, each with its half of every batch. In the last step rank 1 has eight times the
+# The function below trains on two ranks, each with its half of every batch. In the last step rank 1 has three times the
 # work, as if it had a slower GPU. A clock runs along.
 
 # %%
@@ -410,14 +410,14 @@ def train_mine(rank, world, rows):
     groups, states, losses, prints = make_optimizer(model, plan).groups, {}, [], []
     for t, batch in enumerate(rows):
         log, x = [], batch[rank::world]
-        def gradients(times):
+        def gradients(times, x=x):
             for _ in range(times):
                 model.zero_grad()
                 loss = model(x[:, :-1].contiguous(), x[:, 1:].contiguous()) / world
                 loss.backward()
             return loss.item()
         work = timed("forward and backward", gradients, log)
-        loss = work(8 if rank and t == len(rows) - 1 else 1)
+        loss = work(3 if rank and t == len(rows) - 1 else 1)
         losses += timed("wait", Ranks(rank, world).reduce, log)(loss)
         links = timed("reduce_scatter", scatter, log), timed("all_gather", gather, log)
         my_step(groups, states, plan, t, rank, world, *links)
@@ -438,8 +438,8 @@ spans = [(rank, what, max(0, 1000 * (start - began)), 1000 * (end - began))
 plots.show(figures.timeline(spans, "milliseconds", "The last step"))
 
 # %% [markdown]
-# Rank 0 waits in grey. No rank has a sum before the last gradient has come, so a step is as slow as its slowest rank. After
-# that come a few short messages, one reduce-scatter and one all-gather for each shape. The white gaps are the updates. Each
+# Rank 0 waits in grey. No rank has a sum before the last gradient has come, so a step is as slow as its slowest rank. Then
+# short messages follow, a reduce-scatter and an all-gather for each shape, and the updates fill the gaps between them. Each
 # rank keeps half of the optimizer's state.
 #
 # ## The experiment: one model?
@@ -538,7 +538,7 @@ print(f"10 more steps, losses off by at most {apart:.0e}; bpb {bpb(weights):.4f}
 # ## At full size
 #
 # A rehearsal on GPUs that do not exist counted the messages of depth 24 on eight ranks. Every shape is real there, and no
-# number.
+# number. A trip is one reduce-scatter or one all-gather of everything.
 
 # %%
 import json
@@ -548,7 +548,7 @@ points = [json.loads(line) for line in path.read_text().splitlines()]
 wanted = {"recipe": "jan29", "depth": 24, "world": 8}
 big = next(r for r in points if wanted.items() <= r.items())
 for kind, sent in big["communication"].items():
-    print(f"{kind}: {sent['calls']} calls, {sent['bytes'] / 1e9:.3g} GB sent by a rank")
+    print(f"{kind}: {sent['calls']} calls, {sent['bytes']:,} bytes sent by a rank")
 
 # %%
 full = resolve("jan29", depth=24).params
