@@ -34,7 +34,7 @@ for N in (5_632, 26_112, 131_072):
 # ## Before you run on
 #
 # **How large, how long? And how far can you trust the answer at a budget that nobody has run?** We recorded runs at small
-# budgets and held back the largest. You will name its best size from the others. Write your guess
+# budgets and hid those of the largest. You will name its best size from the others. Write your guess
 # down: if the budget grows fourfold, by what factor should the model grow?
 
 # %%
@@ -50,7 +50,7 @@ lab.predict("09.fourfold", 2.0)
 # %%
 from gpt2course.course.cluster import split
 
-grid, held = split(lab.recorded("isoflop"))  # do not look at `held` yet
+grid, hidden = split(lab.recorded("isoflop"))  # do not look at `hidden` yet
 print(lab.provenance(grid))
 one = sorted((r for r in grid if r["budget"] == C), key=lambda r: (r["n"], r["seed"]))
 for r in one:
@@ -58,7 +58,7 @@ for r in one:
     print(f"{r['val_bpb']:.4f}")
 
 # %% [markdown]
-# Both ends lose. The first model has too few parameters, the last one too few tokens. This is an **IsoFLOP curve**: all runs cost the same.
+# The puzzle's middle model wins. The first has too few parameters, the last too few tokens. This is an **IsoFLOP curve**: all runs cost the same.
 #
 # The token counts lie below the puzzle's: 6 N leaves out attention's scores, which cost FLOPs without parameters. In small
 # models that is much, so every run here was cut to its true count:
@@ -147,10 +147,10 @@ for m in minima:
     print(f" ({m['tokens'] / m['n']:4.1f} a parameter), {m['val_bpb']:.4f}")
 
 # %% [markdown]
-# Now continue this to the held-back budget. First try: a straight line.
+# Now continue this to the hidden budget. First try: a straight line.
 
 # %%
-target = held[0]["budget"]
+target = hidden[0]["budget"]
 cs, ns = (np.array([m[key] for m in minima]) for key in ("budget", "n"))
 line = np.polyfit(cs, ns, 1)
 print(f"line: {np.polyval(line, target):,.0f} at {target:.3g} FLOPs,", end=" ")
@@ -210,8 +210,8 @@ for name, best in log.items():
     print(f"{name}: N ~ C^{power([1e18, 2e18, 5e18, 1e19], best)[0]:.2f}")
 
 # %% [markdown]
-# The log itself gives 0.54, 0.37 and 0.70. An exponent without its count says nothing. Much of the gap between two famous laws (0.73 and 0.5) is of
-# this kind ([arXiv 2406.19146](https://arxiv.org/abs/2406.19146)). This course counts matrices and head.
+# The log itself gives 0.54, 0.37 and 0.70. An exponent without its count says nothing. Part of the gap between two famous laws (0.73 and 0.5) is of
+# this kind, the rest warm-up and settings tuned by size ([arXiv 2406.19146](https://arxiv.org/abs/2406.19146)). This course counts matrices and head.
 #
 # ## How sure?
 #
@@ -263,7 +263,7 @@ for name, ends in scaling.bootstrap(grid).items():
 #
 # ## The forecast
 #
-# The laws give size and bits per byte at the held-back budget. But a power law goes to zero bits, and text has some that no model
+# The laws give size and bits per byte at the hidden budget. But a power law goes to zero bits, and text has some that no model
 # removes. A surface over all runs at once has a floor E:
 #
 # bpb = E + A / N^a + B / D^b.
@@ -309,12 +309,12 @@ for name, (size, value) in forecast.items():
 lab.predict("09.bpb", round(float(forecast["laws"][1]), 4))
 
 # %% [markdown]
-# Two fair methods, the same runs, and they disagree. Now open what was held back.
+# Two fair methods, the same runs, and they disagree. Now look at the hidden runs.
 
 # %%
-for r in sorted(held, key=lambda r: (r["n"], r["seed"])):
+for r in sorted(hidden, key=lambda r: (r["n"], r["seed"])):
     print(f"N {r['n']:7,}, seed {r['seed']}: {r['val_bpb']:.4f}")
-truth = scaling.minimum(held)
+truth = scaling.minimum(hidden)
 print(f"measured: N = {truth['n']:,.0f}, {truth['val_bpb']:.4f} bits per byte")
 lab.result("09.bpb", round(truth["val_bpb"], 4))
 
@@ -326,10 +326,10 @@ stars = [(m["budget"], m["n"]) for m in minima]
 plots.show(figures.law(stars, laws["N"], band, (target, truth["n"])))
 
 # %% [markdown]
-# The runs of 29 November had 2.4e11 FLOPs held back, twice the largest budget seen. The laws named its best size within 2 %
+# On 29 November the hidden budget was 2.4e11 FLOPs, twice the largest seen, with one seed. The laws named its best size within 2 %
 # and missed its bits per byte by 0.033, and the truth lay *outside* the bootstrap's interval. Look at the fall from doubling to
-# doubling: 0.086, 0.090, 0.116. It grows, where every power law says that it shrinks. Our small runs take few steps (the
-# largest models 33), and many more steps help them more than a law of N and D knows.
+# doubling: 0.086, 0.090, 0.116. It grows, where every power law says that it shrinks. A likely reason, which we did not
+# test: our smallest runs take few steps (the largest models 33), and the optimizer is only starting.
 #
 # ## Wrong without any noise
 #
@@ -526,7 +526,7 @@ for player in (at_random, one_parabola, parametric_fit):
 plots.show(figures.game(scores))
 
 # %% [markdown]
-# With 2.4e11 held back, one parabola beats the surface: the bottom is flat, and the best information lies near the target. The
+# With 2.4e11 hidden, one parabola beats the surface: the bottom is flat, and the best information lies near the target. The
 # surface had to believe the smallest budgets. In the exercise the worlds do follow a surface, and there it wins. Which
 # player is best depends on whether its curve is true.
 #
@@ -539,8 +539,8 @@ print(f"{16704 * 2**19 / 729_813_504:.1f} tokens a parameter in the 3.04-hour ru
 
 # %% [markdown]
 # The three published minima of [discussion 420](https://github.com/karpathy/nanochat/discussions/420) (1e18, 3e18 and 6e18 FLOPs),
-# by the same code: both exponents near 0.5, so one number of tokens a parameter, about 8, serves all depths. (Its single
-# runs are not published.) The same discussion forecast what GPT-2's CORE would need: depth 38, 22.7 hours on 8xH100,
+# by the same code: both exponents near 0.5, so one number of tokens a parameter, about 8, serves all depths (the 3.04-hour
+# run took 12). Single runs are not published. The same discussion forecast what GPT-2's CORE would need: depth 38, 22.7 hours on 8xH100,
 # 546 dollars. Three weeks later depth 24 did it in 3.04 hours for 73 dollars. The law was not refuted. It spoke about the recipe of
 # early January; sliding windows, lambdas, value embeddings and a better Muon came after it. A scaling law forecasts *more of
 # the same*.

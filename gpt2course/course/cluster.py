@@ -1,7 +1,7 @@
 """An offline cluster for lesson 09: recorded training runs, revealed one at a time and paid for in FLOPs.
 
 `lab.cluster(flops=3e11)` makes one. It offers the sizes of a recorded grid at every budget but the largest, which is
-held back. A forecast for it ends the game and is scored. (The runs are in a file that anyone can open.)
+hidden. A forecast for it ends the game and is scored. (The runs are in a file that anyone can open.)
 """
 
 import math
@@ -16,7 +16,7 @@ MISS = 2 / 0.05  # price of a miss by a 95 % interval, for each unit of distance
 
 
 def split(rows: list[dict]) -> tuple[list[dict], list[dict]]:
-    """(what is seen, what is held back): the largest budget with a minimum; those up to a quarter of it, or below."""
+    """(what is seen, what is hidden): the largest budget with a minimum; those up to a quarter of it, or below."""
     groups = scaling.by_budget([r for r in rows if r["role"] in ("grid", "held back")])
     last = max(c for c, group in groups.items() if "n" in scaling.minimum(group))
     seen = [c for c in groups if c <= last / 4]
@@ -25,7 +25,7 @@ def split(rows: list[dict]) -> tuple[list[dict], list[dict]]:
 
 
 class Cluster:
-    """rows: runs with "budget", "n", "tokens", "seed" and "val_bpb"; those of the largest budget are held back."""
+    """rows: runs with "budget", "n", "tokens", "seed" and "val_bpb"; those of the largest budget are hidden."""
 
     def __init__(self, rows: list[dict], flops: float):
         self.flops, self.bill, self.queue, self.done, self.scored = flops, 0.0, [], [], None

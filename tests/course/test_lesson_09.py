@@ -8,12 +8,11 @@ import pytest
 from lesson_cases import answers, cells, change, lesson_tests
 
 from gpt2course import scaling
-from gpt2course.course import lab
+from gpt2course.course import lab, mine
 from gpt2course.course.build import lesson_cells
 from gpt2course.course.checks import scaling_laws as checks
 from gpt2course.course.cluster import Cluster, split
 from gpt2course.course.figures import scaling_laws as figures
-from gpt2course.course.mine import source_of
 from gpt2course.files import UserError
 
 NAMES = {"9.1": ("bill",), "9.2": ("suspect",), "9.3": ("overhead",), "9.4": ("play",)}
@@ -234,7 +233,7 @@ def lesson():
     """The functions of the lesson's cells."""
     space, wanted = {"__name__": "lesson"}, ("parabola", "power", "forecast_error", "at_random", "one_parabola", "parametric_fit")
     for name in wanted:
-        exec(source_of(lesson_cells("09"), name), space)
+        exec(mine.source_of(lesson_cells("09"), name), space)
     return space
 
 
@@ -247,6 +246,19 @@ def test_the_bias_of_parabolas_without_noise(lesson):
         assert abs(error(width, a=0.31, b=0.31)[0]) < 1e-9
     off, exponent = error(8, drift=4)
     assert 100 * off == pytest.approx(16.4, abs=0.1) and exponent == pytest.approx(0.561, abs=0.0005)
+
+
+def test_the_piece_fits_every_curve_of_the_package(lesson):
+    """The lesson's parabola in place of the package's gives the same; one that leans gives other minima, and is refused."""
+    leans = lambda n, bpb: (lambda a, x, y: (a, x + 0.1, y))(*lesson["parabola"](n, bpb))
+    assert "largest difference" in mine.examine("parabola", lesson["parabola"])
+    with pytest.raises(UserError, match="other results"):
+        mine.examine("parabola", leans)
+    seen, _ = split(lab.recorded("isoflop"))
+    rows = scaling.by_budget(seen)[seen[0]["budget"]]
+    plain = scaling.minimum(rows)["n"]
+    with mine.installed({"parabola": leans}):
+        assert scaling.minimum(rows)["n"] == pytest.approx(plain * math.exp(0.1))
 
 
 def test_three_players_on_unknown_clusters(lesson):
@@ -312,10 +324,10 @@ def test_a_forecast_is_scored_once():
 
 def test_the_recorded_cluster_opens():
     """Whatever of the grid is recorded by now: the target is at least twice what is for sale, and has both arms."""
-    cluster, (seen, held) = lab.cluster(flops=1e11), split(lab.recorded("isoflop"))
+    cluster, (seen, hidden) = lab.cluster(flops=1e11), split(lab.recorded("isoflop"))
     budgets = sorted(cluster.offers())
-    assert budgets[-1] == cluster.target >= 2 * budgets[-2] and len(budgets) >= 4 and "n" in scaling.minimum(held)
-    assert {r["budget"] for r in held} == {cluster.target} and all(r["role"] == "grid" for r in seen)
+    assert budgets[-1] == cluster.target >= 2 * budgets[-2] and len(budgets) >= 4 and "n" in scaling.minimum(hidden)
+    assert {r["budget"] for r in hidden} == {cluster.target} and all(r["role"] == "grid" for r in seen)
     assert 2 < cluster.submit(budgets[0], cluster.offers()[budgets[0]][1]) < 4
 
 

@@ -163,7 +163,7 @@ def overhead(f) -> None:
 
 
 def _world(seed: int) -> Cluster:
-    """A cluster whose runs follow a law of its own, with noise: five budgets for sale, a sixth held back."""
+    """A cluster whose runs follow a law of its own, with noise: five budgets for sale, a sixth hidden."""
     rng = random.Random(seed)
     E, a, b = rng.uniform(1.0, 2.0), rng.uniform(0.35, 0.6), rng.uniform(0.35, 0.6)
     A, B, rows = rng.uniform(40, 90) ** (2 * a), rng.uniform(200, 500) ** (2 * b), []

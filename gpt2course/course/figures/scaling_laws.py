@@ -17,7 +17,7 @@ CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56
 def curves(budgets: dict[float, list[tuple[float, float]]], fits: dict[float, tuple] | None = None) -> Figure:
     """Bits per byte against size, a colour for each budget: budget -> [(N, bpb)]. fits: budget -> (a, log N, bpb)."""
     need(budgets and all(budgets.values()), "no budget has a run")
-    need(len(budgets) <= len(CURVES), f"at most {len(CURVES)} budgets can be told apart")
+    need(len(budgets) <= len(CURVES), f"at most {len(CURVES)} budgets can be shown")
     fig, (ax,) = figure(3.9)
     parts, every = [], [n for points in budgets.values() for n, _ in points]
     for (budget, points), colour, mark in zip(sorted(budgets.items()), CURVES, MARKS):
@@ -51,9 +51,9 @@ def law(minima: list[tuple[float, float]], line: tuple, band: list[tuple] = (), 
     ax.plot(*zip(*minima), "o", color=BLUE, markersize=7, label="minima of the parabolas", **DOTS)
     fig.alt = f"Best size against budget on logarithmic axes: N grows as C to the power {exponent:.2f}."
     if beyond:
-        ax.plot(*beyond, "*", color=VERMILION, markersize=15, markeredgecolor=BLACK, label="held back")
+        ax.plot(*beyond, "*", color=VERMILION, markersize=15, markeredgecolor=BLACK, label="hidden budget")
         fig.alt += (
-            f" The held-back budget's minimum is {beyond[1]:,.0f}, the law gives {factor * beyond[0] ** exponent:,.0f}."
+            f" The hidden budget's minimum is {beyond[1]:,.0f}, the law gives {factor * beyond[0] ** exponent:,.0f}."
         )
     for axis, scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
         scale("log")
