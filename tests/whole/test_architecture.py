@@ -22,9 +22,10 @@ INSIDE = {("course.grade", "gpt2course.course")}  # the source of this function 
 # optional libraries, or heavy ones that most commands do without; of a platform; of IPython
 LAZY = {"tyro", "readline", "fcntl", "triton", "transformers", "tokenizers", "flash_attn", "flash_attn_interface", "kernels", "IPython", "matplotlib", "nbclient", "nbformat", "jupytext", "lzma"}
 # No room may grow beyond this. The aims were 4,400, 750, 1,500 and 1,300 lines with six lessons and without a learner's own pieces;
-# LOG.md of 2026-11-29 says what stands above them.
-LINES = {"core": 5480, "fast": 850, "ops": 1820, "course": 2180}
-WHOLE = 14_600
+# LOG.md of 2026-11-29 says what stands above them. In the course room are a simulator of messages, the real ranks and the budget
+# game of lessons 09 and 11 (350 lines), and a learner's pieces (700).
+LINES = {"core": 5480, "fast": 850, "ops": 1820, "course": 2720}
+WHOLE = 18_800  # with fifteen lessons: their checks and figures are about 7,000
 
 
 def room(name: str) -> str:
@@ -89,7 +90,8 @@ def test_no_import_of_the_package_hides_in_a_function():
 
 def test_only_runbooks_launch_and_tools_import_ops():
     for path in [*ROOT.glob("lessons/*.py"), *ROOT.glob("solutions/*.py")]:
-        assert "gpt2course.ops" not in path.read_text(), path.name
+        code = [line for line in path.read_text().splitlines() if not line.startswith("#")]  # a text may name a command
+        assert not [line for line in code if "gpt2course.ops" in line], path.name
 
 
 def test_files_are_small():
