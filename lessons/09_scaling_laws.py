@@ -34,8 +34,7 @@ for N in (5_632, 26_112, 131_072):
 # ## Before you run on
 #
 # **How large, how long? And how far can you trust the answer at a budget that nobody has run?** We recorded runs at small
-# budgets and hid those of the largest. You will name its best size from the others. Write your guess
-# down: if the budget grows fourfold, by what factor should the model grow?
+# budgets and hid those of the largest. You will name its best size from the others. Your guess: if the budget grows fourfold, by what factor should the model grow?
 
 # %%
 from gpt2course.course import lab, plots
@@ -251,7 +250,7 @@ print(f"exponent {low[0]:.3f} to {high[0]:.3f}; at the target N", end=" ")
 print(f"{size[0]:,.0f} to {size[1]:,.0f}, bpb {low[2]:.4f} to {high[2]:.4f}")
 
 # %% [markdown]
-# The package draws from the residuals of all budgets together, and drops draws without a minimum:
+# The package draws from the residuals of all budgets together:
 
 # %%
 print(inspect.getsource(scaling.bootstrap))
@@ -352,7 +351,7 @@ def forecast_error(width, drift=1.0, a=0.34, b=0.28, A=406.4, B=410.7, E=1.69):
     return factor * 1e24**exponent / true - 1, exponent
 
 # %% [markdown]
-# Change the numbers in the next three cells. First the width of the grid:
+# Three cells to play with. First the width of the grid:
 
 # %%
 for width in (2, 8, 16, 100):
@@ -387,7 +386,7 @@ plots.show(figures.bias(curves))
 
 # %% [markdown]
 # No bootstrap can see this: there are no residuals of noise. (After *Problems with Chinchilla Approach 2*,
-# [arXiv 2603.22339](https://arxiv.org/abs/2603.22339); our figures.) Keep grids narrow and centred, and fit a second way.
+# [arXiv 2603.22339](https://arxiv.org/abs/2603.22339); our figures.) Keep grids narrow and centred.
 #
 # ## Were the runs fair?
 #
@@ -414,7 +413,7 @@ for depth, width in ((1, 40), (2, 32), (4, 24), (10, 16)):
 #
 # ## Live: one more budget
 #
-# A third of the smallest budget, on your machine. The law goes down as well as up. Your parabola chooses:
+# A third of the smallest budget, on your machine. The law goes down too:
 
 # %%
 small = 1e10
@@ -541,7 +540,7 @@ print(f"{16704 * 2**19 / 729_813_504:.1f} tokens a parameter in the 3.04-hour ru
 # The three published minima of [discussion 420](https://github.com/karpathy/nanochat/discussions/420) (1e18, 3e18 and 6e18 FLOPs),
 # by the same code: both exponents near 0.5, so one number of tokens a parameter, about 8, serves all depths (the 3.04-hour
 # run took 12). Single runs are not published. The same discussion forecast what GPT-2's CORE would need: depth 38, 22.7 hours on 8xH100,
-# 546 dollars. Three weeks later depth 24 did it in 3.04 hours for 73 dollars. The law was not refuted. It spoke about the recipe of
+# 546 dollars. Three weeks later depth 24 did it in 3.04 hours for 73 dollars. The law spoke about the recipe of
 # early January; sliding windows, lambdas, value embeddings and a better Muon came after it. A scaling law forecasts *more of
 # the same*.
 #
