@@ -318,18 +318,10 @@ lab.verdict(bpb["wide"], bpb["tables"])
 
 # %% [markdown]
 # Beside `base` the verdict is an overlap: two seeds differ by more than two arms. But runs of one seed share their data and
-# first weights. So compare in *pairs*, as in lesson 07: the differences seed by seed, their mean, and its 95 % interval.
+# first weights. So compare in *pairs*, as in lesson 07. `lab.paired` returns the differences seed by seed, and half the 95 % interval
+# of their mean.
 
 # %%
-T95 = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36]  # Student's t for 2 to 8 pairs
-
-def paired(a, b):
-    """a, b: seed -> bpb. The differences b - a, half the interval of their mean."""
-    apart = torch.tensor([b[s] - a[s] for s in sorted(a.keys() & b.keys())])
-    n = len(apart)
-    half = T95[n - 2] * apart.std().item() / n**0.5 if n > 1 else float("inf")
-    return apart.tolist(), half
-
 def tell(name, apart, half):
     mean, better = sum(apart) / len(apart), sum(d < 0 for d in apart)
     interval = f"± {half:.4f}" if len(apart) > 1 else "(no interval)"
@@ -337,8 +329,8 @@ def tell(name, apart, half):
 
 # %%
 live = {name: dict(enumerate(values, 1)) for name, values in bpb.items()}
-tell("tables - base", *paired(live["base"], live["tables"]))
-tell("tables - wide", *paired(live["wide"], live["tables"]))
+tell("tables - base", *lab.paired(live["base"], live["tables"]))
+tell("tables - wide", *lab.paired(live["wide"], live["tables"]))
 
 # %% [markdown]
 # In pairs the tables gain on the base with both seeds. It is a hint, no more: forty steps of a toy, the recipes' rates, which were not
@@ -380,7 +372,7 @@ asked = {
 found = {}
 for name, (a, b) in asked.items():
     if a in known and b in known:
-        found[name] = paired(known[a], known[b])
+        found[name] = lab.paired(known[a], known[b])
 plots.show(figures.pairs(found))
 
 # %%

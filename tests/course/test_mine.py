@@ -141,6 +141,7 @@ CHANGED = {
     "orthogonal": lambda f: lambda G, coefficients, safety: G,
     "finish": lambda f: lambda p, U, lr, weight_decay: p - 2 * lr * U,
     "muon": lambda f: lambda p, *rest: p.mul_(0.9),
+    "loss": lambda f: lambda *a: [2 * x for x in f(*a)],
 }
 
 
@@ -471,3 +472,10 @@ def test_predictions(clone, capsys, monkeypatch):
 def test_verdict(a, b, end, capsys):
     lab.verdict(a, b)
     assert capsys.readouterr().out.rstrip("\n").endswith(end)
+
+
+def test_paired_differences_have_the_interval_of_students_t():
+    before, after = {1: 2.0, 2: 2.1, 3: 2.2, 5: 1.0}, {3: 2.1, 2: 2.1, 1: 1.9, 4: 9.0}
+    apart, half = lab.paired(before, after)
+    assert apart == pytest.approx([-0.1, 0.0, -0.1]) and half == pytest.approx(4.303 * (0.01 / 3) ** 0.5 / 3**0.5)
+    assert lab.paired({1: 2.0}, after) == ([pytest.approx(-0.1)], float("inf")) and lab.paired({}, after)[0] == []

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gpt2course.course.checks import MISSING, Exercise, Wrong, call, known, need, number, several, tried
+from gpt2course.course.lab import T95
 from gpt2course.model import GPT, GPTConfig, norm
 
 # ---- 7.1
@@ -131,8 +132,6 @@ def without_residual_lambdas(f) -> None:
 
 
 # ---- 7.3
-
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 def _count(d, effect, t95, half=lambda t, s, n: t * s / math.sqrt(n), spread=statistics.stdev):
