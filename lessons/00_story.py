@@ -67,8 +67,8 @@ bill_2026 = 3.04 * 8 * 3  # hours, H100, dollars for an hour of one
 print(f"${bill_2019:,} and ${bill_2026:.2f}: {bill_2019 / bill_2026:.0f} times cheaper")
 
 # %% [markdown]
-# Both lines come from the [nanochat leaderboard](https://github.com/karpathy/nanochat/blob/master/dev/LEADERBOARD.md). The
-# 3.04 hours were measured. Nobody outside OpenAI can check the 168 hours: the [model
+# Both lines come from the [leaderboard](https://github.com/karpathy/nanochat/blob/master/dev/LEADERBOARD.md) of nanochat, the
+# project whose runs this course follows. The 3.04 hours were measured. Nobody outside OpenAI can check the 168 hours: the [model
 # card](https://huggingface.co/openai-community/gpt2#training-procedure) names 256 TPU v3 cores and says that the length of
 # the training was not disclosed.
 #
@@ -324,7 +324,7 @@ def call_times(n, calls):
 print([f"{1e6 * t:.0f} µs" for t in call_times(200, 7)])
 
 # %% [markdown]
-# The calls differ, and the first ones are often the slowest: memory is fetched, kernels are chosen. Now and then another
+# The calls differ, and the first ones are often the slowest: memory is fetched, code is chosen. Now and then another
 # program takes the machine. So drop the first calls, the *warm-up*, and take the median of the rest. The third hole:
 
 # %% tags=["hole"]
@@ -391,9 +391,9 @@ lab.table({f"{steps} steps": runs for steps, runs in results.items()})
 lab.verdict(*([r["val_bpb"] for r in runs] for runs in results.values()))
 
 # %% [markdown]
-# A difference counts if it is larger than what seeds do by chance. FLOPs buy bits, at least at the very beginning of
-# learning. The experiment does not say how many in a long run (lesson 09), and the learning rate is the recipe's on both
-# sides; it was not swept.
+# A difference counts if it is larger than what seeds do by chance. FLOPs buy bits, at least at the beginning of learning.
+# The experiment does not say how many in a long run (lesson 09). And the learning rate, how far a step goes, is the recipe's
+# on both sides; it was not *swept*, tried at several values for each side.
 #
 # ## At full size: the noise
 #

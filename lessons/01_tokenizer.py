@@ -26,8 +26,9 @@ print(list("The fox met a person from the government.".encode()))
 # These are bytes, one for each letter. By the end of the lesson they are a handful of tokens, cut by your own code, and a
 # model that reads them writes a sentence.
 #
-# **The question.** Two small models read the same text. The first knows 512 tokens. Its loss is 4.2 nats per token. The second
-# knows 2,048 tokens. Its loss is 5.6. Which one predicts the text better? Decide before you go on.
+# **The question.** Two small models read the same text. The first knows 512 tokens. Its loss is 4.2 nats per token (a nat is
+# 1 / ln 2 = 1.44 bits). The second knows 2,048 tokens. Its loss is 5.6. Which one predicts the text better? Decide before you
+# go on.
 
 # %%
 from gpt2course.course import lab
@@ -379,7 +380,7 @@ for name, nats in {"A": A, "B": B}.items():
 
 # %% [markdown]
 # B is worse for each token and better for the text. Bits per byte, **bpb**, divide by something that no tokenizer can change:
-# the bytes of the text. A nat is 1 / ln 2 = 1.44 bits.
+# the bytes of the text.
 #
 # Now train the two models of the question, two seeds each. Tokens of 512 are shorter, so 40 steps read less text and cost fewer
 # FLOPs. The third row has 64 steps, as many FLOPs as 40 steps with 2,048 tokens.
@@ -411,8 +412,9 @@ lab.result("01.better", better)
 lab.verdict(bpb["512, equal FLOPs"], bpb["2,048"])
 
 # %% [markdown]
-# Both had the learning rate and the weight decay of the recipe. Perhaps these suit one of them better? So the course recorded
-# the experiment again, at equal FLOPs, with both settings swept for each vocabulary. Here is the best cell of each.
+# Both had the learning rate and the weight decay of the recipe: how far a step goes, and how much it shrinks the weights
+# (lesson 04). Perhaps these suit one of them better? So the course recorded the experiment again, at equal FLOPs, with both
+# settings swept for each vocabulary. Here is the best cell of each.
 
 # %%
 cells, best = {}, {}
@@ -464,7 +466,7 @@ plots.show(figures.compression({"held out": curve}))
 # %% [markdown]
 # The first doubling adds 0.50 bytes to a token, the last one 0.35.
 #
-# nanochat, the project whose runs this course follows, uses 32,768 tokens. It chose the two digits of the pattern by training
+# nanochat uses 32,768 tokens. It chose the two digits of the pattern by training
 # at depth 12: one digit gave 0.969 bpb, two 0.965, three 0.972
 # ([log of 13 January 2026](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)). The log does not give the number of
 # seeds, nor say that the rate was swept.

@@ -434,8 +434,8 @@ print(lab.provenance(recorded))
 # text was plentiful. The loss fell when rows began with BOS, and the log calls that "fake" to some extent: validation rows
 # had become easier too.
 #
-# Two things that did not help: hiding the other documents of a row from attention gained 0.0002 bits per byte at depth 16,
-# "almost noise" (same log); and a search by a sorted list packs about 4 times faster alone, but a whole loader only 1.5 to
+# Two things that did not help: hiding the other documents of a row from attention (lesson 03) gained 0.0002 bits per byte at
+# depth 16, "almost noise" (same log); and a search by a sorted list packs about 4 times faster alone, but a whole loader only 1.5 to
 # 1.8 times (results/2026-11-23_packing), because the tokenizer takes most of the time.
 #
 # What does the run of January 2026 have to read?
@@ -484,8 +484,8 @@ print(f"trained on {tokens / 1e9:.2f} billion, read {tokens / (1 - cropped) / 1e
 #
 # <details><summary>Answer</summary>
 #
-# Yes, attention sees the whole row. The BOS between them tells the model that what came before is of no use, and it learns
-# that.
+# Yes: a token sees all that stands before it in the row. The BOS between them tells the model that what came before is of no
+# use, and it learns that.
 # </details>
 
 # %% [markdown]

@@ -363,7 +363,8 @@ for D, T in ((32, 128), (128, 2048)):
     print(f"D {D:3}, T {T:4}: {shares}")
 
 # %% [markdown]
-# The recipe of January 2026 has no gain. Later ones multiply by 1.15, then 1.2 (LOG 2026-03), and buy sharpness back.
+# The recipe of January 2026 has no gain. Later ones multiply by 1.15, then 1.2, and buy sharpness back (LOG, March 2026; LOG is
+# nanochat's dev/LOG.md).
 #
 # **ReLU².** GELU became max(0, x)². Nobody derived it: a search over programs found it (Primer, arXiv 2109.08668). It is cheap,
 # and exactly 0 for negative inputs. **Softcap.** 15 tanh(z / 15) bounds the score of a token, so no single token can get an
@@ -424,7 +425,8 @@ plots.show(figures.changes(figures.best_arms(rows)))
 #
 # ## At full size
 #
-# The recorded ladder is larger: depth 4, width 128, 450 steps. The rate of the matrices and the weight decay are swept on both
+# The course's *ladder* is its recipes from `gpt2` to `record`, each with an idea more. It is recorded with a larger model:
+# depth 4, width 128, 450 steps. The rate of the matrices and the weight decay are swept on both
 # sides, three seeds at the best. The other rates of `modern`, for table and head, are not swept.
 
 # %%

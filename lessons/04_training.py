@@ -19,8 +19,9 @@
 #
 # Lesson 02 made rows of tokens, lesson 03 a model that reads them. The loop brings the two together.
 #
-# First a puzzle. Two models know nothing: each gives all tokens of its vocabulary the same probability. The tokens of A are the
-# 256 bytes. B has 50,000 tokens, most of them longer, so it needs fewer for the same text.
+# First a puzzle, the one of lesson 01 in another form. Two models know nothing: each gives all tokens of its vocabulary the
+# same probability. The tokens of A are the 256 bytes. B has 50,000 tokens, most of them longer, so it needs fewer for the same
+# text.
 
 # %%
 import math
@@ -47,7 +48,7 @@ lab.predict("04.batch", 0.0)
 # %% [markdown]
 # ## The exam: bits per byte
 #
-# A loss per token depends on what a token is. Bits for the whole text do not: log₂ V for each token here, divided by the bytes.
+# The loss per token does not decide it, bits for the whole text do: log₂ V for each token here, divided by the bytes.
 
 # %%
 for name, (vocabulary, tokens) in models.items():
@@ -91,9 +92,6 @@ print(f"{measure(model, short):.4f} bits per byte")
 lab.compare(measure(model, short), ours)
 
 # %% [markdown]
-# Where `lab.compare` speaks of rounding: a float32 has about seven digits, and the package may add the same numbers in another
-# order.
-#
 # ## A rate that falls
 #
 # The smallest training there is: one weight w, the loss w² / 2, the gradient w. A batch shows the gradient only with noise, here
@@ -128,7 +126,7 @@ plots.show(figures.distances(bowls))
 
 # %% [markdown]
 # A *schedule* is the multiplier of the rate at every step. Ours has up to three parts: a warm-up, a flat part and a warm-down.
-# This is the first hole. A hole has its check below it, and the lesson goes on without your answer too.
+# This is the first hole.
 
 # %% tags=["hole"]
 def rate(step, steps, warmup, warmdown, final):
@@ -527,8 +525,8 @@ print(lab.provenance(rows))
 #
 # ## At full size
 #
-# How long does a run take? FLOPs, divided by what the machine can do. No run reaches the peak. The share it reaches is the **MFU**. The
-# January record (depth 24, 3.04 hours) gives one MFU, and that predicts another run: depth 26, five days later.
+# How long does a run take? Lesson 00 divided FLOPs by the peak and the MFU, and carried January's MFU (depth 24, 3.04 hours) to other
+# runs. Here it predicts depth 26, a week later.
 
 # %%
 from gpt2course import cost
@@ -542,7 +540,7 @@ print(f"MFU of the first {share:.0%}; the second would take {hours:.2f} h")
 print(f"published: {run['nanochat-3']['hours']} h")
 
 # %% [markdown]
-# The second run was faster than that. It computed in 8 bits (lesson 12), for which the peak of matrix products is twice as high.
+# The second run was faster than that, for the reason that you know: it computed in 8 bits (lesson 12), with twice the peak.
 #
 # What published runs changed in the loop (nanochat's
 # [log](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)): the warm-down grew from 0.4 of the run to 0.65, a

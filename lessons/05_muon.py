@@ -89,8 +89,8 @@ for name, inputs in {"along the axes": straight, "turned by 45°": X}.items():
 # ## The directions of a matrix
 #
 # A matrix sends the circle of all inputs of length 1 to an ellipse. The half-axes of the ellipse are its **singular
-# values**. Every matrix is U · diag(S) · Vᵀ, where U and Vᵀ only turn (or mirror) and S has the singular values. Set them all to
-# 1, and what is left is U Vᵀ.
+# values**. Every matrix is U · diag(S) · Vᵀ, where U and Vᵀ only turn (or mirror) and S has the singular values. This is its SVD
+# (singular value decomposition). Set all singular values to 1, and what is left is U Vᵀ.
 
 # %%
 G = torch.tensor([[3.0, 0.0], [4.0, 5.0]])
@@ -362,7 +362,7 @@ lab.keep("finish", finish)
 lab.keep("muon", muon)
 
 # %% [markdown]
-# Here is the package's step. It moves K matrices of one shape at once; `row_norm` and `renorm` are lesson 14's.
+# Here is the package's step. It moves K matrices of one shape at once; `row_norm` and `renorm` belong to the recipe `record`.
 
 # %%
 import inspect

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 06 Windows
 #
-# You write attention that never computes what a mask would hide, and you train a model with it.
+# **Goal:** write attention that never computes what a mask would hide, and train a model with it.
 #
 # 35 minutes, and 75 for the exercises; any CPU will do.
 #
@@ -209,8 +209,6 @@ for scale in (1, 100):
     lab.compare((out / l)[0, 0], (scale * s).softmax(0) @ values)
 
 # %% [markdown]
-# (Where `compare` says "up to rounding": the two add the same numbers in another order, and float32 keeps seven digits.)
-#
 # ## Which tiles
 #
 # Now the queries come in tiles too, and a tile of keys matters only if some query of the tile sees some key of it. The
@@ -411,7 +409,7 @@ print(inspect.getsource(kernels.blocked))
 lab.compare(kernels.blocked(*turned, W)[0].transpose(0, 1), tiled(q, k, v, W)[0])
 
 # %% [markdown]
-# On a GPU your loop becomes one kernel. FlashAttention's tiles live in memory on the chip, and the scores never leave
+# On a GPU your loop becomes one *kernel*, a program that the GPU runs in one go. FlashAttention's tiles live in memory on the chip, and the scores never leave
 # it. It has its own backward, from the log-sum-exp. FlashAttention 3, for Hopper GPUs, also loads the next tile while
 # it multiplies this one. It takes the window as two numbers, `window_size=(left, 0)`, and skips tiles as you do. An
 # arbitrary mask tells a kernel nothing about what to skip: with `attn_mask`, torch's

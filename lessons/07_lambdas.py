@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 07 Lambdas
 #
-# You give every layer two learned numbers, train a model with them, and find out why the two need different learning
+# **Goal:** give every layer two learned numbers, train a model with them, and find out why the two need different learning
 # rates.
 #
 # 40 minutes, and 65 for the exercises; any CPU will do.
@@ -39,7 +39,7 @@ print(f"cosine of token and state: {torch.cosine_similarity(token, state, dim=0)
 # ## Before you run on
 #
 # **Can a layer choose how much of its past to keep, and what is that worth?** Choosing takes two learned numbers a
-# layer: 48 beside the 1.4 billion of depth 24. At depth 8, nanochat found them worth 0.0103 bits per byte. Our recorded
+# layer: 48 beside 780 million at depth 24. At depth 8, nanochat found them worth 0.0103 bits per byte. Our recorded
 # model has four layers. Guess the change of its bits per byte; below zero is better.
 
 # %%
@@ -332,7 +332,7 @@ print("weights in the last state:", [round(w, 2) for w in last])
 # since its state *is* the token. The last layer settles at 1.4. In the sum the token counts almost four times as much as
 # any layer's output. So training does ask for the token again. Whether that pays is the line "rates / 10" above.
 #
-# `jan29`, the next rung, was also recorded with each of the two left out (lesson 08 has the rest):
+# `jan29`, the next rung, was also recorded with each of the two left out (lesson 08 has it without gates):
 
 # %%
 names_08 = ("jan29 without x0", "jan29 without residual lambdas")
@@ -437,9 +437,8 @@ print(f"the lowest of these arms, {best}: {change:+.4f} ± {half:.4f} bits per b
 
 # %% [markdown]
 # Yes, a layer can choose, with a number that multiplies the past and one that adds the token. The first acts as a power
-# of depth and gets a hundredth of the rate. What the pair is worth depends on its rates and on the batch they were made for: published
-# gains are 0.004 to 0.010 bits per byte, smaller in deeper models. The lines above are
-# ours, for one small size and batch.
+# of depth and gets a hundredth of the rate. What the pair is worth depends on its rates, and perhaps on the batch they were made for.
+# Published gains are 0.004 to 0.010 bits per byte, smaller in deeper models. The lines above are ours, for one small size and batch.
 #
 # ## Questions
 #

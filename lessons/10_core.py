@@ -13,12 +13,12 @@
 # %% [markdown]
 # # 10 CORE
 #
-# You write the evaluator behind the words "GPT-2 grade", and find out how far one of its scores can be trusted.
+# **Goal:** write the evaluator behind the words "GPT-2 grade", and find out how far one of its scores can be trusted.
 #
 # 40 minutes, and 70 for the exercises; any CPU will do.
 #
-# Lessons 03 to 09 compared recipes by bits per byte. The goal of the course is another number, CORE above 0.256525. Here are the CORE
-# scores of seven runs, record 4 of nanochat's leaderboard:
+# Lessons 03 to 09 compared recipes by bits per byte. The goal of the course is another number, CORE above 0.256525. Lesson 00 showed
+# the scores of seven runs, record 4 of nanochat's leaderboard. Here they are again:
 
 # %%
 scores = [0.25373, 0.2584, 0.25489, 0.2568, 0.25732, 0.26765, 0.25119]
@@ -63,7 +63,8 @@ for task in bundle.tasks:
 # mini-CORE is ours: 384 questions in the layout of CORE's 91,037, so that this page needs no download.
 # The command above fetches CORE's own, which `default_bundle()` of the same module finds. Never compare scores on the two.
 #
-# A base model only gives each next token a probability. Each *kind* of task reads an answer out of those in its own way.
+# A base model only gives each next token a probability. It computes a number for each token, its *logit*, and a softmax makes
+# probabilities of these. Each *kind* of task reads an answer out of them in its own way.
 #
 # ## Rule one: multiple choice
 
@@ -263,7 +264,7 @@ xl = {k: c * (1 - guess[k]) + guess[k] for k, c in GPT2_CENTRED["GPT-2 XL"].item
 print(f"a guesser {sum(guess.values()) / 22:.3f}, GPT-2 XL {sum(xl.values()) / 22:.3f}")
 
 # %% [markdown]
-# Half of GPT-2's raw average is guessing. **Centred accuracy**
+# Half of GPT-2's raw average is guessing. **Centred accuracy** (lesson 00)
 # sets guessing to 0 and perfection to 1: what was won above guessing, divided by what could be won. CORE is the plain mean over
 # the tasks.
 
@@ -348,7 +349,7 @@ plots.show(figures.shares(part, "share of the variance of GPT-2 XL's CORE"))
 # 10,000 cannot help. A limit of 500 does more harm: it also shrinks the pool that shots come from, and in published scores it
 # *raised* CORE by about 0.01.
 #
-# This assumed independent questions. coqa asks about 16 questions on each of 500 stories, and whoever misreads a story misses
+# This assumed independent questions. coqa asks about 16 questions on each of 500 stories, and a model that misreads a story misses
 # several (Miller, [arXiv 2411.00640](https://arxiv.org/abs/2411.00640)). Invent such a task, so that the truth is known: 28 % right on
 # average, as GPT-2 XL, more in easy stories and less in hard ones.
 
@@ -548,7 +549,7 @@ print("the bar: 0.2565, standard error 0.0071")
 
 # %% [markdown]
 # What does one number say? It says how far above guessing a model is, on the mean of 22 tasks, with a standard error of 0.006 for the questions and as much again for the seed.
-# Record 4's mean lies 0.0006 above the bar, with a standard error of 0.0020; the bar was measured on a sample too. So the recipe is *at* GPT-2's
+# Record 4's mean lies 0.0006 above the bar, with a standard error of 0.0020; the bar was measured on a sample too (at most 1,000 questions a task: 0.0071). So the recipe is *at* GPT-2's
 # level, and no one knows on which side. One run above 0.256525 shows less than it seems. To tell 0.003 takes about 70 runs of each recipe;
 # to tell 0.0005 bits per byte takes four (exercise 10.3).
 #

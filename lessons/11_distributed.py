@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 11 Several GPUs
 #
-# You divide an optimizer among processes, and you prove that they still train one model.
+# **Goal:** divide an optimizer among processes, and prove that they still train one model.
 #
 # 45 minutes, and 95 for the exercises; any CPU will do, two cores are better.
 #
@@ -33,7 +33,7 @@ for step in range(10):
 print(copies[0] - copies[1])
 
 # %% [markdown]
-# A *rank* is one of several processes that train together, usually one for each GPU. Here a loop plays two of them. They
+# A *rank* (lesson 02) is one of several processes that train together, usually one for each GPU. Here a loop plays two of them. They
 # began with equal weights, and each learned from its own half of the rows. No error came, and on each the loss falls. But
 # they are two models now, each trained on half of the data.
 #
@@ -52,7 +52,7 @@ total = gradient(W, X[0::2], Y[0::2]) + gradient(W, X[1::2], Y[1::2])
 lab.compare(total, gradient(W, X, Y))
 
 # %% [markdown]
-# (Up to rounding, because the same numbers are added in another order.) So it is enough that every rank gets this sum.
+# So it is enough that every rank gets this sum.
 # Then all make the same step. This exchange is called an *all-reduce*.
 #
 # ## Before you run on

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 13 Talking to it
 #
-# You write the loop that lets a model talk, and the cache that makes its next token cheap.
+# **Goal:** write the loop that lets a model talk, and the cache that makes its next token cheap.
 #
 # 35 minutes, and 75 for the exercises; any CPU will do.
 #
@@ -54,7 +54,7 @@ print("windows:", [block.attn.window[0] for block in model.blocks])
 # %% [markdown]
 # ## From numbers to a token
 #
-# The model returns a number for each token of the vocabulary, its *logit*. A softmax makes probabilities of them:
+# The model returns a number for each token of the vocabulary, its *logit* (lesson 10). A softmax makes probabilities of them:
 
 # %%
 import torch
@@ -216,8 +216,6 @@ print(f"kept: {past[0].size(1)} of 6")
 lab.compare(torch.cat(rows, dim=1), attention(q, k, v, (2, 0)))
 
 # %% [markdown]
-# (Where `compare` says "up to rounding", the same numbers were added in another order, and float32 keeps seven digits.)
-#
 # ## Into the model
 #
 # Our model calls three methods of a cache. `attend` is attention with what was kept. `advance` returns the positions of the new
