@@ -34,7 +34,8 @@ for N in (5_632, 26_112, 131_072):
 # ## Before you run on
 #
 # **How large, how long? And how far can you trust the answer at a budget that nobody has run?** We recorded runs at small
-# budgets and hid those of the largest. You will name its best size from the others. Your guess: if the budget grows fourfold, by what factor should the model grow?
+# budgets and hid those of the largest. You will name its best size from the others. Your guess: if the budget grows fourfold, by
+# what factor should the model grow?
 
 # %%
 from gpt2course.course import lab, plots
@@ -57,7 +58,8 @@ for r in one:
     print(f"{r['val_bpb']:.4f}")
 
 # %% [markdown]
-# The puzzle's middle model wins. The first has too few parameters, the last too few tokens. This is an **IsoFLOP curve**: all runs cost the same.
+# The puzzle's middle model wins. The first has too few parameters, the last too few tokens. This is an **IsoFLOP curve**: all runs
+# cost the same.
 #
 # The token counts lie below the puzzle's: 6 N leaves out attention's scores, which cost FLOPs without parameters. In small
 # models that is much, so every run here was cut to its true count:
@@ -545,8 +547,8 @@ print(f"{16704 * 2**19 / 729_813_504:.1f} tokens a parameter in the 3.04-hour ru
 # the same*.
 #
 # Other settings have laws too. The best batch grows as D^0.383 ([arXiv 2505.13738](https://arxiv.org/abs/2505.13738)): ten times
-# the tokens, 2.4 times the batch. And value embeddings, counted as parameters, took nanochat's best number of tokens a
-# parameter from 8 to 4 (dev/LOG.md, 17 January 2026).
+# the tokens, 2.4 times the batch. And value embeddings, counted as parameters, halved nanochat's best number of tokens a
+# parameter (lesson 08).
 #
 # ## The answer
 
