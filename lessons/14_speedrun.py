@@ -25,8 +25,8 @@ flops, peak = 4.330784e19, 8 * 989e12  # the first record; eight H100 in bfloat1
 print(f"{flops / peak / 3600:.2f} hours would do; 3.04 were measured")
 
 # %% [markdown]
-# Half of the time of the first record is missing, and yet it made a \$43,000 model for \$73. Six weeks later the record stood at
-# 1.65 hours.
+# Half of the time of the first record is missing, and yet it made a model of 43,000 dollars for 73. Six weeks later the record
+# stood at 1.65 hours.
 #
 # **The question of this lesson: how much of this run is yours now, and where is its next hour?** Before you go on: of the
 # hours saved between the first record and the sixth, how many per cent came from one single change? Write your guess down.
@@ -98,9 +98,16 @@ plots.show(figures.losses({"package": theirs["loss"], "pieces": small["loss"]}))
 print(f"bits per byte: package {theirs['val_bpb']:.4f}, pieces {small['val_bpb']:.4f}; "
       f"{small['seconds'] / theirs['seconds']:.1f} times the time")  # fmt: skip
 
+# %%
+from gpt2course.sample import generate
+
+for who in (theirs, small):
+    print("Water is" + generate(who["model"], lab.tokenizer(), ["Water is"],
+                                max_tokens=24, temperature=0.6, seed=1)[0])  # fmt: skip
+
 # %% [markdown]
-# Every matrix of these 50 steps went through code written in this course: packing, attention, RoPE, Muon, the schedule. The two
-# ends differ a little although each piece equals the package's up to rounding. The first gradient of the lambdas is rounding
+# Fifty steps teach spaces and a few words, and both models write the same nonsense. But here every step went through code
+# written in this course: packing, attention, RoPE, Muon, the schedule. The two ends differ a little although each piece equals the package's up to rounding. The first gradient of the lambdas is rounding
 # alone, and Adam makes a whole step of its sign.
 #
 # ## What the hours need
@@ -155,7 +162,7 @@ plots.show(figures.records(rows, floors))
 # The floors are 1.52 hours for record 1, and 0.98 or 0.50 hours for record 6. No run will reach them: a single H100 measured 798 of its 989
 # TFLOP/s on the best of matrices. But they say where not to look. Record 6 takes more than three times its 8-bit floor.
 #
-# The last bar is the fastest honest claim that we know, 81.8 minutes, six runs, not merged since it adds a
+# The last bar is the fastest claim above the bar of CORE that we know: 81.8 minutes, six runs, not merged since it adds a
 # dependency (nanochat pull request 830).
 
 # %%
@@ -171,7 +178,7 @@ lab.result("14.largest", round(100 * (rows["3"] - rows["4"]) / saved, 1))
 #
 # ## Three hours, minute by minute
 #
-# The stages of record 1 on a machine rented for \$24 an hour. Training is published; the other times are what our preflight
+# The stages of record 1 on a machine rented for 24 dollars an hour. Training is published; the other times are what our preflight
 # assumes: 27 GB of text at 200 MB/s, four minutes for a tokenizer.
 
 # %%
@@ -208,8 +215,8 @@ for name, h in (visits | {"nanochat's README": 2.0}).items():
 print(f"GPT-2 in 2019: 168 h x 32 TPU x $8 = ${168 * 32 * 8:,}")
 
 # %% [markdown]
-# So \$43,000, then \$73, then \$48; and 168 hours, 3.04, 1.65, or 1.36 unmerged. Two of these you may not compare: \$73 counts training
-# alone, \$48 the whole visit. Copy `export/` away before you give the machine back.
+# So 43,000 dollars, then 73, then 48; and 168 hours, 3.04, 1.65, or 1.36 unmerged. Two of these you may not compare: 73 dollars count training
+# alone, 48 the whole visit. Copy `export/` away before you give the machine back.
 #
 # ## What can go wrong
 #
@@ -309,19 +316,17 @@ with mine.installed({"schedule": rate}):
 lab.table(runs)
 
 # %%
-import statistics
-
 line, cosine = ([r["val_bpb"] for r in arm] for arm in runs.values())
 lab.verdict(line, cosine)
-pairs = [b - a for a, b in zip(line, cosine)]
-mean, half = statistics.mean(pairs), 4.303 * statistics.stdev(pairs) / 3**0.5
+pairs, half = lab.paired(dict(enumerate(line)), dict(enumerate(cosine)))
+mean = sum(pairs) / 3
 print("pairs:", *(f"{x:+.4f}" for x in pairs), f"  mean {mean:+.4f} ± {half:.4f}")
 word = "worse" if mean > 0 else "better"
 lab.result("14.cosine", "overlap" if half > abs(mean) else word)
 
 # %% [markdown]
 # The two lists overlap, since seeds differ more than the arms. The pairs do not: all three are worse, and the 95 % interval of their mean
-# (lesson 07; 4.303 is t for three pairs) is above 0. So write the verdict as you would want to read it:
+# (lesson 07) is above 0. So write the verdict as you would want to read it:
 #
 # > *Half a cosine in place of a line, jan29 at toy size, 50 steps, seeds 1 to 3 in pairs: worse by 0.018 bits per byte, in every
 # > pair. Rates were not swept on either side, and the cosine keeps them high for longer, so its best rate may be another. Nothing is
@@ -386,11 +391,11 @@ plots.show(plots.strip(14))
 # Seeds change the result by more than the idea does. In a pair the first weights and the data are the same, so their part cancels.
 # </details>
 #
-# 4. A run is killed at minute 95, nine minutes after its last checkpoint, and starts again within three. What did it cost at \$24 an hour?
+# 4. A run is killed at minute 95, nine minutes after its last checkpoint, and starts again within three. What did it cost, at 24 dollars an hour?
 #
 # <details><summary>Answer</summary>
 #
-# Twelve minutes, \$4.80.
+# Twelve minutes: 4.80 dollars.
 # </details>
 #
 # > **Takeaway.** A speedrun is a recipe, a bill and a proof. Know the floor before you look for time, write your forecast before you measure,

@@ -103,6 +103,13 @@ CALLS = {
     "13.2": {"course.checks.talking._corrected": "f = lambda *a: {}(*a)"},
     "13.3": {"course.checks.talking._settings": "f = lambda *a: {}(*a)"},
     "13.4": {"course.checks.talking._judge": "f = lambda *a: {}(*a)"},
+    "14.1": {"course.checks.speedrun._skill": "f = lambda: [(0.5, 1.0)] * 10\ng = lambda *a: {}(*a)\nh = lambda p, kept: 0.5",
+             "course.checks.speedrun._luck": "f = lambda: [(0.5, 1.0)] * 10\ng = lambda p, k, b: 1 - sum((x - y) ** 2 for x, y in zip(p, k)) / sum((b - y) ** 2 for y in k)\nh = lambda *a: {}(*a)",
+             "course.checks.speedrun._forecast": "f = lambda: {}()\ng = h = lambda *a: 0.5"},
+    "14.2": {"course.checks.speedrun._counts": "f = lambda *a: {}(*a)"},
+    "14.3": {"course.checks.speedrun._proof": "f = lambda *a: {}(*a)"},
+    "14.4": {"course.checks.speedrun._left": "f = lambda *a: {}(*a)", "course.checks.speedrun._read": "f = lambda lines: {}(lines)[-1][0]"},
+    "14.5": {"course.checks.speedrun._bar": "f = lambda *a: {}(*a)"},
 }  # fmt: skip
 WAYS = {  # how an answer names the function
     "by import inside": "__import__('importlib').import_module({module!r}).{name}",
@@ -135,7 +142,7 @@ def test_the_package_cannot_be_the_answer(id, called, source, way):
     there = attrgetter(name)(__import__("importlib").import_module(module))
     space = dict(ALIAS=there, there=[there], types=types, KEPT=tokenizer.Tokenizer([bytes([b]) for b in range(256)]))
     exec(SETUP + source.replace("{{}}", "dict()").replace("{}", f"({way.format(module=module, name=name)})"), space)
-    line = run(id, *[space[x] for x in "fg" if x in space])
+    line = run(id, *[space[x] for x in "fgh" if x in space])
     assert line and line.startswith(f"[{id}] ") and line.endswith(f"which does what {id} asks for: write it yourself"), line
     assert line.startswith(f"[{id}] {find(id).title} - your answer calls "), line
     inner = {"optim.MuonAdamW": "__init__", "model.rope": "rope_tables"}  # what the answer calls before it
@@ -166,7 +173,7 @@ def test_nothing_in_an_exercise_notebook_computes_an_answer(lesson, course_home)
     assert not any(k.startswith("package") for k in space)
     for e in exercises(lesson):
         for name, f in found.items():
-            count = 2 if e.id == "4.5" else 1
+            count = {"4.5": 2, "14.1": 3}.get(e.id, 1)
             assert run(e.id, *[f] * count), f"{name} passes as the answer to {e.id}"
 
 

@@ -219,6 +219,6 @@ def test_your_finished_run_is_found(course_home):
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text(json.dumps(dict(kind="done", step=7, tokens=7, flops=1.0, seconds=1.0)) + "\n")
     assert figures.finished()[0].startswith("recorded")  # not finished yet
-    (run / "summary.json").write_text(json.dumps(dict(samples=[["Water is", "wet"]])))
+    (run / "summary.json").write_text(json.dumps(dict(samples={"Water is": [" wet"]})))
     name, metrics, _, samples = figures.finished()
-    assert name == run.name and metrics[-1]["step"] == 7 and "wet" in samples
+    assert name == run.name and metrics[-1]["step"] == 7 and samples == "Water is wet"

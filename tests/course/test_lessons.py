@@ -20,7 +20,7 @@ from gpt2course.course.checks import exercises
 
 NAMES = [f"{number}_{topic}" for number, topic in sorted(TOPICS.items())]
 RUNGS = ("03_gpt", "05_muon", "06_windows", "07_lambdas", "08_value_embeddings")  # lessons that add a rung to the ladder
-EXCEPTIONS = {"lab.keep(": ("00_story", "10_core")}  # parts that a lesson need not have
+EXCEPTIONS = {"lab.keep(": ("00_story", "10_core", "14_speedrun")}  # parts that a lesson need not have
 
 
 @pytest.fixture(scope="module")

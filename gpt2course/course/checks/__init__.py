@@ -40,6 +40,7 @@ from gpt2course.files import UserError
 LESSONS = {
     "00": "story", "01": "tokenizer", "02": "data", "03": "gpt", "04": "training", "05": "muon", "06": "windows",
     "07": "lambdas", "08": "value_embeddings", "09": "scaling_laws", "10": "core", "11": "distributed", "13": "talking",
+    "14": "speedrun",
 }  # fmt: skip
 MISSING = "the answer returned None: is the return missing?"
 NAN = "look for 0 / 0, infinity minus infinity, or the root or logarithm of a negative number"

@@ -10,6 +10,20 @@ from gpt2course.course.checks import Exercise, call, known, need, number, plain,
 
 # ---- 14.1
 
+# what was changed, unit of the size, whether it was kept, the published size (None: none), where it is published
+CHANGES = (
+    ("FlashAttention 3", "% tokens/s", True, 9.0, "LOG 2026-01-11"),
+    ("documents hidden from each other", "bpb", False, -0.0002, "LOG 2026-01-13"),
+    ("three tokens ahead", "% memory", False, 38.0, "LOG 2026-01-12: 34 to 47 GB, worse by the clock"),
+    ("products in 8 bits", "% tokens/s", True, 17.0, "LOG 2026-02-02: 630K to 740K"),
+    ("AdamW every other step", "% tokens/s", False, 2.0, "LOG 2026-02-03: each step slightly worse"),
+    ("SwiGLU for ReLU²", "none given", False, None, "LOG 2026-02-05: worse by steps, FLOPs and clock"),
+    ("eight experts, two at a time", "% MFU", False, -24.0, "LOG 2026-02-19: 46 to 35 %"),
+    ("unfiltered web text", "CORE", False, -0.0361, "LOG 2026-02-17: .2602 to .2241"),
+    ("a curated mixture of texts", "% time", True, -27.0, "LOG 2026-03-04: 2 h 46 to 2 h 01"),
+    ("no MLP in the first block", "% time", True, -0.5, "modded-nanogpt, record 30: 2.731 to 2.717 min"),
+)
+
 
 def _forecast():
     return [(20 / 700, 0.0)] * 10

@@ -1,50 +1,22 @@
 """Figures of lesson 14: a run's stages by the minute, records above their floors, ten changes; the page of what is yours."""
 
 import html
-import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from gpt2course.course import build
+from gpt2course.course.checks.speedrun import CHANGES
 from gpt2course.course.figures.windows import losses
 from gpt2course.files import UserError, home, in_clone, read_json
 from gpt2course.runlog import read_metrics
 
 from gpt2course.course.figures.style import (  # isort: skip
-    BLACK,
-    BLUE,
-    DOTS,
-    FONT,
-    GREEN,
-    GREY,
-    HOLLOW,
-    ORANGE,
-    SKY,
-    VERMILION,
-    figure,
-    legend,
-    name_axes,
-    name_rows,
-    need,
-    note,
-)
+    BLUE, DOTS, GREY, HOLLOW, LINES, ORANGE, SKY, VERMILION, figure, legend, name_axes, name_rows, need, note,
+)  # fmt: skip
 
-__all__ = ["CHANGES", "certificate", "changes", "finished", "losses", "records", "three_hours"]
+__all__ = ["CHANGES", "losses"]
 RESULTS = Path(build.ROOT) / "results"
-# what was changed, unit of the size, whether it was kept, the published size (None: none), where it is published
-CHANGES = (
-    ("FlashAttention 3", "% tokens/s", True, 9.0, "LOG 2026-01-11"),
-    ("documents hidden from each other", "bpb", False, -0.0002, "LOG 2026-01-13"),
-    ("three tokens ahead", "% memory", False, 38.0, "LOG 2026-01-12: 34 to 47 GB, worse by the clock"),
-    ("products in 8 bits", "% tokens/s", True, 17.0, "LOG 2026-02-02: 630K to 740K"),
-    ("AdamW every other step", "% tokens/s", False, 2.0, "LOG 2026-02-03: each step slightly worse"),
-    ("SwiGLU for ReLU²", "none given", False, None, "LOG 2026-02-05: worse by steps, FLOPs and clock"),
-    ("eight experts, two at a time", "% MFU", False, -24.0, "LOG 2026-02-19: 46 to 35 %"),
-    ("unfiltered web text", "CORE", False, -0.0361, "LOG 2026-02-17: .2602 to .2241"),
-    ("a curated mixture of texts", "% time", True, -27.0, "LOG 2026-03-04: 2 h 46 to 2 h 01"),
-    ("no MLP in the first block", "% time", True, -0.5, "modded-nanogpt, record 30: 2.731 to 2.717 min"),
-)
 
 
 def finished() -> tuple[str, list[dict], list[dict], str]:
@@ -53,13 +25,8 @@ def finished() -> tuple[str, list[dict], list[dict], str]:
     folders = sorted(home().glob("runs/jan29-d4-mine-*/summary.json"), key=lambda path: path.stat().st_mtime)
     if not folders:
         return "recorded: the course's answers", read_metrics(RESULTS / "2026-11-29_laptop-mine"), theirs, ""
-    run, found = folders[-1].parent, read_json(folders[-1], "summary").get("samples")
-    return (
-        run.name,
-        read_metrics(run),
-        theirs,
-        found if isinstance(found, str) else json.dumps(found, ensure_ascii=False),
-    )
+    run, found = folders[-1].parent, read_json(folders[-1], "summary").get("samples") or {}
+    return run.name, read_metrics(run), theirs, "\n".join(prompt + texts[0] for prompt, texts in found.items())
 
 
 def certificate(name: str, pieces: dict[str, bool], facts: list[str]) -> str:
@@ -103,19 +70,16 @@ def records(hours: dict[str, float], floors: dict[str, list[tuple[str, float]]])
     ax.barh(range(len(names)), list(hours.values()), color=SKY, height=0.66)
     for row, h in enumerate(hours.values()):
         note(ax, f"{h:.2f} h", (h, row), (6, 0), va="center")
-    marks, parts = {}, []
-    for name, some in floors.items():
-        for kind, h in some:
-            style = marks.setdefault(kind, ((VERMILION, "-"), (GREEN, "--"), (BLACK, ":"))[len(marks) % 3])
-            row = names.index(name)
-            ax.plot([h, h], [row - 0.42, row + 0.42], color=style[0], linestyle=style[1], linewidth=3)
-            parts.append(f"{name} needs {h:.2f} h {kind}")
-    for kind, (colour, style) in marks.items():
-        ax.plot([], [], color=colour, linestyle=style, linewidth=3, label=kind)
+    kinds, parts = dict.fromkeys(kind for some in floors.values() for kind, _ in some), []
+    for kind, (colour, style) in zip(kinds, LINES[1:]):
+        at = [(names.index(name), h) for name, some in floors.items() for k, h in some if k == kind]
+        rows, there = zip(*at)
+        ax.vlines(there, [r - 0.42 for r in rows], [r + 0.42 for r in rows], colour, style, linewidth=3, label=kind)
+        parts += [f"{names[row]} needs {h:.2f} h {kind}" for row, h in at]
     name_rows(ax, names)
     ax.set_xlim(0, max(hours.values()) * 1.15)
     name_axes(ax, "hours of training on 8 H100")
-    legend(fig, ax) if marks else None
+    legend(fig, ax) if kinds else None
     fig.alt = f"Hours of the records: {', '.join(f'{n} {h:.2f}' for n, h in hours.items())}. {'; '.join(parts)}."
     return fig
 
@@ -125,18 +89,17 @@ def changes(forecast: list[tuple[float, float]], skill: float, luck: float) -> F
     if len(forecast) != len(CHANGES):
         raise UserError(f"{len(forecast)} forecasts for {len(CHANGES)} changes")
     fig, (ax,) = figure(5.2, grid="x")
-    for row, ((p, size), (_, unit, kept, found, _)) in enumerate(zip(forecast, CHANGES)):
-        ax.plot([p, float(kept)], [row, row], color=GREY, linewidth=1.2)
-        ax.plot(p, row, "o", color=BLUE, markersize=8, label="forecast" if row == 0 else None, **DOTS)
-        ax.plot(float(kept), row, color=VERMILION, markersize=11, linestyle="none",
-                label="what happened" if row == 0 else None, **HOLLOW)  # fmt: skip
+    rows, p, kept = range(len(CHANGES)), [p for p, _ in forecast], [float(c[2]) for c in CHANGES]
+    ax.hlines(rows, p, kept, color=GREY, linewidth=1.2)
+    ax.plot(p, rows, "o", color=BLUE, markersize=8, label="forecast", **DOTS)
+    ax.plot(kept, rows, color=VERMILION, markersize=11, linestyle="none", label="what happened", **HOLLOW)
+    for row, (_, size), (_, unit, _, found, _) in zip(rows, forecast, CHANGES):
         text = "no size published" if found is None else f"{found:+g} {unit}, you {size:+g}"
-        note(ax, text, (1.0, row), (14, 0), va="center", fontsize=FONT)
+        note(ax, text, (1.0, row), (14, 0), va="center")
     name_rows(ax, [c[0] for c in CHANGES])
     ax.set_xlim(-0.06, 2.1)
     ax.set_xticks([0, 0.5, 1], ["0: rejected", "0.5", "1: kept"])
     name_axes(ax, "chance that it is kept")
     legend(fig, ax)
-    kept = ", ".join(c[0] for c in CHANGES if c[2])
-    fig.alt = f"Ten changes and a forecast: skill {skill:.2f} against a coin, as good by luck {luck:.0%}. Kept: {kept}."
+    fig.alt = f"Ten changes and a forecast: skill {skill:.2f} against a coin, as good by luck {luck:.0%}. Kept: {', '.join(c[0] for c in CHANGES if c[2])}."
     return fig
