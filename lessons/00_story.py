@@ -250,7 +250,7 @@ lab.predict("00.llmc", round(hours(flops_2024, 8, H100, mfu_2026), 2))
 lab.result("00.llmc", 24)  # hours, as its page says
 
 # %% [markdown]
-# Close: both runs used half of the peak. Does it always work? Record 6 is a run of the recipe `record` in 1.65 hours.
+# Close: both runs used half of the peak. Does it always work? Record 6, with the FLOPs of the recipe `record`, took 1.65 hours.
 
 # %%
 march = resolve("record", depth=24)

@@ -9,7 +9,7 @@ files of the package that it explains, the lessons before and after, and how to 
     python tools/lessons.py --check    # build nothing, only list the notebooks that differ from their source
 
 Cells get stable ids, so that a new notebook differs from the old one only where an output differs. The same command
-makes GLOSSARY.md (from glossary.yaml), PATH.md (what each lesson hands to the next) and the table of the course in
+makes GLOSSARY.md (from glossary.yaml), PATH.md (what each lesson gives to the next) and the table of the course in
 README.md (from course.yaml and the notebooks).
 """
 
@@ -130,7 +130,7 @@ def glossary() -> str:
 
 
 def path_page() -> str:
-    """PATH.md: what each lesson asks, takes from earlier ones, and hands to later ones, read from the sources."""
+    """PATH.md: what each lesson asks, takes from earlier ones, and gives to later ones, read from the sources."""
     course = yaml.safe_load((LESSONS / "course.yaml").read_text(encoding="utf-8"))
     lines = ["| | the question | pieces it uses | pieces it gives | recorded runs it reads |", "|---|---|---|---|---|"]
     for number in sorted(TOPICS):
@@ -144,9 +144,9 @@ def path_page() -> str:
         reads = re.findall(r'lab\.recorded\("([\w-]+)"', text)
         cells = [", ".join(dict.fromkeys(x)) for x in ([p for p in used if p not in own], gives, reads)]
         lines.append(f"| [{number}]({name}.ipynb) | {course[number]['question']} | {' | '.join(cells)} |")
-    what = "A piece is a function of yours that a later lesson picks up and that `make speedrun MINE=1` trains with."
+    what = "A piece is a function of yours for later lessons; `make speedrun MINE=1` trains with those of a run."
     made = "Made from the lessons by `python tools/lessons.py`."
-    return "\n".join(["# What each lesson hands to the next", "", f"{what} {made}", "", *lines, ""])
+    return "\n".join(["# What each lesson gives to the next", "", f"{what} {made}", "", *lines, ""])
 
 
 def pictures(book) -> list[tuple[str, bytes]]:
