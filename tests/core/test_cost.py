@@ -145,7 +145,7 @@ def test_the_recorded_rehearsals():
     """Every rehearsal in results/: the estimate is within 3 % of the peak, and a suggested batch leaves 5 % of the card free."""
     file = Path(__file__).parents[2] / "results/2026-11-29_rehearsal/points.jsonl"
     points = [json.loads(line) for line in file.read_text().splitlines()]
-    assert {p["depth"] for p in points} == {4, 6, 8, 12, 16, 20, 24, 28} and len(points) > 60
+    assert {p["depth"] for p in points} == {4, 6, 8, 12, 16, 20, 24, 28} and len(points) == 120
     for p in points:
         plan = resolve(p["recipe"], depth=p["depth"])
         how = {name: p[name] for name in ("compiled", "fp8", "world", "pieces")} | sizes_of(plan)
