@@ -23,7 +23,7 @@ import regex
 import torch
 
 from gpt2course import (  # isort: skip
-    attention, batches, data, evaluate, gpt2, model, optim, recipes, sample, scaling, tokenizer, train,
+    attention, batches, data, evaluate, gpt2, losses, model, optim, recipes, sample, scaling, tokenizer, train,
 )
 from gpt2course.files import UserError
 from gpt2course.tokenizer import DOC_CAP, MAX_CHARS, SPLIT_PATTERN, Tokenizer
@@ -311,6 +311,34 @@ def _cache(pieces):
     return [(attention.Cache, "attend", attend)]
 
 
+class _Chunked(torch.autograd.Function):
+    """A loss whose forward pass computes the gradients too."""
+
+    @staticmethod
+    def forward(ctx, x, weight, targets, cap, f):
+        loss, *gradients = f(x, weight, targets, cap, 256)
+        ctx.save_for_backward(*gradients)
+        return torch.as_tensor(loss, dtype=x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        dx, dw = ctx.saved_tensors
+        return dx * grad, dw * grad, None, None, None
+
+
+def _loss(pieces):
+    package = losses.cross_entropy
+
+    def cross_entropy(x, weight, targets, cap=0.0, reduction="mean", chunk=None):
+        counts = targets >= 0
+        if reduction != "mean" or not cap or not counts.any():
+            return package(x, weight, targets, cap, reduction, chunk)
+        x = losses.at_least_float32(x[counts])
+        return _Chunked.apply(x, weight, targets[counts], cap, pieces["loss"])
+
+    return [(model, "cross_entropy", cross_entropy)]
+
+
 def _owned(pieces):
     package = optim.MuonAdamW._muon_part
 
@@ -388,6 +416,12 @@ def _valued():
     return _with_gradients(both, (3, 30, 64), (3, 30, 32), (2, 32))
 
 
+def _lost():
+    """The loss of a head with a cap, some targets of which do not count, and the gradients."""
+    targets = torch.arange(600) * 7 % 83 - 1
+    return _with_gradients(lambda x, w: model.cross_entropy(x, 3 * w, targets, 15.0), (600, 16), (82, 16))
+
+
 def _stepped():
     g, out, settings = torch.Generator().manual_seed(5), [], (0.02, 0.9, 0.95, 0.1, 5, 1.02, False, False)
     for m, n in ((512, 128), (128, 512), (128, 128)):
@@ -463,6 +497,7 @@ PIECES = {
     "parabola": Piece("parabola(n, bpb)", "09", lambda pieces: [(scaling, "parabola", pieces["parabola"])], _fitted,
                       package=scaling.parabola),
     "owned": Piece("owned(n, rank, world)", "11", _owned, _shares),
+    "loss": Piece("chunked(x, W, targets, cap, chunk)", "12", _loss, _lost),
     "sampling": Piece("pick(logits, temperature, top_k, generator)", "13.1", _sampling, _picked, 0.05,
                       package=sample.pick),
     "cache": Piece("remember(past, k, v, left)", "13", _cache, _read_in_parts),

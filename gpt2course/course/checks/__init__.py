@@ -39,8 +39,8 @@ from gpt2course.files import UserError
 # lesson -> the name of its module here and in figures/, and of its files: lessons/05_muon.ipynb
 LESSONS = {
     "00": "story", "01": "tokenizer", "02": "data", "03": "gpt", "04": "training", "05": "muon", "06": "windows",
-    "07": "lambdas", "08": "value_embeddings", "09": "scaling_laws", "10": "core", "11": "distributed", "13": "talking",
-    "14": "speedrun",
+    "07": "lambdas", "08": "value_embeddings", "09": "scaling_laws", "10": "core", "11": "distributed", "12": "speed",
+    "13": "talking", "14": "speedrun",
 }  # fmt: skip
 MISSING = "the answer returned None: is the return missing?"
 NAN = "look for 0 / 0, infinity minus infinity, or the root or logarithm of a negative number"

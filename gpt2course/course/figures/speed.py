@@ -1,13 +1,15 @@
-"""Figure of lesson 12: the roofline."""
+"""Figures of lesson 12: the roofline, 8-bit numbers by their scale, memory by category, two losses."""
 
 import itertools
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from gpt2course.course.figures.windows import losses as losses  # the same picture: two curves that should agree
+
 from gpt2course.course.figures.style import (  # isort: skip
-    BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION,
-    amount, figure, legend, name_axes, need,
+    BLACK, BLUE, DOTS, FONT, GREEN, GREY, LINES, ORANGE, PURPLE, SKY, VERMILION,
+    amount, figure, legend, name_axes, name_rows, need,
 )
 
 MARKS = [(marker, colour) for marker in "osD^v" for colour in (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)]
@@ -52,4 +54,57 @@ def roofline(flops: float, bandwidth: float, points: dict[str, tuple[float, floa
         for name, (x, y) in points.items()
     )
     fig.alt = f"Roofline: {roof}. {each}."
+    return fig
+
+
+def eight(errors: dict[str, list[tuple[int, float]]]) -> Figure:
+    """The error of a cast to 8 bits against the scale: name -> [(power of two, error as a share)]."""
+    need(errors and all(len(p) > 1 for p in errors.values()), "a line needs two scales or more")
+    fig, (ax,) = figure(3.0)
+    said = []
+    for (name, points), (colour, style), mark in zip(errors.items(), LINES, "osv"):
+        ax.plot(*zip(*points), color=colour, linestyle=style, marker=mark, linewidth=2, label=name)
+        power, error = min(points, key=lambda p: p[1])
+        said.append(f"{name}: least error {error:.1%}, at a scale of 2 to the power {power}")
+    name_axes(ax, "scale, as a power of two", "error of the cast\n(share of the norm)")
+    legend(fig, ax)
+    fig.alt = f"Error of 8-bit numbers against their scale. {'; '.join(said)}."
+    return fig
+
+
+def memory(bars: dict[str, dict[str, float]], peaks: dict[str, float], card: float = 80.0) -> Figure:
+    """Memory of a step by category in GB, a bar for each setting; peaks: what the rehearsal found, as marks."""
+    need(bars and all(sum(b.values()) > 0 for b in bars.values()), "no setting takes memory")
+    fig, (ax,) = figure(1.5 + 0.5 * len(bars), grid="x")
+    names = list(dict.fromkeys(k for b in bars.values() for k in b))
+    colours = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
+    left = [0.0] * len(bars)
+    for name, colour in zip(names, colours):
+        sizes = [b.get(name, 0.0) for b in bars.values()]
+        ax.barh(range(len(bars)), sizes, left=left, color=colour, height=0.62, label=name)
+        left = [a + s for a, s in zip(left, sizes)]
+    rows = [i for i, name in enumerate(bars) if name in peaks]
+    found = [peaks[name] for name in bars if name in peaks]
+    if found:
+        ax.plot(found, rows, "D", color=BLACK, markersize=7, label="rehearsed peak", **DOTS)
+    ax.axvline(card, color=GREY, linewidth=1.5, linestyle="--", label=f"a card of {card:g} GB")
+    name_rows(ax, list(bars))
+    name_axes(ax, "GB")
+    legend(fig, ax)
+    most = {name: max(b, key=b.get) for name, b in bars.items()}
+    said = [f"{n}: {sum(b.values()):.1f} GB, most of it {most[n]} ({b[most[n]]:.1f})" for n, b in bars.items()]
+    fig.alt = f"Memory of a step by category against a card of {card:g} GB. {'; '.join(said)}."
+    return fig
+
+
+def gains(lines: dict[str, list[tuple[float, float]]]) -> Figure:
+    """Amdahl's law: how many times faster the whole is against a part's factor; name -> [(factor, whole)]."""
+    need(lines and all(len(p) > 1 for p in lines.values()), "a line needs two factors or more")
+    fig, (ax,) = figure(2.7)
+    for (name, points), (colour, style), mark in zip(lines.items(), LINES, "osv"):
+        ax.plot(*zip(*points), color=colour, linestyle=style, marker=mark, linewidth=2, label=name)
+    name_axes(ax, "how many times faster the part is", "the whole")
+    legend(fig, ax)
+    said = [f"{name}: {p[-1][1]:.3f} times with a part {p[-1][0]:g} times faster" for name, p in lines.items()]
+    fig.alt = f"Amdahl's law, the whole step against one part. {'; '.join(said)}."
     return fig
