@@ -216,7 +216,8 @@ lab.keep("norm", rms_norm)
 # %% [markdown]
 # ## The whole model
 #
-# A layer's weights come as a dict `w`. A matrix is stored as (out, in), so a layer computes x Wᵀ. After attention comes the
+# The *embedding* is a table with each token's first vector, the *head* a matrix that turns its last vector into scores. A layer's
+# weights come as a dict `w`. A matrix is stored as (out, in), so a layer computes x Wᵀ. After attention comes the
 # MLP, which treats each position by itself: up to 4C channels, a nonlinearity, back to C.
 
 # %%
@@ -416,12 +417,12 @@ plots.show(figures.changes(figures.best_arms(rows)))
 # Most of the gap closes with the head of its own. The embedding then starts at 1, not at 0.02, and the best rate is four times as
 # large. But the order of the steps matters. Taken out of the modern model alone, this change costs nothing, and neither does
 # the embedding's norm. Taken out together they cost 0.27: either of the two brings the embedding to a size beside which a large
-# step is small. (The numbers are measured. The reason is our reading.) ReLU² gains 0.15 here, and taken out of the modern
+# step is small. (The reason is our reading.) ReLU² gains 0.15 here, and taken out of the modern
 # model it costs nothing. RoPE, RMSNorm, QK-norm and softcap show no gain larger than the spread. In 50 steps they hardly could.
 #
-# **The answer.** The first screen was blind. At one small rate the models are 0.01 apart. Each at its own best rate they are
-# 0.49 apart (means of three seeds, 3.49 and 3.00, with the recipe's weight decay; 0.46 without). The changes are worth this
-# much at a rate at which the model of 2019 does badly. With its own three rates the modern recipe reaches 2.90.
+# **The answer.** At one small rate the models are 0.01 apart. Each at its own best rate they are
+# 0.49 apart (means of three seeds, 3.49 and 3.00, with the recipe's weight decay; 0.46 without). The gain needs a
+# rate at which the model of 2019 does badly. With its own three rates the modern recipe reaches 2.90.
 #
 # ## At full size
 #
@@ -442,8 +443,7 @@ lab.verdict(ladder["modern"], ladder["gpt2"])
 #
 # ## The bill
 #
-# Each weight of a matrix product costs 6 FLOPs a token in training: a multiplication and an addition forward, twice that
-# backward. A layer has 12C² such weights. Attention also works without weights: q · k costs 2C FLOPs for each of T keys, the
+# Each weight of a matrix product costs 6 FLOPs a token in training (lesson 00). A layer has 12C² such weights. Attention also works without weights: q · k costs 2C FLOPs for each of T keys, the
 # weighted mean 2C more, and backward twice that again. So a layer adds **12CT**. (This is the published count. A causal
 # query sees half of the keys on average.) A table that is looked up costs nothing.
 

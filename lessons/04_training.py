@@ -456,7 +456,7 @@ lab.compare(torch.tensor(by_hand), torch.tensor(ours["loss"][:40]), atol=1e-2)
 # %% [markdown]
 # ## What the loop is worth
 #
-# Now the question. A setting is only as good as its rate, so every arm below has the rate and the weight decay swept, on 65,536
+# Now the question. A setting is only as good as its rate, so every arm (kind of run) below has the rate and the weight decay swept, on 65,536
 # tokens each: a constant rate, a warm-down, and a warm-down with a batch four times as large. The last two also with Muon, the
 # optimizer of lesson 05. The best cell of each arm, with two or three seeds:
 

@@ -409,8 +409,9 @@ print(inspect.getsource(kernels.blocked))
 lab.compare(kernels.blocked(*turned, W)[0].transpose(0, 1), tiled(q, k, v, W)[0])
 
 # %% [markdown]
-# On a GPU your loop becomes one *kernel*, a program that the GPU runs in one go. FlashAttention's tiles live in memory on the chip, and the scores never leave
-# it. It has its own backward, from the log-sum-exp. FlashAttention 3, for Hopper GPUs, also loads the next tile while
+# On a GPU your loop becomes one *kernel*, a program that the GPU runs in one go. FlashAttention's tiles live in memory on
+# the chip, and the scores never leave it. It has its own backward, from the log-sum-exp. FlashAttention 3, for GPUs such
+# as the H100, also loads the next tile while
 # it multiplies this one. It takes the window as two numbers, `window_size=(left, 0)`, and skips tiles as you do. An
 # arbitrary mask tells a kernel nothing about what to skip: with `attn_mask`, torch's
 # `scaled_dot_product_attention` does not use its FlashAttention at all.

@@ -294,7 +294,7 @@ for name, x, y in zip(ways, a, b):
     print(f"{name:20} ranks {same:10} off by {(x - right).abs().max():.1e}")
 
 # %% [markdown]
-# - **Flat halves.** The ranks part, silently. A *fingerprint* shows it: eight bytes a tensor, compared after the step. It
+# - **Flat halves.** The ranks drift apart, silently. A *fingerprint* shows it: eight bytes a tensor, compared after the step. It
 #   compares bits, so that no tolerance can hide anything.
 # - **Gathered.** Each rank gives away only its own part. Now all ranks agree, *and all are wrong*. No comparison of
 #   ranks can find that. Only a comparison with one process does.
