@@ -25,7 +25,7 @@ flops, peak = 4.330784e19, 8 * 989e12  # the first record; eight H100 in bfloat1
 print(f"{flops / peak / 3600:.2f} hours would do; 3.04 were measured")
 
 # %% [markdown]
-# Half of the time of the first record is missing, and yet it made a model of 43,000 dollars for 73. Six weeks later the record
+# Half of the time of the first record is missing, and yet it matched a model of about 43,000 dollars for 73. Six weeks later the record
 # stood at 1.65 hours.
 #
 # **The question of this lesson: how much of this run is yours now, and where is its next hour?** Before you go on: of the
@@ -82,7 +82,7 @@ print(f"the package: {ends[1]:.4f} after {steps[1]:,}")
 #
 # ## The same in seconds
 #
-# Here and now, 50 steps of the same recipe, with your pieces or the course's answers. Only the tokenizer stays the
+# Here and now, 50 steps of the same recipe, with your pieces, or the course's answers where you have none. Only the tokenizer stays the
 # package's, since yours would take minutes.
 
 # %%
@@ -203,7 +203,7 @@ for minute in (0, 1, 3.3, 10, 30, 60, 91, 120, 150, 180, 182.4):
 # - **Each step**, 656 ms: every GPU reads 2 times 16 rows of 2,048 tokens. Our rehearsal without GPUs found 58.9 GB in use
 # on each, and 3.7 GB sent by each for the gradients and again for the new weights, in 36 messages.
 # - **Minute 3**: Muon's momentum has risen to 0.95. **Minute 91**: the rates begin to fall, to 0 at the end.
-# - **Every ten minutes** a checkpoint. **The end**: bits per byte, CORE's 22 tasks, samples, an export.
+# - **Every ten minutes**, in our runbook, a checkpoint. **The end**: bits per byte, CORE's 22 tasks, samples, an export.
 #
 # ## The bill
 
@@ -269,8 +269,8 @@ for every in (2, 10, 30, 182):
 # ```
 #
 # A record of nanochat (dev/LEADERBOARD.md) needs CORE above 0.256525 on all examples, a lower time of training, and its bits per byte. It
-# must be simple, and help at every depth. modded-nanogpt asks for more: (3.28 - mean) √n of at least 0.004. A claim there (pull request 358)
-# was measured again because its first p came from repeats of one seed. It now has 20 runs with the mean 3.27886:
+# must be simple, and help at every depth. modded-nanogpt asks for proof: p below 0.01 in its main track, (3.28 - mean) √n of at least 0.004 in that for optimizers. A claim in the
+# main one (pull request 358) was measured again, because its first p came from repeats of one seed. By the other rule its 20 runs with mean 3.27886 give:
 
 # %%
 print(f"{(3.28 - 3.27886) * 20**0.5:.4f}, and it must be .004")
@@ -329,10 +329,10 @@ lab.result("14.cosine", "overlap" if half > abs(mean) else word)
 # (lesson 07) is above 0. So write the verdict as you would want to read it:
 #
 # > *Half a cosine in place of a line, jan29 at toy size, 50 steps, seeds 1 to 3 in pairs: worse by 0.018 bits per byte, in every
-# > pair. Rates were not swept on either side, and the cosine keeps them high for longer, so its best rate may be another. Nothing is
+# > pair. Rates were not swept on either side, and the cosine is higher first and lower in the end, so its best rate may be another. Nothing is
 # > shown for longer runs or larger models.*
 #
-# Keep it, as nanochat's LOG keeps its failures. An idea that passes goes up a ladder of sizes: in January 2026 an automatic sweep found 0.002 at depth
+# Keep it, as nanochat's LOG keeps its failures. An idea that passes goes up a ladder of sizes: in January 2026 a sweep of some 320 runs found 0.002 at depth
 # 12, of which 0.0007 was left at depth 20 (LOG, 19 January), and some of its settings did harm there. Expect few that stay:
 #
 # - A search by an agent kept about 20 of some 700 changes, and took 2.02 h to 1.80 h ([its author, 9 March
@@ -340,7 +340,7 @@ lab.result("14.cosine", "overlap" if half > abs(mean) else word)
 # - Of modded-nanogpt's 77 records up to March 2026, from 45 to 1.43 minutes, four are credited to AI agents
 # ([METR's note](https://metr.org/notes/2026-04-21-ai-rd-nanogpt-progress/)).
 # - Open: averages of the last weights. nanochat's did not help (LOG, 24 March). Terminal Shrinkage Averaging (arXiv 2609.25482, of which
-# we read the abstract) is said to be faster on a nanochat of depth 22, and names no minutes.
+# we read the abstract) claims a faster run on a nanochat of depth 22, without minutes.
 #
 # ## What is yours
 
@@ -364,12 +364,12 @@ plots.show(plots.strip(14))
 #
 # How much is yours stands on the page above; on ours nothing is, since nobody has done the exercises there. The next hour: record 6 needs 1.65
 # hours, its products 0.50 at their peak. One change of data gave 53 % of what six records saved; it came after five
-# failures. So look at the text and at the 1.15 hours that are not products, expect one idea in thirty to stay, and demand pairs of seeds.
+# failures. So look at the text and at the 1.15 hours above the floor, expect one idea in thirty to stay, and demand pairs of seeds.
 
 # %% [markdown]
 # ## Questions
 #
-# 1. Record 6 is often quoted with an MFU of 59 %. Its products run in 8 bits. What is the honest number?
+# 1. By the usual count record 6 has an MFU of 59 %. Its products run in 8 bits. What is the honest number?
 #
 # <details><summary>Answer</summary>
 #

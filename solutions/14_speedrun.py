@@ -113,7 +113,7 @@ pictures("14.1", draw, forecast, skill, luck)
 # ## 14.2 When does a record count?
 #
 # In modded-nanogpt's optimization track a claim counts if (3.28 - mean) √n is at least 0.004, where mean is the mean final loss
-# of n runs. One claim there (pull request 358) was measured again, because its first runs repeated one seed. Repeats of a seed
+# of n runs. A claim in its main track (pull request 358) was measured again, because its first runs repeated one seed. Repeats of a seed
 # differ only by rounding, and say little about other seeds.
 #
 # `runs` is a list of pairs (seed, loss). Take the mean of each seed first; n is the number of different seeds. Return n, the

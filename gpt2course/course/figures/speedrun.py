@@ -1,7 +1,6 @@
 """Figures of lesson 14: a run's stages by the minute, records above their floors, ten changes; the page of what is yours."""
 
 import html
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -12,11 +11,11 @@ from gpt2course.files import UserError, home, in_clone, read_json
 from gpt2course.runlog import read_metrics
 
 from gpt2course.course.figures.style import (  # isort: skip
-    BLUE, DOTS, GREY, HOLLOW, LINES, ORANGE, SKY, VERMILION, figure, legend, name_axes, name_rows, need, note,
+    BLUE, DOTS, FONT, GREY, HOLLOW, LINES, ORANGE, SKY, VERMILION, figure, legend, name_axes, name_rows, need, note,
 )  # fmt: skip
 
 __all__ = ["CHANGES", "losses"]
-RESULTS = Path(build.ROOT) / "results"
+RESULTS = build.ROOT / "results"
 
 
 def finished() -> tuple[str, list[dict], list[dict], str]:
@@ -96,10 +95,16 @@ def changes(forecast: list[tuple[float, float]], skill: float, luck: float) -> F
     for row, (_, size), (_, unit, _, found, _) in zip(rows, forecast, CHANGES):
         text = "no size published" if found is None else f"{found:+g} {unit}, you {size:+g}"
         note(ax, text, (1.0, row), (14, 0), va="center")
+    sizes = [(size, c[3]) for (_, size), c in zip(forecast, CHANGES) if c[3]]
+    signs, near = sum(a * b > 0 for a, b in sizes), sum(0.5 <= a / b <= 2 for a, b in sizes)
+    score = f"skill {skill:.2f} against a coin; as good by luck {luck:.0%}\nof {len(sizes)} sizes "
+    score += f"{signs} with the right sign, {near} within a factor of 2"
+    fig.suptitle(score, fontsize=FONT)
     name_rows(ax, [c[0] for c in CHANGES])
     ax.set_xlim(-0.06, 2.1)
     ax.set_xticks([0, 0.5, 1], ["0: rejected", "0.5", "1: kept"])
     name_axes(ax, "chance that it is kept")
-    legend(fig, ax)
-    fig.alt = f"Ten changes and a forecast: skill {skill:.2f} against a coin, as good by luck {luck:.0%}. Kept: {', '.join(c[0] for c in CHANGES if c[2])}."
+    legend(fig, ax, loc="outside lower center")
+    kept = ", ".join(c[0] for c in CHANGES if c[2])
+    fig.alt = f"Ten changes and a forecast: {score}. Kept: {kept}.".replace("\n", "; ")
     return fig
