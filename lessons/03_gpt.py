@@ -364,8 +364,8 @@ for D, T in ((32, 128), (128, 2048)):
     print(f"D {D:3}, T {T:4}: {shares}")
 
 # %% [markdown]
-# The recipe of January 2026 has no gain. Later ones multiply by 1.15, then 1.2, and buy sharpness back (LOG, March 2026; LOG is
-# nanochat's dev/LOG.md).
+# The recipe of January 2026 has no gain. Later ones multiply by 1.15, then 1.2, and buy sharpness back (nanochat's
+# code, March 2026).
 #
 # **ReLU².** GELU became max(0, x)². Nobody derived it: a search over programs found it (Primer, arXiv 2109.08668). It is cheap,
 # and exactly 0 for negative inputs. **Softcap.** 15 tanh(z / 15) bounds the score of a token, so no single token can get an
@@ -439,7 +439,7 @@ lab.verdict(ladder["modern"], ladder["gpt2"])
 
 # %% [markdown]
 # At depth 24 nobody has published this rung. Tried against the modern parts, and failed: SwiGLU for ReLU², RoPE on half of the
-# channels, attention gates (LOG).
+# channels, attention gates (nanochat's dev/LOG.md).
 #
 # ## The bill
 #

@@ -248,7 +248,7 @@ print({name: round(y[0], 4) for name, (_, y) in lines.items()}, "from 0.001")
 # After five rounds of Polar Express everything from 0.001 to 1 lies within 0.141 of 1. That is near the best possible: five
 # polynomials of this degree can reach 0.113 (we computed them with Remez's algorithm), and the published coefficients give some
 # of it away for safety. The quintic brings 0.001 only to 0.47, and all above 0.002 to between 0.68 and 1.20. That is hardly a different
-# step: nanochat found the gain of Polar Express over it within the noise.
+# step: nanochat saw no noticeable difference in training (dev/LOG.md, 10 January 2026).
 #
 # Now a real gradient, round by round. The black dashes are the singular values before the first.
 
