@@ -441,7 +441,8 @@ plots.show(plots.ladder(known, list(LADDER)))
 # - **The kernel**: FlashAttention 3 gave +9 % tokens/s (nanochat's dev/LOG.md, 11 January 2026). On an H100 its forward does
 # 560 TFLOP/s at T 2,048 and 685 at 8,192 (derived from the times in tritonbench issue 1267).
 # - **Records** of modded-nanogpt, a race at 124 million parameters (its README): a window, with other changes, took
-# 7.2 to 5.03 minutes (record 12); one that grows during training, 4.66 (13); FlashAttention 3, with two other changes, 2.812 to 2.731 (29).
+# 7.2 to 5.03 minutes (record 12); one that grows during training, 4.66 (13); FlashAttention 3, with two other changes,
+# 2.812 to 2.731 (29).
 # - **All short hurts**: nanochat keeps the last layer long for this reason. We know of no published size.
 #
 # None of these isolates what SSSL does to bits per byte at equal tokens.
