@@ -86,11 +86,9 @@ print(f"the package: {ends[1]:.4f} after {steps[1]:,}")
 # package's, since yours would take minutes.
 
 # %%
-names = ["bpb", "packing", "attention", "rope", "norm", "mix", "values"]
-names += ["schedule", "nesterov", "orthogonal", "finish", "owned"]
-own = {n: found[n][0] or mine.stand_in(n) for n in names}
-with mine.installed(own):
-    small = lab.train("jan29", steps=50)
+small = lab.train_with("bpb", "packing", "attention", "rope", "norm", "mix", "values",
+                       "schedule", "nesterov", "orthogonal", "finish", "owned",
+                       recipe="jan29", steps=50)  # fmt: skip
 theirs = lab.train("jan29", steps=50)
 
 # %%

@@ -29,13 +29,13 @@ def finished() -> tuple[str, list[dict], list[dict], str]:
 
 
 def certificate(name: str, pieces: dict[str, bool], facts: list[str]) -> str:
-    """A page in HTML: the pieces that are yours, those that are not, and facts. It takes the colours of the notebook."""
+    """A page in HTML: the pieces that are yours, those that are not, and facts. Its colours are the notebook's."""
     need(pieces, "no piece")
     yours, others = ([html.escape(n) for n, own in pieces.items() if own is mine] for mine in (True, False))
     lines = [f"<b>{len(yours)} of {len(pieces)} pieces are yours</b>: {', '.join(yours) or 'none yet'}"]
     lines += [f"from the package: {', '.join(others)}"] * bool(others) + [html.escape(fact) for fact in facts]
-    box = "border: 3px double currentColor; padding: 1.2em 2em; max-width: 42em; text-align: center"
-    return f'<div style="{box}"><h3>{html.escape(name)}</h3>{"".join(f"<p>{line}</p>" for line in lines)}</div>'
+    inner = f"<h3>{html.escape(name)}</h3>{''.join(f'<p>{line}</p>' for line in lines)}"
+    return f'<div style="max-width: 42em; text-align: center"><hr>{inner}<hr></div>'
 
 
 def three_hours(stages: dict[str, float], events: dict[str, float]) -> Figure:
