@@ -381,8 +381,8 @@ for name, (apart, half) in found.items():
 
 # %% [markdown]
 # Read each line by its sign, its interval and its number of seeds; the file grows as more are run. In every pair that was
-# there when this was written, the tables beat the same parameters in MLPs, at equal steps too, where the MLPs compute 43 % more,
-# and by several times as much at equal FLOPs.
+# there when this was written, the tables beat the same parameters in MLPs: at equal steps, where the MLPs compute 43 % more, and
+# by several times as much at equal FLOPs.
 # The last line is about the gates: nanochat found that a gate helps, in larger and longer runs. Do you see it here?
 #
 # What this does not show: these runs read half a token for each parameter, where steps count for more than size; in long

@@ -121,7 +121,7 @@ for row, choice in zip(rows, item["choices"]):
 # Such details matter. In 2023 three programs scored the same model, LLaMA-65B, on the same benchmark, MMLU: 0.637,
 # 0.488 and 0.636 (Hugging Face, *What's going on with the Open LLM Leaderboard?*). They differed in the prompt, and in what was compared.
 #
-# One more detail: the score begins at the first token in which the choices *differ*, which need not be where the choice's text begins.
+# And the score begins at the first token in which the choices *differ*, which need not be where the choice's text begins.
 #
 # ## Rule two: schema
 #
@@ -391,8 +391,8 @@ plots.show(figures.dots(luck, name="mini-CORE of a laptop model"))
 
 # %% [markdown]
 # The shots move least here, as only three of the seven tasks have any. (On CORE, 50 questions a task, another draw made 0.019 of 0.016.)
-# Other first weights move more. At full size, in nanochat's pull request 807, 20 seeds of one recipe had a
-# standard deviation of 0.0062 in CORE and 0.00023 in bits per byte, and the two had a correlation of 0.08 (our arithmetic on its table). A run that is lucky in CORE is not the better model.
+# Other first weights move more. In nanochat's pull request 807, 20 seeds of one recipe had a standard deviation
+# of 0.0062 in CORE and 0.00023 in bits per byte. The two had a correlation of 0.08 (our arithmetic on its table). A run that is lucky in CORE is not the better model.
 #
 # **4. The model you picked.** Report the best of seven runs, and you report luck:
 
