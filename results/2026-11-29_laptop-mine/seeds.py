@@ -1,29 +1,37 @@
-"""Nine pieces from the solutions in the recipe jan29 at the size of results/2026-11-29_ladder-seeds, whose arm `jan29` is the package.
+"""Does a run with the learner's pieces end elsewhere than the package's? Toy size, 300 steps, recipe jan29, eight seeds.
 
-    OMP_NUM_THREADS=1 python results/2026-11-29_laptop-mine/seeds.py     # one line of seeds.jsonl a run; goes on where it stopped
+Three arms: the package; the package with one piece, `norm`, which differs from the package's by rounding alone; and with
+nine pieces. Each run is a line of seeds.jsonl; a run that is there is not repeated.
+
+    OMP_NUM_THREADS=1 python results/2026-11-29_laptop-mine/seeds.py
 """
 
-import importlib.util
 import json
 from pathlib import Path
 
-from gpt2course.course import mine
+import torch
 
-HERE = Path(__file__).parent
-NAMES = ("packing", "attention", "rope", "norm", "schedule", "nesterov", "orthogonal", "finish", "bpb")
+from gpt2course.course import lab, mine
+from gpt2course.runlog import git_commit
+
+OUT = Path(__file__).parent / "seeds.jsonl"
+NINE = ("packing", "attention", "rope", "norm", "schedule", "nesterov", "orthogonal", "finish", "bpb")
+ARMS = {"package": (), "norm alone": ("norm",), "nine pieces": NINE}
 
 
 def main() -> None:
-    spec = importlib.util.spec_from_file_location("record", HERE.parent / "2026-11-29_ladder-seeds" / "record.py")
-    record = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(record)
-    pieces, out = {name: mine.stand_in(name) for name in NAMES}, HERE / "seeds.jsonl"
-    done = [json.loads(line)["seed"] for line in out.read_text().splitlines()] if out.exists() else []
-    for seed in (s for s in record.SEEDS if s not in done):
-        with mine.installed(pieces):
-            row = record.train_one("pieces", "jan29", record.MUON, seed)
-        with open(out, "a") as f:
-            f.write(json.dumps(row | {"pieces": NAMES, "command": f"python results/{HERE.name}/seeds.py"}) + "\n")
+    done = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
+    done = {(row["arm"], row["seed"]) for row in done}
+    for seed in range(1, 9):
+        for arm, names in ARMS.items():
+            if (arm, seed) in done:
+                continue
+            with mine.installed({name: mine.load(name, mine.solution(name)) for name in names}):
+                run = lab.train("jan29", seed=seed, steps=300)
+            row = {"arm": arm, "seed": seed, "steps": 300, "val_bpb": run["val_bpb"], "loss": [round(x, 6) for x in run["loss"][::20]]}
+            row |= {"torch": torch.__version__, "commit": git_commit()}
+            with OUT.open("a") as f:
+                f.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":
