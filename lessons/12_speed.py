@@ -25,6 +25,7 @@
 import time
 import torch
 
+torch.manual_seed(12)
 torch.set_num_threads(1)  # one core, so that this page and yours compare
 x = torch.randn(256, 256)
 for name in ("left", "right"):
@@ -154,7 +155,7 @@ def relu_squared():
 work = {  # FLOPs, bytes, the call
     "head": (2**32, 2**26 + 2**22, lambda: torch.mm(h, W.T, out=z)),  # 2 · 4096² · 128
     "relu²": (2 * 2**24, 16 * 2**24, relu_squared),
-    "scaling": (2**24, 8 * 2**24, lambda: torch.mul(big, 2, out=third)),
+    "sum": (2**24, 12 * 2**24, lambda: torch.add(big, other, out=third)),
     "one product": (2 * 1024**3, 12 * 1024**2, lambda: A @ B),
 }
 
@@ -229,8 +230,8 @@ for rows in (16, 32):
     print(f"depth 24, batch {rows}: {rows * 2048 * 32768 * 4 / 2**30:.1f} GiB")
 
 # %% [markdown]
-# And the plain loss makes several tensors of this size. How many live at one time? This counts: torch shows every tensor
-# that an operation makes, and a weak reference tells when its memory is free again.
+# And the plain loss makes several tensors of this size. How many live at one time? The class below counts. Torch shows it
+# every tensor that an operation makes, and a weak reference tells when the memory is free again.
 
 # %%
 import weakref
@@ -317,8 +318,8 @@ lab.compare(dW, weight.grad)
 print(f"{megabytes(chunked, x, W, targets[0], 15.0, 64):.0f} MB")
 
 # %% [markdown]
-# The package does the same inside one operator, so that `torch.compile` sees a
-# single node. `step` is its loss and gradient of a piece; on a GPU a Triton kernel takes its place.
+# The package does the same inside one operator, so that `torch.compile` sees a single node. Its `step` computes loss and
+# gradient of a piece; on a GPU a Triton kernel does that.
 
 # %%
 import inspect
@@ -330,16 +331,16 @@ print(inspect.getsource(losses._cross_entropy._init_fn))
 
 # %%
 lab.keep("loss", chunked)
-mine = lab.train_with("loss", recipe="muon", steps=40)
-theirs = lab.train("muon", steps=40)
+like = dict(recipe="muon", steps=40)
+mine, theirs = lab.train_with("loss", **like), lab.train(**like)
 plots.show(figures.losses({"package": theirs["loss"], "yours": mine["loss"]}))
 print(f"bits per byte: package {theirs['val_bpb']:.4f}, yours {mine['val_bpb']:.4f}")
 
 # %% [markdown]
 # ## Numbers of 8 bits
 #
-# An H100 multiplies 8-bit numbers twice as fast as 16-bit ones. *e4m3* has a sign, four bits of exponent and three of mantissa:
-# up to 448, and 12 % between neighbours. First try: cast a gradient.
+# An H100's peak is twice as high for 8-bit numbers as for 16-bit ones. *e4m3* has a sign, four bits of exponent and three of
+# mantissa: up to 448, and 7 to 12 % between neighbours. First try: cast a gradient.
 
 # %%
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
@@ -444,9 +445,9 @@ def linear8(self, x):
     return Eight.apply(x.flatten(0, -2), self.weight).view(*x.shape[:-1], -1)
 
 lab.predict("12.bits", "overlap")
-runs = lab.experiment({"32 bits": {}}, recipe="muon", steps=40)
+runs = lab.experiment({"32 bits": {}}, **like)
 with patch.object(model_file.Linear, "forward", linear8):
-    runs |= lab.experiment({"8 bits": {}}, recipe="muon", steps=40)
+    runs |= lab.experiment({"8 bits": {}}, **like)
 
 # %%
 lab.table(runs)
@@ -534,9 +535,14 @@ def step(n):
 # %%
 from IPython.display import Markdown, display
 
-best, order = [math.inf] * len(changes), range(len(changes))
-for _ in range(3):  # in turns, so that a slow minute hits all
-    best = [min(best[n], seconds(step, n, rounds=1)) for n in order]
+def once(n):
+    began = time.process_time()
+    step(n)
+    return time.process_time() - began
+
+turns = range(4)  # not one after the other: a slow minute must hit all
+rounds = [[once(n) for n in range(len(changes))] for _ in turns]
+best = [min(times) for times in zip(*rounds[1:])]
 lines = ["| change | tokens/s | times | MB | loss |", "|---|---|---|---|---|"]
 for n, name in enumerate(changes):
     memory = "not seen" if name == "MLPs compiled" else f"{megabytes(step, n):.0f}"
@@ -547,7 +553,7 @@ display(Markdown("\n".join(lines)))
 lab.result("12.step", round(best[0] / min(best), 2))
 
 # %% [markdown]
-# The loss is the same in every row but the last. Three rows count: your chunks, for time and memory; the package's loss, which uses cheaper operations, such as a sigmoid in place of tanh; the
+# The loss is the same up to rounding, but in the last row. Three rows count: your chunks, for time and memory; the package's loss, which uses cheaper operations, such as a sigmoid in place of tanh; the
 # skipped tiles. Half of X Xᵀ gains nothing, as computed; on small matrices its copies even cost. The compiled MLPs gain next to nothing:
 # presumably their tensors stay in the cache, so there is no pass over memory to save. And 8 bits without 8-bit units cost time, as
 # casts come on top.
@@ -557,8 +563,9 @@ lab.result("12.step", round(best[0] / min(best), 2))
 # Nothing here ran on a GPU. What follows is recorded, published or derived, as each line says.
 #
 # **Memory**, recorded: a rehearsal on fake GPUs runs every operation of a step without numbers
-# ([results/2026-11-29_rehearsal](../results/2026-11-29_rehearsal/README.md)). It recorded totals for these batches; the parts
-# are [cost.py](../gpt2course/cost.py)'s estimate, which lies within 3 % of the rehearsal.
+# ([results/2026-11-29_rehearsal](../results/2026-11-29_rehearsal/README.md)). For batch 8 it recorded totals only
+# ([pages](../results/2026-11-29_rehearsal/pages_d24.txt) has the parts of compiled steps with 16 and 32). So the parts here are
+# [cost.py](../gpt2course/cost.py)'s estimate, which lies within 3 % of the rehearsal.
 
 # %%
 import dataclasses
@@ -592,7 +599,7 @@ plots.show(figures.memory(bars, peaks))
 # Other settings of the rehearsal:
 
 # %%
-for p in points:
+for p in sorted(points, key=lambda p: (p["B"], p["compiled"])):
     how = "compiled" if p["compiled"] else "eager"
     how += ", recomputing" * p.get("recompute", False) + ", fp8" * p["fp8"]
     print(f"batch {p['B']:2}, {how}: {p['peak_bytes'] / 1e9:.1f} GB")
@@ -622,8 +629,8 @@ for name in ("flops_per_token", "flops_per_token_causal"):
 # %% [markdown]
 # **8 bits**, published (nanochat's dev/LOG.md, 2 February 2026): a forward product 1.38 times as fast; depth 26 as a whole
 # 1.17 times; at equal capability about 1.05, since 8 bits learn a little less a token; depth 12 slower; without
-# `torch.compile` 4 times slower, because each scale and cast is then a pass over memory. The head alone in 8 bits gave 1 %. Amdahl
-# knew: it has 6.1 % of the FLOPs.
+# `torch.compile` 4 times slower, presumably because each scale and cast is then a pass over memory. The head alone in 8 bits gave
+# 1 %. Amdahl's law gives the bound, from the head's 6.1 % of the FLOPs:
 
 # %%
 print(f"at most {whole(0.061, 1.38):.3f} times; with a head in no time {1 / 0.939:.3f}")
@@ -635,7 +642,7 @@ print(f"at most {whole(0.061, 1.38):.3f} times; with a head in no time {1 / 0.93
 #
 # ## The answer
 #
-# In this step, 55 % of the milliseconds went into head and loss, many of them into passes over logits of 34 MB that need not
+# In this step, more than half of the milliseconds went into head and loss, many of them into passes over logits of 34 MB that need not
 # exist. Chunks saved those, skipping saved hidden scores: about 1.9 times as fast on the machine that made this page, with the same
 # loss. The other rows gained nothing. At full size, half of the January step's 656 ms would be enough at the GPUs' peak. The
 # rest are products below the peak, passes over memory, and waiting.

@@ -27,7 +27,7 @@ def _head_gain(ms, part, factor, target):
 
 def head_gain(f) -> None:
     for ms, part, factor, target in (
-        ({"head": 25.0, "rest": 75.0}, "head", 5.0, 1.25), ({"MLP": 300.0, "head": 40.0, "other": 316.0}, "head", 1.38, 1.01),
+        ({"head": 25.0, "rest": 75.0}, "head", 5.0, 1.25), ({"a": 300.0, "head": 40.0, "b": 316.0}, "head", 1.38, 1.01),
         ({"a": 10.0, "b": 30.0, "c": 20.0}, "b", 3.0, 1.5), ({"a": 10.0, "b": 30.0, "c": 20.0}, "b", 3.0, 4.0),
         ({"a": 8.0, "b": 8.0}, "a", 2.0, 2.0), ({"a": 8.0, "b": 24.0}, "a", 0.5, 1.2),
     ):  # fmt: skip
@@ -107,18 +107,20 @@ def fast_step(f) -> None:
         args, what = _task(T, V, C, keep, seed=T), f"T {T}, V {V}, window {window}, {keep:.0%} of the targets"
         loss, new = _plain_step(*args, window, 0.5)
         p = {name: w.clone() for name, w in args[0].items()}
-        got = tried(lambda *rest, p=p: f(p, *rest), (*args[1:], window, 0.5), what, "lengths need not divide; one target may count")
-        got = several(got, 2, "the loss and a dictionary")
+        hint = "lengths need not divide; one target may count"
+        got = tried(lambda *rest, p=p: f(p, *rest), (*args[1:], window, 0.5), what, hint)
         need(all(torch.equal(p[name], w) for name, w in args[0].items()), "your answer changed the parameters in place")
+        got = several(got, 2, "the loss and a dictionary")
         every = _plain_step(args[0], args[1], args[2].clamp(min=0), window, 0.5)[0]
         share = (args[2] >= 0).float().mean().item()
         known(got[0], loss, f"the loss for {what}", [(e, hint) for e, hint in [
             (every, "targets of -1 do not count"), (loss * share, "divide by the targets that count, not by all"),
             (loss * share * T, "this is the sum; the loss is the mean over the targets that count"),
-            *((_plain_step(*args, window + by, 0.5)[0], "the window is off by one: W tokens and the query itself") for by in (1, -1)),
+            *((_plain_step(*args, window + by, 0.5)[0], "the window is off by one: W tokens, the query") for by in (1, -1)),
             (_plain_step(*args, T, 0.5)[0], "the window is ignored"),
         ] if abs(e - loss) > 4e-4 * loss], "the same loss as the plain step's", rtol=1e-4)  # fmt: skip
-        need(isinstance(got[1], dict) and got[1].keys() == new.keys(), "the second result is {name: new parameter}, for all four")
+        four = isinstance(got[1], dict) and got[1].keys() == new.keys()
+        need(four, "the second result is {name: new parameter}, for all four")
         for name, wanted in new.items():
             mine = tensor(got[1][name], wanted.shape, f"{name} ({what})")
             need(not torch.equal(mine, args[0][name].double()), f"{name} ({what}) did not move: w - rate * gradient")
@@ -139,7 +141,7 @@ def fast_step(f) -> None:
     finally:
         torch.set_num_threads(threads)
     line = f"the same numbers, in {1e3 * best[1]:.0f} ms against the plain step's {1e3 * best[0]:.0f}"
-    need(best[0] >= AIM * best[1], f"{line}: {best[0] / best[1]:.2f} times as fast, {AIM:g} are needed; what is computed in vain?")
+    need(best[0] >= AIM * best[1], f"{line}, but {AIM:g} times as fast is asked for; what is computed in vain?")
 
 
 # ---- 12.3
@@ -202,24 +204,23 @@ def pays(f) -> None:
         known(got[0], saved, f"the dollars saved by {what},", [(e, hint) for e, hint in [
             (hours(steps * ms / 1000 * (1 - more / faster)), "the seconds at the start cost too"),
             (hours(steps * ms / 1000 * (1 - 1 / faster) - once), "the changed run needs `more` times as many steps"),
-            (-saved, "this is what the change costs; what it saves has the other sign"), (max(saved, 0), "a change may cost: negative"),
+            (-saved, "this is the cost; savings have the other sign"), (max(saved, 0), "a change may cost: negative"),
             (saved * 1000, "a step's time is in milliseconds"), (saved * 3600, "the price is for an hour"),
-            (saved / 3600 * 60, "the price is for an hour"),
             (hours(steps * ms / 1000 * more / faster + once), "this is the bill of the changed run; what is saved?"),
             (hours(steps * ms / 1000 * (1 - more * faster) - once), "faster: divide a step's time by it"),
-            (hours((steps * ms * (1 - more / faster) - once) / 1000), "once is in seconds, a step in milliseconds"),
-        ] if not math.isclose(e, saved, abs_tol=1e-9)], "seconds of both runs, the start included, times the price", 1e-5)  # fmt: skip
+        ] if not math.isclose(e, saved, abs_tol=1e-9)], "seconds of both runs, start included", 1e-5)  # fmt: skip
         n = number(got[1], "the second number")
         named = f"the least steps for {what},"
         if math.isinf(least):
-            need(math.isinf(n) and n > 0, f"{named} came out as {n:.6g}: each step costs more than before, so it is math.inf")
+            line = f"{named} came out as {n:.6g}: each step costs more than before, so it is math.inf"
+            need(math.isinf(n) and n > 0, line)
             continue
         need(not math.isinf(n), f"{named} came out as infinity: each step saves something")
         need(n == int(n), f"{named} came out as {n:.6g}, expected a whole number")
         known(n, least, named, [(e, hint) for e, hint in [
             (least - 1, "with so many steps it does not save yet"),
             (math.floor(once / (ms / 1000 * (1 - 1 / faster))) + 1, "the changed run needs `more` times as many steps"),
-        ] if e != least], f"expected {least}: once, divided by what a step saves, and then one that saves", 1e-9)  # fmt: skip
+        ] if e != least], "once, divided by what a step saves; and then one that saves", 1e-9)  # fmt: skip
 
 
 # ---- 12.5
@@ -250,17 +251,18 @@ def rows8(f) -> None:
         by = (got - exact).norm(dim=1 if name == "x" else 0) / exact.norm(dim=1 if name == "x" else 0)
         row = f"a row of {name} is a million times the others: the error of another row is {by.max().item():.1%}"
         need(by.isfinite().all() and by.max() < 0.08, f"{row}; each row of {name} needs its own scale")
-    empty = x.clone()
-    empty[2] = 0.0
+    empty = x * (torch.arange(11) != 2)[:, None]
     got = tensor(call(f, empty, W, keep="its inputs"), (11, 7), "y")
     need((got[2] == 0).all(), "a row of zeros must give zeros: its largest value is 0, and nothing may divide by it")
     kept = [*range(2), *range(3, 11)]
-    need_close(got[kept], tensor(f(x, W), (11, 7), "y")[kept], "another row of x changed, and this row's result with it", 1e-4)
+    need_close(got[kept], torch.as_tensor(f(x, W))[kept], "another row of x changed, and this row's y with it", 1e-4)
 
 
 EXERCISES = (
-    Exercise("12.1", "Amdahl on the head", head_gain, points=2, minutes=10, difficulty=2, importance=4, reference=_head_gain),
-    Exercise("12.2", "The fastest full step on your machine", fast_step, points=4, minutes=30, difficulty=4, importance=4),
+    Exercise("12.1", "Amdahl on the head", head_gain, points=2, minutes=10, difficulty=2, importance=4,
+             reference=_head_gain),
+    Exercise("12.2", "The fastest full step on your machine", fast_step, points=4, minutes=30, difficulty=4,
+             importance=4),
     Exercise("12.3", "A fair stopwatch", times_as_fast, points=3, minutes=20, difficulty=3, importance=5),
     Exercise("12.4", "When does a change pay?", pays, points=2, minutes=10, difficulty=2, importance=4),
     Exercise("12.5", "One scale a row", rows8, points=3, minutes=15, difficulty=3, importance=3,
