@@ -324,7 +324,7 @@ lab.result("14.cosine", "overlap" if half > abs(mean) else word)
 
 # %% [markdown]
 # The two lists overlap, since seeds differ more than the arms. The pairs do not: all three are worse, and the 95 % interval of their mean
-# (lesson 07) is above 0. So write the verdict as you would want to read it:
+# (lesson 07) is above 0. Rounding alone moved the end by 0.0003 above. So write the verdict as you would want to read it:
 #
 # > *Half a cosine in place of a line, jan29 at toy size, 50 steps, seeds 1 to 3 in pairs: worse by 0.018 bits per byte, in every
 # > pair. Rates were not swept on either side, and the cosine is higher first and lower in the end, so its best rate may be another. Nothing is

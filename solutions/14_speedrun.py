@@ -104,6 +104,8 @@ def draw(forecast_, skill_, luck_):
     forecast()  # shows nothing before yours is written
     rows, kept = forecast_(), [change[2] for change in figures.CHANGES]
     p = [chance for chance, _ in rows]
+    if forecast_ is forecast:
+        print(*(f"{change[0]}: {change[4]}" for change in figures.CHANGES), sep="\n")
     return figures.changes(rows, skill_(p, kept, 0.5), luck_(p, kept))
 
 
