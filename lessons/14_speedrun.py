@@ -77,8 +77,8 @@ print(f"the package: {ends[1]:.4f} after {steps[1]:,}")
 # %% [markdown]
 # Grey is the package, and the dashed line what `xz -9e` needs for the same text. Read the two with care. We recorded the run with
 # pieces when the profile had 1,300 steps and ten times the weight decay. The package at those settings gave 1.7356 to
-# 1.7478 on four seeds, the pieces 1.7521 on one. That is a little above all four, and one run cannot say whether it is chance. In
-# your own run both curves have the same settings.
+# 1.7478 on four seeds, the pieces 1.7521 on one. Is that the pieces? In a toy of 300 steps one piece that differs by rounding moved the end by up to
+# 0.023, either way, over eight seeds (results/2026-11-29_laptop-mine). So it may be rounding. In your own run both curves have the same settings.
 #
 # ## The same in seconds
 #
