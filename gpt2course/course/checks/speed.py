@@ -116,7 +116,7 @@ def fast_step(f) -> None:
         known(got[0], loss, f"the loss for {what}", [(e, hint) for e, hint in [
             (every, "targets of -1 do not count"), (loss * share, "divide by the targets that count, not by all"),
             (loss * share * T, "this is the sum; the loss is the mean over the targets that count"),
-            *((_plain_step(*args, window + by, 0.5)[0], "the window is off by one: W tokens, the query") for by in (1, -1)),
+            *((_plain_step(*args, window + by, 0.5)[0], "the window is off by one: W and the query") for by in (1, -1)),
             (_plain_step(*args, T, 0.5)[0], "the window is ignored"),
         ] if abs(e - loss) > 4e-4 * loss], "the same loss as the plain step's", rtol=1e-4)  # fmt: skip
         four = isinstance(got[1], dict) and got[1].keys() == new.keys()

@@ -103,7 +103,7 @@ def gains(lines: dict[str, list[tuple[float, float]]]) -> Figure:
     fig, (ax,) = figure(2.7)
     for (name, points), (colour, style), mark in zip(lines.items(), LINES, "osv"):
         ax.plot(*zip(*points), color=colour, linestyle=style, marker=mark, linewidth=2, label=name)
-    name_axes(ax, "how many times faster the part is", "the whole")
+    name_axes(ax, "how many times faster the part is", "how many times faster\nthe whole is")
     legend(fig, ax)
     said = [f"{name}: {p[-1][1]:.3f} times with a part {p[-1][0]:g} times faster" for name, p in lines.items()]
     fig.alt = f"Amdahl's law, the whole step against one part. {'; '.join(said)}."
