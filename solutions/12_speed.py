@@ -101,9 +101,9 @@ pictures("12.1", draw, head_gain)
 #
 # The rules: the loss and every new parameter must agree with the plain step's up to rounding, for any window, any number of
 # targets that do not count (-1; at least one counts), and lengths that do not divide. Parameters that come in stay as they are. One
-# thread. `torch.compile` is not worth it: its seconds count. Your step must be at least **three times as fast** at T 1,024, V
+# thread. `torch.compile` is not worth it: its seconds count. Your step must be at least **twice as fast** at T 1,024, V
 # 4,096, C 64, with a window of 32 and three of four targets -1. The clock is the process's own, each way is warmed up, the two run in
-# turns with new tokens each time, and the best of each counts. Ten times as fast is possible with a few lines.
+# turns with new tokens each time, and the best of each counts. Eight times as fast is possible with a few lines.
 #
 # <details><summary>Help: where do I begin?</summary>
 #

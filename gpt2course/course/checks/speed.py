@@ -66,7 +66,7 @@ def head_gain(f) -> None:
 
 # ---- 12.2
 
-AIM = 3.0  # how many times as fast as the plain step
+AIM = 2.0  # how many times as fast as the plain step
 
 
 def _plain_step(p, idx, targets, window, rate):
