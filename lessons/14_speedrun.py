@@ -13,12 +13,11 @@
 # %% [markdown]
 # # 14 The speedrun
 #
-# You train a whole model with your own pieces, and read, minute by minute, what the big run does, costs and survives.
+# **Goal:** train a whole model with your own pieces, and read, minute by minute, what the big run does, costs and survives.
 #
 # 40 minutes, and 75 for the exercises; any CPU will do.
 #
-# Lessons 00 to 13 end here. The lesson explains [runbooks/speedrun.ipynb](../runbooks/README.md), which runs everything in
-# order.
+# The lesson explains [runbooks/speedrun.ipynb](../runbooks/README.md), which runs everything in order.
 
 # %%
 flops, peak = 4.330784e19, 8 * 989e12  # the first record; eight H100 in bfloat16
@@ -46,7 +45,7 @@ lab.predict("14.largest", 20.0)
 # ```
 #
 # It runs corpus, tokenizer, training, bits per byte, questions, samples and export. The pieces that you kept
-# in `work/mine/` stand in place of the package's. It takes about seven minutes, plus what your pieces cost: a tokenizer's trainer in
+# in `work/mine/` stand in place of the package's. It takes about ten minutes, plus what your pieces cost: a tokenizer's trainer in
 # plain Python took 289 seconds in our record. If it stops, the same command continues it. Which pieces are yours?
 
 # %%
@@ -104,7 +103,7 @@ for who in (theirs, small):
                                 max_tokens=24, temperature=0.6, seed=1)[0])  # fmt: skip
 
 # %% [markdown]
-# Fifty steps teach spaces and a few words, and both models write the same nonsense. But here every step went through code
+# Both write nonsense after 50 steps. But here every step went through code
 # written in this course: packing, attention, RoPE, Muon, the schedule. The two ends differ a little although each piece equals the package's up to rounding. The first gradient of the lambdas is rounding
 # alone, and Adam makes a whole step of its sign.
 #
@@ -172,7 +171,8 @@ lab.result("14.largest", round(100 * (rows["3"] - rows["4"]) / saved, 1))
 
 # %% [markdown]
 # More than half of it is record 4, and that was *data*: another mixture of texts, ClimbMix, took 2 h 46 to 2 h 01 (nanochat's dev/LOG.md,
-# 4 March 2026). It was the sixth mixture tried. The five before it had all been worse. Record 2, with products in 8 bits, gained 8 minutes.
+# 4 March 2026). It was the sixth mixture tried; five had been worse. (Depth 26 became 24 with it.) Record 2, with products in 8 bits, gained 8 minutes. Our last rung, `record`,
+# is nanochat's later code: smear, backout, shorter windows, other settings.
 #
 # ## Three hours, minute by minute
 #
@@ -276,8 +276,8 @@ print(f"{(3.28 - 3.27886) * 20**0.5:.4f}, and it must be .004")
 # %% [markdown]
 # ## Your own ladder
 #
-# The next hour is not in this course. You have what it takes to look for it: a toy that trains in seconds, seeds in pairs, and pieces that
-# you may exchange. An idea that no setting of the recipe has: let the rates fall by half a cosine in place of a line. Change your schedule from
+# You have what it takes to look for the next hour: a toy that trains in seconds, seeds in pairs, and pieces that
+# you may exchange. An idea for `jan29`: let the rates of the warm-down fall by half a cosine in place of a line. Change your schedule from
 # exercise 4.1.
 
 # %% tags=["hole"]
@@ -386,7 +386,8 @@ plots.show(plots.strip(14))
 #
 # <details><summary>Answer</summary>
 #
-# Seeds change the result by more than the idea does. In a pair the first weights and the data are the same, so their part cancels.
+# Seeds change the result by more than the idea does. In a pair the first weights and the data are the same, so their part cancels. What rounding
+# grows to in long runs does not cancel.
 # </details>
 #
 # 4. A run is killed at minute 95, nine minutes after its last checkpoint, and starts again within three. What did it cost, at 24 dollars an hour?
