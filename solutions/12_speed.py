@@ -200,8 +200,8 @@ check("12.3", times_as_fast)
 # become as good. Return two numbers: the dollars that the change saves in this run (negative if it costs), and the least
 # whole number of steps of the plain run from which it saves anything, or `math.inf` if it never does.
 #
-# A tiny example: 1,000 steps of 500 ms at \$24 an hour; once 60 s, faster 1.25, more 1. The run takes 60 + 400 s in place of
-# 500 s and saves 40 s, which are \$0.2667. A step saves 0.1 s, so 600 steps come out even and 601 save.
+# A tiny example: 1,000 steps of 500 ms at 24 dollars an hour; once 60 s, faster 1.25, more 1. The run takes 60 + 400 s in place of
+# 500 s and saves 40 s, which are 0.2667 dollars. A step saves 0.1 s, so 600 steps come out even and 601 save.
 #
 # Then compute 8 bits at depth 26, as published: 832 ms a step, 1.17 times as fast, at equal capability only 1.05 times. So `more` is
 # 1.17 / 1.05. What if compiling takes 120 s?
