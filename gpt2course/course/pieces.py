@@ -298,6 +298,10 @@ def _package_finish(p, U, lr, weight_decay):
     return p - rate * (U + weight_decay * p * (U * p >= 0))
 
 
+def _parabola(pieces):
+    return [(scaling, "parabola", lambda n, bpb: pieces["parabola"](n, bpb))]
+
+
 def _sampling(pieces):
     return [(sample, "pick", lambda *arguments: int(pieces["sampling"](*arguments)))]
 
@@ -494,8 +498,7 @@ PIECES = {
     "finish": Piece("finish(p, U, lr, weight_decay)", "05", _muon, _stepped, needs=MUON, package=_package_finish),
     "muon": Piece("muon(p, grad, buffer, second, rate, momentum, beta2, decay)", "05", _muon, _stepped, 1e-3,
                   package=_package_muon),
-    "parabola": Piece("parabola(n, bpb)", "09", lambda pieces: [(scaling, "parabola", pieces["parabola"])], _fitted,
-                      package=scaling.parabola),
+    "parabola": Piece("parabola(n, bpb)", "09", _parabola, _fitted, package=scaling.parabola),
     "owned": Piece("owned(n, rank, world)", "11", _owned, _shares),
     "loss": Piece("chunked(x, W, targets, cap, chunk)", "12", _loss, _lost),
     "sampling": Piece("pick(logits, temperature, top_k, generator)", "13.1", _sampling, _picked, 0.05,
