@@ -580,8 +580,8 @@ print(f"published: {run['nanochat-3']['hours']} h")
 # > end. Every piece of a batch counts by its rows, weights stay in float32, and a checkpoint is complete if the resumed run is the
 # > same to the last bit. Compare settings only after the rate of each was swept.
 #
-# [Exercises 04](../exercises/04_training.ipynb): the schedule, accumulation with padding, bits per byte, one wrong number to find by
-# experiment, and the cost of checkpoints.
+# [Exercises 04](../exercises/04_training.ipynb): the schedule, accumulation with padding, the gradient noise scale, one wrong number
+# to find by experiment, and the cost of checkpoints.
 #
 # ## Further reading
 #

@@ -13,7 +13,8 @@
 # %% [markdown]
 # # Exercises 04: training
 #
-# The schedule, accumulation where rows are padded, bits per byte, a wrong number that you find by experiment, and what checkpoints cost.
+# The schedule, accumulation where rows are padded, how much of a gradient is noise, a wrong number that you find by experiment, and
+# what checkpoints cost.
 # Replace each `raise NotImplementedError` by your answer and run the check below it. The lesson is [04
 # Training](../lessons/04_training.ipynb).
 #
@@ -142,49 +143,105 @@ from gpt2course.course.checks import check
 check("4.2", accumulate)
 
 # %% [markdown] tags=["ex-4.3"]
-# ## 4.3 Bits per byte
+# ## 4.3 The gradient noise scale
 #
-# Measure a model on documents (a list of strings, none empty): how many bits does it need for each byte of their UTF-8?
-# Give every document a row of its own: the token BOS (`tokenizer.bos`), then its tokens (`tokenizer.encode(text)`). Every
-# token of the text is predicted once, from BOS and the tokens before it. BOS itself is not predicted and is no text. Every
-# document is shorter than the model's T.
+# How large should a batch be? The gradient g of a batch is the true gradient G, that of endless data, plus noise. The larger
+# the batch, the smaller the noise: over many batches of B rows the squared length |g|² is on average
 #
-# `model(idx, targets, reduction="none")` gives the loss of each target in nats, with idx and targets as (B, T). Return one
-# number for all documents together.
+# |G|² + tr(S) / B
 #
-# A tiny example: two documents, of 4 and 12 bytes, which the model needs 8 and 12 bits for. That is 20 bits for 16 bytes,
-# 1.25 bits per byte.
+# Here tr(S) is the noise of a single row: the variance of its gradient, added up over all parameters. The *gradient noise
+# scale* is B_noise = tr(S) / |G|² ([arXiv 1812.06162](https://arxiv.org/abs/1812.06162), appendix A.1). In a batch of B_noise
+# rows the noise is as strong as the gradient. In a much smaller batch nearly all is noise, and twice the rows save nearly half
+# of the steps. In a much larger one they save next to nothing. (The paper derives this for plain gradient descent.)
 #
-# <details><summary>Help: I got 1.5 in the example</summary>
+# Nobody can measure G. But accumulation makes gradients of two batch sizes in every step: those of the pieces, and their mean.
+# `small` is a list of lengths |g|, each of a batch of `B_small` rows; `big` is a list of lengths for `B_big` rows, B_big >
+# B_small, at the same weights. The lists need not be equally long. Return your estimate of B_noise, a number of rows.
 #
-# That is the mean of 2 and 1. A long document counts more than a short one: add up all bits and all bytes, and divide once.
+# One length says little. Average over all of them before you take the ratio: a ratio of means, and not a mean of ratios.
+#
+# A tiny example: the lengths are 1 and 7 with 1 row, 4 and 2 with 4 rows. Their mean squares are 25 and 10. So
+# |G|² + tr(S) = 25 and |G|² + tr(S) / 4 = 10, which gives tr(S) = 20 and |G|² = 5: B_noise = 4.
+#
+# <details><summary>Help: two equations</summary>
+#
+# Subtract one from the other and |G|² is gone: the difference of the mean squares is tr(S) · (1 / B_small - 1 / B_big). With
+# tr(S) known, either equation gives |G|². Or multiply each by its B and subtract: that leaves (B_big - B_small) · |G|².
 # </details>
-# <details><summary>Help: which bytes?</summary>
+# <details><summary>Help: negative estimates</summary>
 #
-# `len(text)` counts characters. `len(text.encode())` counts bytes, and "é" has two.
+# The first pair of the example, 1 and 4, gives |G|² = 21 and tr(S) = -20. The second, 7 and 2, gives -11 and 60. Neither can
+# be true, but the means, 5 and 20, can. An estimate of |G|² that is below 0 by chance makes up for one that is too large, so
+# drop none. The two ratios, -0.95 and -5.45, have a mean that says nothing.
 # </details>
-# <details><summary>Help: which bits?</summary>
+# <details><summary>Help: is the large batch not G?</summary>
 #
-# The loss is in nats. One bit is ln 2 = 0.693 nats, so bits = nats / ln 2.
+# In the example its mean square is 10, and |G|² is 5. The other half is noise, tr(S) / 4.
+# </details>
+#
+# The cell below measures two small models, after runs of 8 and of 48 steps, with batches of 1, 4, 16 and 64 rows. The picture
+# shows the noise of the second by your estimate, which is made from 1 and 64 rows. The points of 4 and 16 rows test it: they
+# should lie on the line too. The line meets the gradient at B_noise.
+#
+# <details><summary>After the picture: what it says</summary>
+#
+# These runs have 4 rows in a batch, fewer than B_noise: most of every gradient is noise. After the longer run G is smaller and
+# the noise is not, so B_noise is larger. It grew in the runs of the paper too, which speaks for small batches first and larger
+# ones later.
 # </details>
 
+# %% tags=["setup"]
+from gpt2course.batches import Batches
+from gpt2course.course import lab
+from gpt2course.data import load_corpus
+
+tiny = dict(depth=1, width=32, head_dim=16, vocab_size=512, sequence_len=64)
+
+
+def lengths(steps):
+    """Train for some steps, then measure gradients on 256 rows: {rows in a batch: the length of each batch's gradient}."""
+    model = lab.train("modern", seed=4, batch_tokens=256, steps=steps, **tiny)["model"]
+    rows = torch.from_numpy(Batches(load_corpus("embedded").train, lab.tokenizer(512), 64).next_rows(256))
+    ones = []
+    for row in rows.split(1):
+        model.zero_grad()
+        model(row[:, :-1], row[:, 1:].contiguous()).backward()
+        ones.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    ones = torch.stack(ones)  # (256, parameters): the gradient of each row
+    return {n: torch.stack([x.mean(0) for x in ones.split(n)]).norm(dim=1).tolist() for n in (1, 4, 16, 64)}
+
+
+measured = {steps: lengths(steps) for steps in (8, 48)}
+print(f"{len(measured[48][1])} lengths with 1 row, {len(measured[48][64])} with 64")
+
 # %% tags=["answer", "ex-4.3"]
-def bits_per_byte(model, documents, tokenizer):
-    """Bits per byte of the model on the documents, each in a row of its own -> a number."""
+def noise_scale(small, big, B_small, B_big):
+    """B_noise from lengths |g| of gradients of B_small rows (a list) and of B_big rows (a list) -> a number."""
     ### BEGIN SOLUTION
-    nats, size = 0.0, 0
-    for text in documents:
-        row = torch.tensor([[tokenizer.bos, *tokenizer.encode(text)]])  # (1, n + 1)
-        nats += model(row[:, :-1], row[:, 1:], reduction="none").double().sum().item()
-        size += len(text.encode())
-    return nats / math.log(2) / size
+    few = sum(x**2 for x in small) / len(small)  # |G|² + tr(S) / B_small
+    many = sum(x**2 for x in big) / len(big)  # |G|² + tr(S) / B_big
+    noise = (few - many) / (1 / B_small - 1 / B_big)
+    gradient = (B_big * many - B_small * few) / (B_big - B_small)
+    return noise / gradient
     ### END SOLUTION
 
 
 # %% tags=["check", "ex-4.3"]
 from gpt2course.course.checks import check
 
-check("4.3", bits_per_byte)
+check("4.3", noise_scale)
+
+# %% tags=["picture", "ex-4.3"]
+def draw(f):
+    for steps, found in measured.items():
+        print(f"after {steps} steps: B_noise = {f(found[1], found[64], 1, 64):.1f} rows")
+    mean = {n: sum(x**2 for x in found[n]) / len(found[n]) for n in found}  # of |g|²
+    G2 = mean[1] / (1 + f(found[1], found[64], 1, 64))  # |G|², because mean[1] = |G|² + tr(S)
+    return figures.noise_by_batch(list(mean), [math.sqrt(mean[n] - G2) for n in mean], math.sqrt(G2))
+
+
+pictures("4.3", draw, noise_scale)
 
 # %% [markdown] tags=["ex-4.4"]
 # ## 4.4 One wrong number
@@ -214,7 +271,7 @@ check("4.3", bits_per_byte)
 # The picture shows how far the run of `config`, and the run with your correction, are from the log. The second line should
 # be at 0 throughout.
 
-# %% tags=["setup", "ex-4.4"]
+# %% tags=["setup"]
 from gpt2course.course import lab
 
 size = dict(depth=1, width=32, head_dim=16, vocab_size=512, sequence_len=64)

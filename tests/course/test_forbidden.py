@@ -53,7 +53,8 @@ CALLS = {
             "model.GPT.num_params": "f = lambda config: {}(None)"},
     "4.1": {"course.checks.training._rate": "f = lambda *a: {}(*a)", "recipes.Plan.lr": "PLAN = C.training._plan(6, 0, 0, 0.0)\nf = lambda step, *a: {}(PLAN, step)"},
     "4.2": {"train.forward_backward": "def f(m, rows, size):\n    m.zero_grad()\n    return {}(m, rows, size, types.SimpleNamespace(world=1, reduce=lambda *x: x))"},
-    "4.3": {"evaluate.bits_per_byte": "f = lambda m, docs, tok: sum({}(m, [d], tok, 128)[0] * len(d.encode()) for d in docs) / sum(len(d.encode()) for d in docs)"},
+    "4.3": {"course.checks.training._noise_scale": "f = lambda *a: {}(*a)",
+            "course.checks.training._scale": "f = lambda small, big, b, B: {}(*(sum(x * x for x in y) / len(y) for y in (small, big)), b, B)"},
     "4.4": {"course.checks.training._wrong_number": "f = lambda: {}()"},
     "4.5": {"course.checks.training._run_cost": "f = lambda *a: {}(*a)[0]\ng = lambda h, s, c: math.sqrt(2 * s * h * 3600 / c) / 60",
             "course.checks.training._best_minutes": "f = lambda n, s, e, v, c, r: (n * s + -(-n * s // (60 * e)) * v + c * 30 * e + c * 60 * r) / 3600\ng = lambda *a: {}(*a)"},
@@ -231,9 +232,9 @@ def test_the_package_cannot_be_changed(monkeypatch):
 
 
 def test_what_an_exercise_does_not_ask_for_may_be_called():
-    """5.5 asks for a number of FLOPs, 4.3 for a measurement: models, tokenizers and torch stay free."""
+    """5.5 asks for a number of FLOPs, 4.2 for a gradient: models and torch stay free."""
     assert run("3.4", lambda z, t, cap=15.0: F.cross_entropy((cap * torch.tanh(z / cap) if cap else z)[:, :-1].mT, t[:, 1:], ignore_index=-1)) is None
-    assert run("4.3", answers("04", torch=torch, math=__import__("math"))["bits_per_byte"]) is None
+    assert run("4.2", answers("04", torch=torch, math=__import__("math"))["accumulate"]) is None
 
 
 def test_nan_prints_and_lines(capsys):

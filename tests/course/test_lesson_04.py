@@ -14,7 +14,7 @@ from gpt2course.course.figures import training as figures
 NAMES = {
     "4.1": ("rate",),
     "4.2": ("accumulate",),
-    "4.3": ("bits_per_byte",),
+    "4.3": ("noise_scale",),
     "4.4": ("wrong_number",),
     "4.5": ("paid_hours", "best_minutes"),
 }
@@ -176,86 +176,48 @@ def one_row_at_a_time(model, rows, size):
     return grow(model, rows, 1)
 
 
-# ---- 4.3, bits per byte
+# ---- 4.3, the noise scale
 
 
-def measure(
-    model,
-    documents,
-    tokenizer,
-    bos=True,
-    unit=0.6931471805599453,
-    size=lambda t: len(t.encode()),
-    extra=0,
-    means=False,
-    predict_bos=False,
-):
-    """Bits per byte with one thing wrong."""
-    bits, sizes = [], []
-    for text in documents:
-        ids = [tokenizer.bos] * (bos + predict_bos) + tokenizer.encode(text)
-        row = torch.tensor([ids])
-        bits.append(model(row[:, :-1], row[:, 1:], reduction="none").sum().item() / unit)
-        sizes.append(size(text) + extra)
-    return sum(b / s for b, s in zip(bits, sizes)) / len(bits) if means else sum(bits) / sum(sizes)
+def squares(lengths):
+    return sum(x**2 for x in lengths) / len(lengths)
 
 
-def per_token(model, documents, tokenizer):
-    nats, n = 0.0, 0
-    for text in documents:
-        row = torch.tensor([[tokenizer.bos, *tokenizer.encode(text)]])
-        nats, n = nats + model(row[:, :-1], row[:, 1:], reduction="sum").item(), n + row.size(1) - 1
-    return nats / math.log(2) / n
+def noise(small, big, b, B, mean=squares, part=None, gradient=None, variance=None, out=lambda S, G: S / G):
+    """The noise scale with one thing wrong."""
+    few, many = mean(small[part] if part else small), mean(big[part] if part else big)
+    S = variance(few, many, b, B) if variance else (few - many) / (1 / b - 1 / B)
+    G = gradient(few, many, b, B) if gradient else (B * many - b * few) / (B - b)
+    return out(S, G)
 
 
-def one_row_for_all(model, documents, tokenizer):
-    ids = [i for text in documents for i in [tokenizer.bos, *tokenizer.encode(text)]]
-    row = torch.tensor([ids])
-    targets = torch.where(row[:, 1:] == tokenizer.bos, -1, row[:, 1:])
-    return model(row[:, :-1], targets, reduction="sum").item() / math.log(2) / sum(len(t.encode()) for t in documents)
+def of_pairs(small, big, b, B, low=-math.inf, ratios=False):
+    pairs = [noise([x], [y], b, B, out=lambda S, G: (max(S, low), max(G, low))) for x, y in zip(small, big)]
+    if ratios:
+        return sum(S / G for S, G in pairs) / len(pairs)
+    return sum(S for S, _ in pairs) / sum(G for _, G in pairs)
 
 
-def same_token(model, documents, tokenizer):  # targets not shifted
-    nats = 0.0
-    for text in documents:
-        row = torch.tensor([[tokenizer.bos, *tokenizer.encode(text)]])
-        nats += model(row, row, reduction="none")[:, 1:].sum().item()
-    return nats / math.log(2) / sum(len(t.encode()) for t in documents)
+def sorts(small, big, b, B):
+    small.sort(reverse=True)
+    return noise(small, big, b, B)
 
 
-def with_logits(model, documents, tokenizer):
-    bits, size = torch.zeros((), dtype=torch.float64), 0
-    for text in documents:
-        ids = torch.tensor(tokenizer.encode(text, bos=True))
-        logp = model(ids[None, :-1])[0].log_softmax(-1)
-        bits -= logp.gather(1, ids[1:, None]).double().sum().detach() / math.log(2)
-        size += len(text.encode("utf-8"))
-    return bits / size
+def by_a_line(small, big, b, B):  # mean squares against 1 / B: the slope over the height at 0
+    slope, height = np.polyfit([1 / b, 1 / B], [np.mean(np.square(small)), np.mean(np.square(big))], 1)
+    return slope / height
 
 
-def in_one_batch(model, documents, tokenizer):
-    rows = [[tokenizer.bos, *tokenizer.encode(t)] for t in documents]
-    longest = max(map(len, rows))
-    x = torch.tensor([r + [tokenizer.bos] * (longest - len(r)) for r in rows])
-    y = torch.tensor([r[1:] + [-1] * (longest - len(r)) for r in rows])
-    nats = model(x[:, :-1], y, reduction="sum")
-    return nats.item() * math.log2(math.e) / sum(tokenizer.token_bytes()[i] for r in rows for i in r)
+def by_solving(small, big, b, B):
+    means = torch.stack([torch.tensor(x, dtype=torch.float64).square().mean() for x in (small, big)])
+    G, S = torch.linalg.solve(torch.tensor([[1, 1 / b], [1, 1 / B]], dtype=torch.float64), means)
+    return S / G
 
 
-def with_means(model, documents, tokenizer):
-    bits, size = 0.0, 0
-    for text in documents:
-        row = torch.tensor(tokenizer.encode(text, bos=True))[None]
-        with torch.no_grad():
-            bits += model(row[:, :-1], row[:, 1:]).item() * (row.size(1) - 1) / np.log(2)
-        size += len(bytes(text, "utf-8"))
-    return np.float64(bits / size)
-
-
-def leaves_gradients(model, documents, tokenizer):
-    row = torch.tensor([tokenizer.encode(documents[0], bos=True)])
-    model(row[:, :-1], row[:, 1:]).backward()
-    return measure(model, documents, tokenizer)
+def by_one_unknown(small, big, b, B):
+    few, many = squares(small), squares(big)
+    S = (few - many) * b * B / (B - b)
+    return S / (many - S / B)
 
 
 # ---- 4.4, one wrong number
@@ -361,18 +323,28 @@ WRONG = {
     ("4.2", "loss of the last piece"): (change(grow, loss_of="last"), "last piece's loss"),
     ("4.2", "loss as a mean of means"): (change(grow, loss_of="pieces"), "count by their targets"),
     ("4.2", "no loss"): (change(grow, loss_of="none"), "return missing"),
-    ("4.3", "mean of means"): (change(measure, means=True), "mean of the documents' means"),
-    ("4.3", "tokens for bytes"): (per_token, "bits per token"),
-    ("4.3", "BOS predicted"): (change(measure, predict_bos=True), "BOS was predicted"),
-    ("4.3", "BOS counted as a byte"): (change(measure, extra=1), "BOS was counted as a byte"),
-    ("4.3", "BOS counted by its name"): (change(measure, extra=7), "length of its name"),
-    ("4.3", "no BOS"): (change(measure, bos=False), "first token of each document"),
-    ("4.3", "nats"): (change(measure, unit=1.0), "ln 2"),
-    ("4.3", "times ln 2"): (change(measure, unit=1 / math.log(2)), "multiplied by ln 2"),
-    ("4.3", "characters for bytes"): (change(measure, size=len), "characters"),
-    ("4.3", "documents see each other"): (one_row_for_all, "one document saw another"),
-    ("4.3", "targets not shifted"): (same_token, "one apart"),
-    ("4.3", "leaves gradients"): (leaves_gradients, "gradients"),
+    ("4.3", "not squared"): (change(noise, mean=lambda x: sum(x) / len(x)), "not squared"),
+    ("4.3", "the mean length squared"): (change(noise, mean=lambda x: (sum(x) / len(x)) ** 2), "square each length"),
+    ("4.3", "the first alone"): (change(noise, part=slice(1)), "only the first pair"),
+    ("4.3", "the last alone"): (change(noise, part=slice(-1, None)), "only the last pair"),
+    ("4.3", "mean of ratios"): (change(of_pairs, ratios=True), "mean of ratios"),
+    ("4.3", "cut off at 0"): (change(of_pairs, low=0), "negative estimates count"),
+    ("4.3", "pairs by zip"): (of_pairs, "cut to the shorter one"),
+    ("4.3", "sums"): (change(noise, mean=lambda x: sum(y * y for y in x)), "these are sums"),
+    ("4.3", "sizes swapped"): (lambda small, big, b, B: noise(small, big, B, b), "swapped"),
+    ("4.3", "lists swapped"): (lambda small, big, b, B: noise(big, small, b, B), "swapped"),
+    ("4.3", "the wrong sign"): (change(noise, out=lambda S, G: -S / G), "wrong sign"),
+    ("4.3", "no 1 / B"): (change(noise, variance=lambda m, M, b, B: m - M), "still to be divided"),
+    ("4.3", "B for 1 / B"): (change(noise, variance=lambda m, M, b, B: (m - M) / (B - b)), "falls as 1 / B"),
+    ("4.3", "tr(S) as if the large were exact"): (change(noise, variance=lambda m, M, b, B: (m - M) * b), "still to be divided"),
+    ("4.3", "the large batch as the truth"): (lambda s, l, b, B: b * (squares(s) / squares(l) - 1), "free of noise"),
+    ("4.3", "the large batch for |G|²"): (change(noise, gradient=lambda m, M, b, B: M), "the large batch alone"),
+    ("4.3", "upside down"): (change(noise, out=lambda S, G: G / S), "upside down"),
+    ("4.3", "over |G|"): (change(noise, out=lambda S, G: S / math.sqrt(G)), "not by |G|^2"),
+    ("4.3", "tr(S)"): (change(noise, out=lambda S, G: S), "not yet divided"),
+    ("4.3", "|G|²"): (change(noise, out=lambda S, G: G), "belongs under tr(S)"),
+    ("4.3", "both"): (change(noise, out=lambda S, G: (S, G)), "expected one number"),
+    ("4.3", "no return"): (lambda *a: None, "return missing"),
     ("4.4", "a rate"): (says("wte_lr", 0.25), "from step 1 on"),
     ("4.4", "the rate of the head"): (says("head_lr", 0.008), "from step 1 on"),
     ("4.4", "the decay"): (says("weight_decay", 0.02), "up to step 25"),
@@ -462,22 +434,6 @@ def clears_one(model, rows, size):
     return grow(model, rows, size, clear="never")
 
 
-def trainmode(m, d, t):
-    m.train()
-    return measure(m, d, t)
-
-
-def truncated(m, d, t):
-    return measure(m, d, t) if max(len(t.encode(x)) for x in d) < 20 else measure(m, [x[:40] for x in d], t)
-
-
-def changes_weights(m, d, t):
-    r = measure(m, d, t)
-    with torch.no_grad():
-        m.lm_head.weight.mul_(1.0001)
-    return r
-
-
 WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
     ("4.1", "whole numbers"): (lambda s, n, u, d, e: lr(s, n, u, d, e) if s >= u else (s + 1) // u, "step 0 has 1 / warmup, step warmup - 1 has 1"),
     ("4.1", "cosine"): (lambda s, n, u, d, e: lr(s, n, u, d, e, line=lambda l, f: f + (1 - f) * (0.5 - 0.5 * math.cos(math.pi * l))), "it falls by 1 / warmdown a step, and step steps -"),
@@ -494,14 +450,12 @@ WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
     ("4.2", "clips"): (clip, "times the mean gradient"),
     ("4.2", "a forward pass too many"): (one_forward_too_many, "no backward pass ran between the pieces, so all"),
     ("4.2", "clears one"): (clears_one, "the gradient is not that of the mean loss over"),
-    ("4.3", "strip"): (lambda m, d, t: measure(m, [x.strip() for x in d], t), "are inputs and targets one apart, row[:, :-1] and"),
-    ("4.3", "lower"): (lambda m, d, t: measure(m, [x.lower() for x in d], t), "are inputs and targets one apart, row[:, :-1] and"),
-    ("4.3", "uses its input up"): (lambda m, d, t: measure(m, [d.pop(0) for _ in range(len(d))], t), "changed the list of documents"),
-    ("4.3", "no spaces counted"): (lambda m, d, t: measure(m, d, t, size=lambda x: len(x.replace("\n", "").encode())), "are inputs and targets one apart, row[:, :-1] and"),
-    ("4.3", "train mode"): (trainmode, "in training mode"),
-    ("4.3", "truncated"): (truncated, "bits of all documents / bytes of all documents,"),
-    ("4.3", "first only"): (lambda m, d, t: measure(m, d[:2], t), "are inputs and targets one apart, row[:, :-1] and"),
-    ("4.3", "changes weights"): (changes_weights, "not change the weights"),
+    ("4.3", "sorts in place"): (sorts, "changed the lists in place"),
+    ("4.3", "rounded"): (lambda *a: round(noise(*a)), "two equations"),
+    ("4.3", "median"): (change(noise, mean=lambda x: float(np.median(np.square(x)))), "two equations"),
+    ("4.3", "n - 1"): (change(noise, mean=lambda x: sum(y * y for y in x) / max(1, len(x) - 1)), "two equations"),
+    ("4.3", "twelve lengths at most"): (lambda s, l, b, B: noise(s[:12], l[:12], b, B), "however many there are"),
+    ("4.3", "at least 1 row"): (lambda *a: max(1.0, noise(*a)), "two equations"),
     ("4.5", "a save at each crash"): ((lambda *a: hours(*a, saves=lambda x: math.ceil(x) + a[4]), best), "does your answer use each of the six numbers once?"),
     ("4.5", "floor + 1"): ((lambda *a: hours(*a, saves=lambda x: math.floor(x) + 1), best), "one save too many; the save at minute 60 is that"),
     ("4.5", "at least one minute"): ((hours, lambda *a: max(1, best(*a))), "at which interval are the costs of saving and of"),
@@ -517,9 +471,9 @@ RIGHT = {
     ("4.2", "autograd.grad, last piece first"): with_autograd,
     ("4.2", "divided at the end"): divide_at_the_end,
     ("4.2", "one row at a time"): one_row_at_a_time,
-    ("4.3", "from logits"): with_logits,
-    ("4.3", "in one padded batch"): in_one_batch,
-    ("4.3", "from means, in numpy"): with_means,
+    ("4.3", "a line through both, in numpy"): by_a_line,
+    ("4.3", "solved, in torch"): by_solving,
+    ("4.3", "one after the other"): by_one_unknown,
     ("4.4", "a list, by steps"): by_steps,
     ("4.4", "as a tensor"): tensor_and_array,
     ("4.4", "nearly"): says("warmdown_ratio", 0.2478),

@@ -1,15 +1,13 @@
-"""Checks of lesson 04's exercises: schedule, gradient accumulation, bits per byte, a wrong number, checkpoints."""
+"""Checks of lesson 04's exercises: schedule, gradient accumulation, noise scale, a wrong number, checkpoints."""
 
 import functools
 import math
 
 import torch
 
-from gpt2course import evaluate
-from gpt2course.course.checks import Exercise, known, need, number, several, tried
+from gpt2course.course.checks import Exercise, call, known, need, number, several, tried
 from gpt2course.model import GPT, GPTConfig
 from gpt2course.recipes import Plan, resolve
-from gpt2course.tokenizer import Tokenizer
 from gpt2course.train import forward_backward
 
 
@@ -171,71 +169,65 @@ def accumulate(f) -> None:
         ], "the mean over all targets that count, each counted once")  # fmt: skip
 
 
-TEXTS = ("the cat sat on the mat and the dog sat on the log", "a café, naïve façade, thé", " The  CAT\n")
+def _scale(small, big, b, B):
+    """The noise scale from two mean squared lengths."""
+    return b * B * (small - big) / (B * big - b * small)
 
 
-@functools.cache
-def _small_tokenizer() -> Tokenizer:
-    return Tokenizer.train(TEXTS * 3, 272)
+def _squares(lengths):
+    return sum(x * x for x in lengths) / len(lengths)
 
 
-def _small_model(seed: int, uniform: bool) -> GPT:
-    model = GPT(GPTConfig(vocab_size=272, sequence_len=128, n_layer=1, n_embd=16, n_head=1, n_kv_head=1))
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=g))
-        if uniform:
-            model.lm_head.weight.zero_()
-    return model.eval()
+def _noise_scale(small, big, B_small, B_big):
+    return _scale(_squares(small), _squares(big), B_small, B_big)
 
 
-def _uniform_bits(f) -> None:
-    """bits_per_byte with a model that gives all 272 tokens one probability: the result of each mistake is known."""
-    tokenizer, documents = _small_tokenizer(), [TEXTS[1], TEXTS[0]]
-    tokens, sizes = [len(tokenizer.encode(t)) for t in documents], [len(t.encode()) for t in documents]
-    n, size, chars, bit = sum(tokens), sum(sizes), sum(map(len, documents)), math.log2(272)
-    wanted, ln2 = n * bit / size, math.log(2)
-    means = "this is the mean of the documents' means; divide all bits by all bytes"
-    of_each = [t * bit / s for t, s in zip(tokens, sizes)]
-    what = f"bits per byte of a uniform model of 272 tokens on {n} tokens and {size} bytes"
-    known(f(_small_model(1, uniform=True), list(documents), tokenizer), wanted, what, [
-        (wanted * ln2, "these are nats; divide by ln 2"),
-        (wanted * ln2**2, "the nats were multiplied by ln 2; divide by it"),
-        (bit, "these are bits per token; divide by bytes"),
-        (n * bit / chars, "characters were counted, not bytes; use len(text.encode())"),
-        (sum(of_each) / 2, means),
-        ((n + 2) * bit / size, "BOS was predicted too; it is only there to predict from"),
-        (n * bit / (size + 2), "BOS was counted as a byte of text"),
-        (n * bit / (size + 2 * len("<|bos|>")), "BOS was counted as text, by the length of its name"),
-        ((n - 2) * bit / size, "the first token of each document was not predicted; begin the row with BOS"),
-    ], "bits of all documents / bytes of all documents, each token of the text predicted once")  # fmt: skip
+def _noise_mistakes(small, big, b, B) -> list:
+    """(what a known mistake makes of these lengths, its hint)"""
+    m, M, pairs = _squares(small), _squares(big), [(x * x, y * y) for x, y in zip(small, big)]
+    G, S = (B * M - b * m) / (B - b), (m - M) / (1 / b - 1 / B)
+    ones = [((B * y - b * x) / (B - b), (x - y) / (1 / b - 1 / B)) for x, y in pairs]
+    flat = [sum(x) / len(x) for x in (small, big)]
+    one = "is in it, and one measurement is mostly noise; take the mean of all"
+    return [
+        (_scale(*flat, b, B), "the lengths were not squared"),
+        (_scale(*(x * x for x in flat), b, B), "the mean length was squared; square each length, then take the mean"),
+        (_scale(*pairs[0], b, B), f"only the first pair of lengths {one}"),
+        (_scale(small[-1] ** 2, big[-1] ** 2, b, B), f"only the last pair of lengths {one}"),
+        (sum(s / g for g, s in ones) / len(ones), "this is a mean of ratios; take the means first, then one ratio"),
+        (sum(max(s, 0) for _, s in ones) / (sum(max(g, 0) for g, _ in ones) or 1), "negative estimates count too"),
+        (_scale(*map(sum, zip(*pairs)), b, B), "the longer list was cut to the shorter one; use every length"),
+        (_scale(m * len(small), M * len(big), b, B), "these are sums, and one list is longer; take means"),
+        (_scale(m, M, B, b), "the two batch sizes (or the two lists) are swapped"),
+        (-S / G, "both estimates have the right size, and one the wrong sign"),
+        ((m - M) / G, "tr(S) is still to be divided by 1 / B_small - 1 / B_big"),
+        ((m - M) / (B - b) / G, "tr(S) was divided by B_big - B_small; the noise falls as 1 / B"),
+        (b * (m - M) / M, "the large batch was taken to be free of noise; tr(S) / B_big is left in it"),
+        (S / M, "the large batch alone stands for |G|^2; take the tr(S) / B_big out that is left in it"),
+        (G / S, "upside down: it is tr(S) / |G|^2"),
+        (S / abs(G) ** 0.5, "tr(S) was divided by |G|, not by |G|^2"),
+        (S, "this is tr(S), not yet divided by |G|^2"),
+        (G, "this is |G|^2; it belongs under tr(S)"),
+    ]
 
 
-def bits_per_byte(f) -> None:
-    _uniform_bits(f)
-    tokenizer, model, documents = _small_tokenizer(), _small_model(2, uniform=False), list(TEXTS)
-    size = sum(len(t.encode()) for t in documents)
-
-    def package(texts):  # which lays out texts in rows together
-        return evaluate.bits_per_byte(model, texts, tokenizer, 128)
-
-    without = 0.0  # nats of all tokens but the first of each document
-    for t in documents:
-        row = torch.tensor([tokenizer.encode(t)])
-        without += model(row[:, :-1], row[:, 1:], reduction="none").sum().item()
-    alone = [package([t]) for t in documents]
-    given, before = list(documents), [p.detach().clone() for p in model.parameters()]
-    known(f(model, given, tokenizer), sum(b * s for b, s in alone) / size, "a model with random weights", [
-        (package(documents)[0], "one document saw another; give each a row of its own"),
-        (sum(b for b, _ in alone) / 3, "this is the mean of the documents' means; divide all bits by all bytes"),
-        (without / math.log(2) / size, "the first token of each document was not predicted; begin the row with BOS"),
-    ], "are inputs and targets one apart, row[:, :-1] and row[:, 1:], and does the row begin with BOS?")  # fmt: skip
-    need(given == documents, "your answer changed the list of documents; work on a copy")
-    known(f(model, [documents[0]], tokenizer), alone[0][0], "one document alone", rtol=5e-4)
-    need(not model.training, "the model came in as model.eval() left it, and went out in training mode")
-    need(all(map(torch.equal, model.parameters(), before)), "measuring must not change the weights")
-    need(all(p.grad is None for p in model.parameters()), "measuring must not leave gradients in the model")
+def noise_scale(f) -> None:
+    draw, two = torch.Generator().manual_seed(43), "two equations, |G|^2 + tr(S) / B = mean square, with two unknowns"
+    cases = [("1 and 7 with 1 row, 4 and 2 with 4 rows", ([1.0, 7.0], [4.0, 2.0], 1, 4))]
+    cases += [("of six pieces of 2 rows and two means of 6", ([5.0, 1.0, 4.0, 2.0, 6.0, 3.0], [2.0, 3.5], 2, 6))]
+    for n, k, b, B, low in ((1, 1, 1, 8, 1.0), (7, 7, 8, 64, 1.0), (12, 3, 16, 64, 1.0), (9, 9, 1, 5, 1.8)):
+        sets = [(y + torch.rand(x, generator=draw)).tolist() for x, y in ((n, 2.0), (k, low))]
+        cases += [(f"of {n} batches of {b} rows and {k} of {B}", (*sets, b, B))]
+    for what, args in cases:
+        got, what = call(f, *args, keep="the lists"), f"the noise scale from lengths {what}"
+        known(got, _noise_scale(*args), what, _noise_mistakes(*args), two)
+    G = torch.randn(60, generator=draw)  # the true gradient; each of its 60 numbers has noise of another size
+    for b, B, wanted in ((4, 32, 20.0), (3, 50, 7.0)):
+        noise = torch.rand(60, generator=draw)
+        noise *= (wanted * G.square().sum() / noise.square().sum()).sqrt()
+        sets = [(G + torch.randn(2000, 60, generator=draw) * noise / n**0.5).norm(dim=1).tolist() for n in (b, B)]
+        what = f"the noise scale of 2,000 simulated batches of {b} rows and of {B}"
+        known(f(*sets, b, B), wanted, what, {}, "does your answer use every length, however many there are?", rtol=0.05)
 
 
 CONFIG = dict(matrix_adamw_lr=0.003, wte_lr=0.3, head_lr=0.004, weight_decay=0.2, warmup_steps=4, warmdown_ratio=0.5,
@@ -334,8 +326,8 @@ EXERCISES = (
              forbids=(Plan.lr,), reference=_rate),
     Exercise("4.2", "Gradient accumulation with padding", accumulate, points=3, minutes=15, difficulty=3, importance=5,
              forbids=(forward_backward,)),
-    Exercise("4.3", "Bits per byte", bits_per_byte, points=3, minutes=15, difficulty=2, importance=5,
-             forbids=(evaluate.bits_per_byte, evaluate.validation_rows)),
+    Exercise("4.3", "The gradient noise scale", noise_scale, points=3, minutes=15, difficulty=3, importance=4,
+             reference=_noise_scale),
     Exercise("4.4", "One wrong number", wrong_number, points=3, minutes=15, difficulty=3, importance=4,
              reference=_wrong_number),
     Exercise("4.5", "What checkpoints cost", checkpoints, points=2, minutes=15, difficulty=2, importance=3,
