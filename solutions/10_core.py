@@ -112,6 +112,11 @@ check("10.2", compare)
 # A tiny example: apart 0.01, sd 0.0062: 2 · (2.8 · 0.62)² = 6.03, so 7 runs.
 #
 # Then try 0.003 with nanochat's 0.0062. And bits per byte, with 0.00023: how many runs for a difference of 0.0005?
+#
+# <details><summary>Help: half, or twice, of what the check expects</summary>
+#
+# Each recipe has n runs, and both means are noisy: their variances add up, 2 sd² / n. And a fraction of a run is one run more.
+# </details>
 
 # %% tags=["answer", "ex-10.3"]
 def runs_needed(apart, sd, correlation=0.0):

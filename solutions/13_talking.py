@@ -109,6 +109,12 @@ check("13.1", pick)
 #
 # A tiny example: 10 numbers in matrices, head and scalars, n_embd 2, no value embedding, no context, a batch of 3: 2 · (10 + 3 · 2) = 32 bytes.
 #
+# <details><summary>Help: right for one text, wrong for a batch</summary>
+#
+# The weights are read once for all texts. Rows of tables and the cache belong to each text, so they count `batch` times. The tokens of a
+# step are one for each text.
+# </details>
+#
 # The picture shows the bound for depth 24 on an H100: where does a larger batch stop to help?
 
 # %% tags=["answer", "ex-13.2"]

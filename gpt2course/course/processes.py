@@ -43,7 +43,7 @@ def on_ranks(world: int, function, *arguments, limit: int = 280) -> list:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "ranks.py").write_text(source + MAIN.replace("FUNCTION", function.__name__), encoding="utf-8")
         torch.save(arguments, f"{folder}/arguments.pt")
-        ranks, logs = [], [open(f"{folder}/{r}.log", "w+") for r in range(world)]
+        ranks, logs = [], [open(f"{folder}/{r}.log", "w+", encoding="utf-8") for r in range(world)]
         try:
             for r in range(world):
                 argv = [sys.executable, "ranks.py", str(r), str(world), str(limit)]

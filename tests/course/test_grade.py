@@ -234,7 +234,7 @@ def test_start_never_overwrites(toy, capsys):
     assert mine.read_text() == "my work" and "mv work/99_toy.ipynb work/99_toy-old.ipynb" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["", "7", "5.2", "muon", "../05", "005", "-5", "٥٥"])
+@pytest.mark.parametrize("text", ["", "77", "5.2", "muon", "../05", "005", "-5", "٥٥"])
 def test_a_lesson_that_does_not_exist(text):
     for begin in (lambda: build.main(build.Args("start", (text,))), lambda: grade.main(grade.Grade(text))):
         with pytest.raises(UserError, match=r"has no exercises; lessons with exercises are 00.*make start EX=05"):
