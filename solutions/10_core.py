@@ -212,6 +212,11 @@ pictures("10.4", draw, dirty)
 # A tiny example: a prompt of 100 tokens and four choices of one token: 404 tokens, and 100.
 #
 # CORE's 160 million tokens become 68 million in this way.
+#
+# <details><summary>Help: dollars</summary>
+#
+# Tokens saved times FLOPs a token are FLOPs; divided by the speed they are seconds, and an hour has 3,600.
+# </details>
 
 # %% tags=["answer", "ex-10.5"]
 def bill(questions, flops, speed, dollars):
