@@ -180,8 +180,8 @@ check("4.2", accumulate)
 # In the example its mean square is 10, and |G|² is 5. The other half is noise, tr(S) / 4.
 # </details>
 #
-# The cell below measures two small models, after runs of 8 and of 48 steps, with batches of 1, 4, 16 and 64 rows. The picture
-# shows the noise of the second by your estimate, which is made from 1 and 64 rows. The points of 4 and 16 rows test it: they
+# The cell below measures two small models, after runs of 8 and of 48 steps, with batches of 1, 2, 8 and 32 rows. The picture
+# shows the noise of the second by your estimate, which is made from 1 and 32 rows. The points of 2 and 8 rows test it: they
 # should lie on the line too. The line meets the gradient at B_noise.
 #
 # <details><summary>After the picture: what it says</summary>
@@ -200,20 +200,20 @@ tiny = dict(depth=1, width=32, head_dim=16, vocab_size=512, sequence_len=64)
 
 
 def lengths(steps):
-    """Train for some steps, then measure gradients on 256 rows: {rows in a batch: the length of each batch's gradient}."""
+    """Train for some steps, then measure gradients on 128 rows: {rows in a batch: the length of each batch's gradient}."""
     model = lab.train("modern", seed=4, batch_tokens=256, steps=steps, **tiny)["model"]
-    rows = torch.from_numpy(Batches(load_corpus("embedded").train, lab.tokenizer(512), 64).next_rows(256))
+    rows = torch.from_numpy(Batches(load_corpus("embedded").train, lab.tokenizer(512), 64).next_rows(128))
     ones = []
     for row in rows.split(1):
         model.zero_grad()
         model(row[:, :-1], row[:, 1:].contiguous()).backward()
         ones.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    ones = torch.stack(ones)  # (256, parameters): the gradient of each row
-    return {n: torch.stack([x.mean(0) for x in ones.split(n)]).norm(dim=1).tolist() for n in (1, 4, 16, 64)}
+    ones = torch.stack(ones)  # (128, parameters): the gradient of each row
+    return {n: torch.stack([x.mean(0) for x in ones.split(n)]).norm(dim=1).tolist() for n in (1, 2, 8, 32)}
 
 
 measured = {steps: lengths(steps) for steps in (8, 48)}
-print(f"{len(measured[48][1])} lengths with 1 row, {len(measured[48][64])} with 64")
+print(f"{len(measured[48][1])} lengths with 1 row, {len(measured[48][32])} with 32")
 
 # %% tags=["answer", "ex-4.3"]
 def noise_scale(small, big, B_small, B_big):
@@ -235,9 +235,9 @@ check("4.3", noise_scale)
 # %% tags=["picture", "ex-4.3"]
 def draw(f):
     for steps, found in measured.items():
-        print(f"after {steps} steps: B_noise = {f(found[1], found[64], 1, 64):.1f} rows")
+        print(f"after {steps} steps: B_noise = {f(found[1], found[32], 1, 32):.1f} rows")
     mean = {n: sum(x**2 for x in found[n]) / len(found[n]) for n in found}  # of |g|²
-    G2 = mean[1] / (1 + f(found[1], found[64], 1, 64))  # |G|², because mean[1] = |G|² + tr(S)
+    G2 = mean[1] / (1 + f(found[1], found[32], 1, 32))  # |G|², because mean[1] = |G|² + tr(S)
     return figures.noise_by_batch(list(mean), [math.sqrt(mean[n] - G2) for n in mean], math.sqrt(G2))
 
 
