@@ -198,11 +198,12 @@ from gpt2course.data import load_corpus
 
 tiny = dict(depth=1, width=32, head_dim=16, vocab_size=512, sequence_len=64)
 
+rows = torch.from_numpy(Batches(load_corpus("embedded").train, lab.tokenizer(512), 64).next_rows(128))
+
 
 def lengths(steps):
     """Train for some steps, then measure gradients on 128 rows: {rows in a batch: the length of each batch's gradient}."""
     model = lab.train("modern", seed=4, batch_tokens=256, steps=steps, **tiny)["model"]
-    rows = torch.from_numpy(Batches(load_corpus("embedded").train, lab.tokenizer(512), 64).next_rows(128))
     ones = []
     for row in rows.split(1):
         model.zero_grad()
@@ -272,6 +273,8 @@ pictures("4.3", draw, noise_scale)
 # be at 0 throughout.
 
 # %% tags=["setup"]
+import functools
+
 from gpt2course.course import lab
 
 size = dict(depth=1, width=32, head_dim=16, vocab_size=512, sequence_len=64)
@@ -287,6 +290,7 @@ target = [
 ]  # fmt: skip
 
 
+@functools.cache
 def losses(**changes):
     """The loss at each step with the settings of config, some of them changed: losses(wte_lr=0.2)."""
     return lab.train("modern", seed=4, batch_tokens=256, steps=48, **(size | config | changes))["loss"]
