@@ -21,6 +21,7 @@
 # `make grade EX=12` grades that copy.
 
 # %% tags=["setup"]
+import inspect
 import math
 import statistics
 
@@ -28,23 +29,10 @@ import torch
 import torch.nn.functional as F
 
 from gpt2course.course.checks import pictures
+from gpt2course.course.checks.speed import plain_step
 from gpt2course.course.figures import speed as figures
 
-
-def plain_step(p, idx, targets, window, rate):
-    """The slow step of exercise 12.2."""
-    emb, qkv, out, head = (p[name].clone().requires_grad_() for name in ("emb", "qkv", "out", "head"))
-    (T,), (V, C) = idx.shape, emb.shape
-    x = F.one_hot(idx, V).float() @ emb  # (T, C)
-    q, k, v = (x @ qkv.T).chunk(3, dim=1)
-    distance = torch.arange(T)[:, None] - torch.arange(T)
-    scores = (q @ k.T / math.sqrt(C)).masked_fill((distance < 0) | (distance > window), -math.inf)
-    x = x + scores.softmax(1) @ v @ out.T
-    losses = -(F.one_hot(targets.clamp(min=0), V) * (x @ head.T).log_softmax(1)).sum(1)
-    loss = losses[targets >= 0].mean()
-    loss.backward()
-    new = dict(emb=emb, qkv=qkv, out=out, head=head)
-    return loss.item(), {name: (w - rate * w.grad).detach() for name, w in new.items()}
+print(inspect.getsource(plain_step))  # the slow step of exercise 12.2
 
 # %% [markdown] tags=["ex-12.1"]
 # ## 12.1 Amdahl on the head

@@ -100,7 +100,7 @@ CALLS = {
              "ranks.Ranks.check_equal": "f = lambda p: {}(None, dict(p=p))"},
     "11.5": {"course.checks.distributed._wire": "f = lambda *a: {}(*a)"},
     "12.1": {"course.checks.speed._head_gain": "f = lambda *a: {}(*a)"},
-    "12.2": {"course.checks.speed._plain_step": "f = lambda *a: {}(*a)"},
+    "12.2": {"course.checks.speed.plain_step": "f = lambda *a: {}(*a)"},
     "12.3": {"course.checks.speed._seconds": "f = lambda a, b, now: {}(a, ()) / {}(b, ())"},
     "12.4": {"course.checks.speed._pays": "f = lambda *a: {}(*a)"},
     "12.5": {"course.checks.speed._rows8": "f = lambda *a: {}(*a)", "fast.fp8.scale_for": "f = lambda x, W: (x * {}(x, torch.float8_e4m3fn)) @ W.T",

@@ -69,7 +69,8 @@ def head_gain(f) -> None:
 AIM = 2.0  # how many times as fast as the plain step
 
 
-def _plain_step(p, idx, targets, window, rate):
+def plain_step(p, idx, targets, window, rate):
+    """The slow step of exercise 12.2: (loss, new parameters)."""
     emb, qkv, out, head = (p[name].clone().requires_grad_() for name in ("emb", "qkv", "out", "head"))
     (T,), (V, C) = idx.shape, emb.shape
     x = F.one_hot(idx, V).float() @ emb  # (T, C)
@@ -105,19 +106,19 @@ def fast_step(f) -> None:
     for T, V, C, keep, window in ((5, 7, 4, 1.0, 2), (67, 13, 8, 0.3, 0), (130, 31, 8, 0.0, 500), (201, 11, 4, 0.6, 64),
                                   (200, 53, 8, 0.25, 33)):  # fmt: skip
         args, what = _task(T, V, C, keep, seed=T), f"T {T}, V {V}, window {window}, {keep:.0%} of the targets"
-        loss, new = _plain_step(*args, window, 0.5)
+        loss, new = plain_step(*args, window, 0.5)
         p = {name: w.clone() for name, w in args[0].items()}
         hint = "lengths need not divide; one target may count"
         got = tried(lambda *rest, p=p: f(p, *rest), (*args[1:], window, 0.5), what, hint)
         need(all(torch.equal(p[name], w) for name, w in args[0].items()), "your answer changed the parameters in place")
         got = several(got, 2, "the loss and a dictionary")
-        every = _plain_step(args[0], args[1], args[2].clamp(min=0), window, 0.5)[0]
+        every = plain_step(args[0], args[1], args[2].clamp(min=0), window, 0.5)[0]
         share = (args[2] >= 0).float().mean().item()
         known(got[0], loss, f"the loss for {what}", [(e, hint) for e, hint in [
             (every, "targets of -1 do not count"), (loss * share, "divide by the targets that count, not by all"),
             (loss * share * T, "this is the sum; the loss is the mean over the targets that count"),
-            *((_plain_step(*args, window + by, 0.5)[0], "the window is off by one: W and the query") for by in (1, -1)),
-            (_plain_step(*args, T, 0.5)[0], "the window is ignored"),
+            *((plain_step(*args, window + by, 0.5)[0], "the window is off by one: W and the query") for by in (1, -1)),
+            (plain_step(*args, T, 0.5)[0], "the window is ignored"),
         ] if abs(e - loss) > 4e-4 * loss], "the same loss as the plain step's", rtol=1e-4)  # fmt: skip
         four = isinstance(got[1], dict) and got[1].keys() == new.keys()
         need(four, "the second result is {name: new parameter}, for all four")
@@ -133,7 +134,7 @@ def fast_step(f) -> None:
         best = [math.inf, math.inf]
         for round in range(9):  # the first does not count; a fast answer needs three, a slow one gets all
             args = (*_task(1024, 4096, 64, 0.25, seed=1000 + round), 32, 0.1)
-            taken = [_seconds(g, args) for g in ((_plain_step, f) if round % 2 else (f, _plain_step))]
+            taken = [_seconds(g, args) for g in ((plain_step, f) if round % 2 else (f, plain_step))]
             taken = taken if round % 2 else taken[::-1]
             best = [min(a, b) for a, b in zip(best, taken)] if round else best
             if round >= 3 and best[0] >= 1.2 * AIM * best[1]:
