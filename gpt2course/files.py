@@ -20,7 +20,7 @@ import sys
 import tempfile
 import types
 import typing
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 # Errors of the system that only a person can fix: no right, no room, a file where a folder should be
@@ -44,17 +44,14 @@ def home() -> Path:
     given = os.environ.get("GPT2COURSE_HOME", "").strip()
     try:
         path = Path(given or "~/.cache/gpt2course").expanduser().absolute()
-        problem = "is a file" if path.is_file() else None
+        if path.is_file():
+            raise OSError("it is a file")
         if given:  # the same for child processes, which may run in another folder
             os.environ["GPT2COURSE_HOME"] = str(path)
-    except RuntimeError:  # "~nobody", or a user without a home
-        problem = "names a user without a home folder"
-    except (OSError, ValueError) as e:  # a folder that may not be entered, a name with a NUL
-        problem = f"cannot be used ({getattr(e, 'strerror', None) or e})"
-    if problem:
+    except (OSError, RuntimeError, ValueError) as e:  # a folder that may not be entered, "~nobody", a name with a NUL
         what = f"GPT2COURSE_HOME = {given!r}" if given else "GPT2COURSE_HOME is not set, and ~/.cache/gpt2course"
         fix = "set it to a folder that you may write to, for example: export GPT2COURSE_HOME=/tmp/gpt2course"
-        raise UserError(f"{what} {problem}; {fix}")
+        raise UserError(f"{what} cannot be used ({getattr(e, 'strerror', None) or e}); {fix}") from None
     return path
 
 
@@ -99,45 +96,39 @@ def coerce(name: str, value, kind, low: float = -math.inf, high: float = math.in
     both ends allowed. choices: the values of a text. UserError names the setting, the value and what is allowed.
     """
     optional = isinstance(kind, types.UnionType)
-    kind = next(k for k in typing.get_args(kind) if k is not types.NoneType) if optional else kind
-    pair = typing.get_origin(kind) is tuple
+    kind = typing.get_args(kind)[0] if optional else kind
+    try:
+        if optional and (value is None or str(value).strip().lower() in ("", "none", "null")):
+            return None
+        found = _converted(value, kind, low, high)
+        if not choices or found in choices:
+            return found
+    except (ValueError, TypeError, LookupError, ArithmeticError):
+        pass
     allowed = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(kind, "two numbers")
     if choices:
         allowed = f"one of {', '.join(choices)}"
     elif (low, high) != (-math.inf, math.inf):
         allowed += f" from {low:g}" + (f" to {high:,}" if high < math.inf else " on")
-    refused = UserError(
-        f"{name} = {shown(value)} is not allowed; it must be {allowed}{', or none' if optional else ''}"
-    )
+    or_none = ", or none" if optional else ""
+    raise UserError(f"{name} = {shown(value)} is not allowed; it must be {allowed}{or_none}")
 
-    def number(x, whole: bool):
-        try:
-            exact = Decimal(str(x).strip()) if isinstance(x, (str, int, float)) and not isinstance(x, bool) else None
-        except (InvalidOperation, ValueError):  # no number, or one of thousands of digits
-            exact = None
-        if exact is None or not exact.is_finite() or not low <= exact <= high or abs(exact) > 10**30:
-            raise refused
-        if whole and exact != int(exact):
-            raise refused
-        return int(exact) if whole else float(exact)
 
-    if optional and (value is None or isinstance(value, str) and value.strip().lower() in ("", "none", "null")):
-        return None
-    if pair:
-        parts = value.strip().strip("()[]").split(",") if isinstance(value, str) else value
-        if not isinstance(parts, (list, tuple)) or len(parts) != 2:
-            raise refused
-        return tuple(number(x, whole=False) for x in parts)
-    if kind is bool:
-        text = str(value).strip().lower() if isinstance(value, (bool, str)) else ""
-        if text not in ("true", "false"):
-            raise refused
-        return text == "true"
-    if kind is str:
-        if not isinstance(value, str) or choices and value not in choices:
-            raise refused
+def _converted(value, kind, low: float, high: float):
+    """`value` as a value of type `kind`. A value that cannot be one raises a ValueError, TypeError or the like."""
+    if kind is str and isinstance(value, str):
         return value
-    return number(value, whole=kind is int)
+    if kind is bool:
+        return {"true": True, "false": False}[str(value).strip().lower()]
+    if typing.get_origin(kind) is tuple:
+        first, second = value.strip().strip("()[]").split(",") if isinstance(value, str) else value
+        return _converted(first, float, low, high), _converted(second, float, low, high)
+    if kind is str or not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise TypeError
+    exact = Decimal(str(value).strip())  # exact, so that a seed of 19 digits stays what it is
+    if not low <= exact <= high or abs(exact) > 10**30 or kind is int and exact != int(exact):
+        raise ValueError
+    return kind(exact)
 
 
 def duration(seconds: float) -> str:
@@ -168,7 +159,7 @@ def fsync_dir(path) -> None:
 
 
 def ordinary_rights(path) -> None:
-    """Give a temporary file or folder the rights that the umask allows: tempfile makes it its owner's alone."""
+    """Give a file or folder the rights that the umask allows: tempfile and safetensors make it its owner's alone."""
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, (0o777 if os.path.isdir(path) else 0o666) & ~umask)
@@ -212,14 +203,12 @@ def atomic_dir(path):
                     os.fsync(f.fileno())
                 ordinary_rights(file)
         ordinary_rights(tmp)
+        old = path.with_name(f".{path.name}.old")
         if path.exists():  # a rename cannot replace a folder that holds files
-            old = path.with_name(f".{path.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             os.replace(path, old)
-            os.replace(tmp, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(tmp, path)
+        os.replace(tmp, path)
+        shutil.rmtree(old, ignore_errors=True)
         fsync_dir(path.parent)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
@@ -279,7 +268,7 @@ def command(main) -> None:
     prog = f"python -m {module.name}" if module else None
     parameters = list(inspect.signature(main).parameters.values())
     config = (tyro.conf.OmitArgPrefixes,)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets "?" for what it cannot show
             stream.reconfigure(errors="replace")
     try:

@@ -159,9 +159,6 @@ class Sample:
 def main(args: Sample) -> None:
     settings = checked(args.max_tokens, args.temperature, args.top_k, args.seed)
     coerce("number", args.number, int, 1)
-    for file in (sys.stdin, sys.stdout):  # bytes that are no text in the terminal's encoding must not end the program
-        with contextlib.suppress(AttributeError):  # in a notebook it is no text file
-            file.reconfigure(errors="replace")
     model, tokenizer, _ = load_model(args.run, args.device)
     try:
         if not args.prompt:
