@@ -8,7 +8,6 @@ close, but not the same number.)
 
 import lzma
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +16,8 @@ import tyro
 
 from gpt2course import ranks
 from gpt2course.data import load_corpus
-from gpt2course.files import UserError, coerce, command, write_json
+from gpt2course.files import Progress, UserError, coerce, command, write_json
 from gpt2course.load import load_model, run_config
-
-EVERY = 15.0  # seconds between two lines of progress
 
 
 class Documents(list):
@@ -157,23 +154,23 @@ def main(args: Evaluate) -> None:
 
 
 def measure(args: Evaluate, team: ranks.Ranks) -> None:
+    """Load, evaluate, print. The validation text must be the recorded one: other text gives another number, and text
+    that was trained on gives one that is too good."""
     config = run_config(args.run)
     model, tokenizer, plan = load_model(args.run, args.device)
-    corpus = open_corpus(args, config)
+    name, recorded = args.corpus or config["corpus"], config["val_sha256"]
+    corpus = load_corpus(name)
+    if recorded != corpus.val_sha256 and not args.any_text:
+        raise UserError(
+            f"the validation text of corpus {name!r} has sha256 {corpus.val_sha256}, the run recorded {recorded}; "
+            "restore that text, or add --any-text to measure on this one"
+        )
     documents = first_bytes(corpus.val, args.max_bytes)
-    printed = time.monotonic()
-
-    def progress(done, total):
-        nonlocal printed
-        if team.first and time.monotonic() - printed >= EVERY:
-            print(f"{done:,} of {total:,} rows", flush=True)
-            printed = time.monotonic()
-
+    progress = Progress() if team.first else None
     bpb, size = bits_per_byte(model, documents, tokenizer, plan.model.sequence_len, progress=progress, team=team)
     if not team.first:
         return
-    whole = len(documents) == len(corpus.val)
-    xz = xz_bits_per_byte(documents)
+    whole, xz = len(documents) == len(corpus.val), xz_bits_per_byte(documents)
     which = "" if whole else ", the first of more"
     print(f"{corpus.val_name} (sha256 {corpus.val_sha256[:12]}), {len(documents):,} documents{which}")
     print(f"model {bpb:.4f} bits per byte, xz -9e {xz:.4f}")
@@ -183,19 +180,6 @@ def measure(args: Evaluate, team: ranks.Ranks) -> None:
         sizes = {"val_bytes": size, "documents": len(documents), "whole": whole}
         text = {"val_name": corpus.val_name, "val_sha256": corpus.val_sha256}
         write_json(args.out, {"val_bpb": bpb, "xz_bpb": xz} | sizes | text)
-
-
-def open_corpus(args: Evaluate, config: dict):
-    """The corpus to evaluate on. Its validation text must be the recorded one: other text gives another number, and
-    text that was trained on gives one that is too good."""
-    name, recorded = args.corpus or config["corpus"], config["val_sha256"]
-    corpus = load_corpus(name)
-    if recorded != corpus.val_sha256 and not args.any_text:
-        raise UserError(
-            f"the validation text of corpus {name!r} has sha256 {corpus.val_sha256}, the run recorded {recorded}; "
-            "restore that text, or add --any-text to measure on this one"
-        )
-    return corpus
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import types
 import typing
 from decimal import Decimal
@@ -25,6 +26,7 @@ from pathlib import Path
 
 # Errors of the system that only a person can fix: no right, no room, a file where a folder should be
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
+EVERY = 15.0  # seconds between two lines of progress
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 RUN_NAME_ALLOWED = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
 
@@ -137,6 +139,20 @@ def duration(seconds: float) -> str:
         return f"{max(0.0, seconds):.1f} s"
     minutes, s = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}" if minutes >= 60 else f"{minutes}:{s:02d}"
+
+
+class Progress:
+    """Prints how much of a long job is done and how long the rest will take, at most once in EVERY seconds."""
+
+    def __init__(self):
+        self.began = self.printed = time.monotonic()
+
+    def __call__(self, done: float, total: float, what: str = "") -> None:
+        now = time.monotonic()
+        if now - self.printed >= EVERY:
+            self.printed = now
+            left = duration((now - self.began) * (total - done) / max(1, done))
+            print(f"{done / total:.0%} done, {what + ', ' if what else ''}left {left}", flush=True)
 
 
 # ---- files

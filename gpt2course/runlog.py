@@ -21,19 +21,23 @@ from gpt2course.files import atomic_file, duration
 
 
 class Log:
-    """metrics.jsonl, and printed lines, which also go to log.txt."""
+    """metrics.jsonl, and printed lines, which also go to log.txt. Only the log of the first rank writes."""
 
-    def __init__(self, run: Path):
-        self.metrics, self.text = run / "metrics.jsonl", run / "log.txt"
+    def __init__(self, run: Path, first: bool):
+        self.metrics, self.text, self.first = run / "metrics.jsonl", run / "log.txt", first
         self.warned = False
 
     def say(self, line: str) -> None:
+        if not self.first:
+            return
         print(line, flush=True)
         with contextlib.suppress(OSError), open(self.text, "a", encoding="utf-8") as f:
             f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def write(self, **values) -> None:
         """Append one line, whole or not at all. A full disk loses the line and stops nothing."""
+        if not self.first:
+            return
         line = json.dumps(values, allow_nan=False).encode() + b"\n"
         try:
             with open(self.metrics, "ab", buffering=0) as f:
@@ -57,16 +61,6 @@ class Log:
         kept = [m for m in lines if m["step"] < step or m["step"] == step and m["kind"] in ("train", "checkpoint")]
         with atomic_file(self.metrics) as f:
             f.writelines(json.dumps(m) + "\n" for m in kept)
-
-
-class NoLog:
-    """The log of every rank but the first: it writes nothing."""
-
-    def say(self, line: str) -> None: ...
-
-    def write(self, **values) -> None: ...
-
-    def rewind(self, step: int) -> None: ...
 
 
 _warned = set()  # files whose unreadable lines were reported

@@ -35,7 +35,7 @@ from gpt2course.files import UserError, coerce, command, duration, locked, run_f
 from gpt2course.load import configuration, make_folder, move_aside
 from gpt2course.ranks import Ranks, compute_dtypes, pick_device
 from gpt2course.recipes import Plan, RunSizes, make_model, make_optimizer, resolve_run, settings_from_text, within
-from gpt2course.runlog import Log, NoLog, introduce, read_metrics, report
+from gpt2course.runlog import Log, introduce, read_metrics, report
 from gpt2course.tokenizer import Tokenizer, train_or_load
 
 COLLECT_EVERY = 1000  # steps between two garbage collections of Python
@@ -87,7 +87,7 @@ def train(args: Train) -> Path:
         plan, T = sizes.plan, sizes.plan.model.sequence_len
         folder = run_folder(args.name if args.name is not None else f"{args.recipe}-d{plan.model.n_layer}")
         corpus, tokenizer, config = open_run(args, folder, sizes, device, team)
-        log = Log(folder) if team.first else NoLog()
+        log = Log(folder, team.first)
         if any(line["kind"] == "done" for line in read_metrics(folder)):
             log.say(f"run {folder.name} is finished already; --fresh starts it again")
             return folder
@@ -188,7 +188,7 @@ class Run:
     tokenizer: Tokenizer
     device: torch.device
     team: Ranks
-    log: Log | NoLog
+    log: Log
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     watch: ranks.Watch  # ends a process that hangs

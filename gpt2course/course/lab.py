@@ -55,6 +55,16 @@ def compare(yours: torch.Tensor, ours: torch.Tensor, atol: float = 1e-5) -> None
     print(f"equal up to rounding: largest difference {largest:.1g}" if largest else "equal, number for number")
 
 
+def clock(f, *args, rounds: int = 3) -> float:
+    """The fewest seconds that f(*args) took in so many calls, after one that does not count."""
+    times = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        f(*args)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
 def tokenizer(vocab_size: int = TOY["vocab_size"]) -> Tokenizer:
     """The tokenizer of the embedded corpus. The first call trains it and saves it."""
     return train_or_load(load_corpus("embedded"), vocab_size)

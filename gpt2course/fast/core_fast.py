@@ -28,13 +28,12 @@ import tyro
 from gpt2course import core
 from gpt2course.attention import Cache
 from gpt2course.core_tasks import GPT2_CENTRED, Task, default_bundle, read_bundle
-from gpt2course.files import UserError, command, duration, home, read_json, write_json
+from gpt2course.files import Progress, UserError, command, duration, home, read_json, write_json
 from gpt2course.load import load_model
 from gpt2course.ranks import Ranks, join, part, pick_device
 
 CHECKED = 16  # examples of a task whose prompts are also encoded whole, to see that blocks give the same tokens
 HEAD = 1 << 24  # most logits at a time: 64 MB in float32
-EVERY = 15  # seconds between lines of progress
 
 
 @dataclass
@@ -346,16 +345,7 @@ def score(args: Core, load: Callable) -> None:
     path = args.bundle or default_bundle()
     bundle = read_bundle(path)  # before the model: a damaged bundle is an error at once
     model, tokenizer = load(args.run, args.device)
-    shown = began
-
-    def progress(done, total, label):
-        nonlocal shown
-        if team.first and time.monotonic() - shown >= EVERY:
-            shown = time.monotonic()
-            left = duration((shown - began) * (total - done) / max(1, done))
-            print(f"{done / total:.0%} done, {label}, left {left}", flush=True)
-
-    name = fingerprint(model)
+    name, progress = fingerprint(model), Progress() if team.first else None
     found = evaluate(
         model, tokenizer, bundle, max_examples=args.max_examples, tasks=args.tasks, progress=progress,
         max_len=model.max_len, team=team, keep=(home() / "eval" / "kept" / f"{name[:16]}.json", name),

@@ -286,7 +286,7 @@ def test_the_command(course_home, monkeypatch, capsys, tmp_path):
     m = Counted(MODELS["jan29"])
     m.max_len, m.state_dict = None, m.inner.state_dict
     monkeypatch.setattr(core_fast, "load_model", lambda path, device: (m, Chars(), None))
-    monkeypatch.setattr(core_fast, "EVERY", 0)
+    monkeypatch.setattr("gpt2course.files.EVERY", 0)
     args = core_fast.Core("my-run", max_examples=4, out=str(tmp_path / "core.json"), device="cpu")
     core_fast.main(args)
     printed, found, tokens = capsys.readouterr().out, json.loads((tmp_path / "core.json").read_text()), m.tokens
