@@ -169,17 +169,15 @@ class Tokenizer:
     @classmethod
     def load(cls, folder) -> "Tokenizer":
         """Read a saved folder and check it against its fingerprint. UserError if it is missing or damaged."""
-        folder, again = Path(folder), "make it again with: python -m gpt2course.tokenizer train"
+        folder, again = Path(folder), "make it again with: python -m gpt2course.tokenizer"
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"there is no tokenizer in {folder} (tokenizer.json is missing); {again}")
-        about = read_json(folder / "tokenizer.json", "tokenizer")
-        if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise UserError(f"tokenizer {folder} is not of format {FORMAT}, the one this version reads; {again}")
-        file = folder / "ranks.tiktoken"
+        about, file = read_json(folder / "tokenizer.json", "tokenizer"), folder / "ranks.tiktoken"
+        about = about if isinstance(about, dict) else {}
         ranks = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
         special = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
-        found = _fingerprint(b"".join(ranks), about.get("pattern"), special), len(ranks) + len(special)
-        if found != (about.get("sha256"), about.get("vocab_size")):
+        found = FORMAT, _fingerprint(b"".join(ranks), about.get("pattern"), special), len(ranks) + len(special)
+        if found != (about.get("format"), about.get("sha256"), about.get("vocab_size")):
             raise UserError(f"tokenizer {folder} is damaged: it does not match its checksum; {again}")
         return cls([base64.b64decode(line.split()[0]) for line in ranks], about["pattern"], about.get("provenance"))
 
@@ -231,11 +229,10 @@ def train_or_load(corpus: Corpus, vocab_size: int, folder=None, max_chars: int =
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str], max_bytes: int = 10_000_000) -> float:
     """Compression: UTF-8 bytes of `texts` a token, over whole texts until `max_bytes` are reached; without BOS."""
-    sizes, size, tokens = tokenizer.token_bytes(), 0, 0
+    size, tokens = 0, 0
     for text in texts:
-        ids = tokenizer.encode(text)
-        tokens += len(ids)
-        size += int(sizes[ids].sum()) if ids else 0
+        tokens += len(tokenizer.encode(text))
+        size += len(text.encode())
         if size >= max_bytes:
             break
     return size / tokens if tokens else float("nan")
@@ -243,7 +240,7 @@ def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str], max_bytes: int =
 
 @dataclass
 class Train:
-    """Train a tokenizer on a corpus and save it, unless the same one is there already."""
+    """Train a byte-level BPE tokenizer on a corpus and save it, unless the same one is there already."""
 
     corpus: str = "embedded"  # a corpus by name, or a file or folder of parquet, jsonl or txt
     vocab_size: int = 4096  # tokens in all; the laptop profile uses 4096, the records use 32768
@@ -252,53 +249,27 @@ class Train:
     out: Path | None = None  # also write the result to this file, as JSON
 
 
-@dataclass
-class Show:
-    """Encode a text and print its tokens with their ids; a token of incomplete characters is shown as b'...'."""
-
-    text: str  # names of special tokens in it are ordinary text, as in documents
-    tokenizer: Path | None = None  # its folder; default: that of the embedded corpus with 4096 tokens
-
-
-def show(tokenizer: Tokenizer, text: str) -> None:
-    """Print the tokens of a text."""
-    ids = tokenizer.encode(text)
-    for i in ids:
-        token = tokenizer.decode([i])
-        print(f"{i:6d}  {tokenizer.ranks[i] if '�' in token else token!r}")
-    size = int(tokenizer.token_bytes()[ids].sum()) if ids else 0
-    ratio = f", {size / len(ids):.2f} bytes per token" if ids else ""
-    print(f"{len(ids)} tokens, {size} bytes{ratio}")
-
-
-def main(action: Train | Show) -> None:
-    """Train a byte-level BPE tokenizer, or look at how one cuts a text."""
-    if isinstance(action, Show):
-        show(Tokenizer.load(action.tokenizer or default_folder("embedded", Train.vocab_size)), action.text)
-        return
-    corpus, start = load_corpus(action.corpus, partial=True), time.time()
+def main(args: Train) -> None:
+    corpus, start = load_corpus(args.corpus, partial=True), time.time()
     print(*corpus.licences, sep="\n", flush=True)
-    folder = action.folder or default_folder(corpus.name, action.vocab_size)
-    file = folder / "tokenizer.json"
-    before = file.stat().st_mtime_ns if file.exists() else None
-    tokenizer = train_or_load(corpus, action.vocab_size, folder, action.max_chars)
-    about, ids = tokenizer.provenance, tokenizer.encode(SENTENCE)
+    folder = args.folder or default_folder(corpus.name, args.vocab_size)
+    tokenizer = train_or_load(corpus, args.vocab_size, folder, args.max_chars)
+    seconds, about, ids = time.time() - start, tokenizer.provenance, tokenizer.encode(SENTENCE)
     result = {
         "vocab_size": tokenizer.vocab_size,
         "sha256": tokenizer.sha256,
         "folder": str(folder),
-        "how": "there already" if file.stat().st_mtime_ns == before else f"trained in {time.time() - start:.1f} s",
         "bytes_per_token": bytes_per_token(tokenizer, corpus.val),
         "ids": ids,
         "pieces": [tokenizer.decode([i]) for i in ids],
     }
-    print(f"vocabulary of {tokenizer.vocab_size:,} tokens, {result['how']}; sha256 {tokenizer.sha256[:12]}; {folder}")
+    print(f"vocabulary of {tokenizer.vocab_size:,} tokens in {seconds:.1f} s; sha256 {tokenizer.sha256[:12]}; {folder}")
     print(f"learned from {about['chars']:,} characters of {about['documents']:,} documents")
     print(f"{result['bytes_per_token']:.3f} bytes per token on the validation text ({corpus.val_name})")
-    if corpus.missing and about["chars"] < action.max_chars:
+    if corpus.missing and about["chars"] < args.max_chars:
         print(f"note: {corpus.missing:,} shards are missing; training will make the tokenizer again from all of them")
-    if action.out:
-        write_json(action.out, result)
+    if args.out:
+        write_json(args.out, result)
 
 
 if __name__ == "__main__":

@@ -437,7 +437,7 @@ def data(run: Run) -> dict:
 def tokenizer(run: Run) -> dict:
     """The tokenizer: how much it compresses, and a sentence in coloured tokens."""
     vocab_size = run.sizes.plan.model.vocab_size
-    argv = [*program(run, "tokenizer"), "train", "--corpus", run.corpus, "--vocab-size", str(vocab_size)]
+    argv = [*program(run, "tokenizer"), "--corpus", run.corpus, "--vocab-size", str(vocab_size)]
     r = stage(run, "tokenizer", argv, fingerprint(run.corpus))
     plots.show(plots.coloured_tokens(r["pieces"]))
     return r

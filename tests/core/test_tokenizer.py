@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gpt2course import tokenizer as module
 from gpt2course.data import MAX_DOCUMENT, Corpus, from_list
 from gpt2course.files import UserError, read_json, write_json
-from gpt2course.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Show, Tokenizer, Train, default_folder, train_or_load
+from gpt2course.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer, Train, default_folder, train_or_load
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog. It's the fox's 12th jump, they'll say; the dog didn't count 1234567 of them.\n",
@@ -268,7 +268,7 @@ def test_any_damage_is_one_clear_error(tok, tmp_path):
         write_json(folder / "tokenizer.json", json_)
         with pytest.raises(UserError) as error:
             Tokenizer.load(folder)
-        assert str(folder) in str(error.value) and "make it again with: python -m gpt2course.tokenizer train" in str(error.value)
+        assert str(folder) in str(error.value) and "make it again with: python -m gpt2course.tokenizer" in str(error.value)
         assert "\n" not in str(error.value)
     (folder / "ranks.tiktoken").unlink()
     with pytest.raises(UserError, match="is damaged: it does not match its checksum"):
@@ -276,7 +276,7 @@ def test_any_damage_is_one_clear_error(tok, tmp_path):
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         Tokenizer.load(folder)
-    with pytest.raises(UserError, match="there is no tokenizer in .*nowhere .*gpt2course.tokenizer train"):
+    with pytest.raises(UserError, match="there is no tokenizer in .*nowhere .*gpt2course.tokenizer"):
         Tokenizer.load(tmp_path / "nowhere")
 
 
@@ -360,17 +360,8 @@ def test_commands(tmp_path, course_home, monkeypatch, capsys):
     module.main(Train(vocab_size=400, out=tmp_path / "out.json"))
     folder, lines = course_home / "tokenizers" / "embedded-400", capsys.readouterr().out.splitlines()
     tokenizer, result = Tokenizer.load(folder), read_json(tmp_path / "out.json")
-    assert lines[0] == "public domain" and lines[1].startswith("vocabulary of 400 tokens, trained in ") and str(folder) in lines[1]
+    assert lines[0] == "public domain" and lines[1].startswith("vocabulary of 400 tokens in ") and str(folder) in lines[1]
     assert f"from {sum(map(len, TEXTS))} characters of 4 documents" in lines[2] and "3 shards are missing" in lines[4]
-    assert result.keys() == {"vocab_size", "sha256", "folder", "how", "bytes_per_token", "ids", "pieces"}
+    assert result.keys() == {"vocab_size", "sha256", "folder", "bytes_per_token", "ids", "pieces"}
     assert (result["sha256"], result["folder"]) == (tokenizer.sha256, str(folder)) and tokenizer.provenance["corpus"] == "embedded"
     assert result["ids"] == tokenizer.encode("".join(result["pieces"])) and f"{result['bytes_per_token']:.3f} bytes per token" in lines[3]
-    module.main(Train(vocab_size=400))
-    assert "400 tokens, there already" in capsys.readouterr().out
-    module.main(Show(text="the fox é 🦊 <|bos|>", tokenizer=folder))
-    lines = capsys.readouterr().out.splitlines()
-    ids = tokenizer.encode("the fox é 🦊 <|bos|>")
-    assert [int(line.split()[0]) for line in lines[:-1]] == ids
-    assert f"{len(ids)} tokens, 23 bytes" in lines[-1] and any("' fox'" in line for line in lines)
-    module.main(Show(text="", tokenizer=folder))
-    assert capsys.readouterr().out == "0 tokens, 0 bytes\n"
