@@ -3,7 +3,7 @@
 `embedded` comes with the set-up; `climbmix` and `fineweb-edu` are shards that `python -m gpt2course.ops.download` gets;
 a path names your own files. Of parquet files only a few blocks are in memory; jsonl and txt files are read whole.
 
-A damaged file is an error. An empty document keeps its number: training skips it, and `Split.notes` counts it.
+A damaged file is an error. An empty document keeps its number, and training skips it.
 """
 
 import bisect
@@ -53,14 +53,8 @@ class Split:
         """counts: documents of each block. read(b): those of block b. cached: blocks kept. about: bytes, roughly."""
         self.blocks = list(zip(itertools.accumulate(counts, initial=0), counts))  # (first document, documents) of each
         self.about, self._length, self._read, self._cached = about, sum(counts), read, cached
-        self.found: dict[int, tuple[int, int]] = {}  # block -> (bytes, empty documents), of the blocks read so far
         # The cache is safe for threads: in training one reads ahead.
-        self.read_block = functools.lru_cache(cached)(self._read_block)
-
-    def _read_block(self, b: int) -> list[str]:
-        texts = [_clean(text) for text in self._read(b)]
-        self.found[b] = (sum(len(text.encode()) for text in texts), texts.count(""))
-        return texts
+        self.read_block = functools.lru_cache(cached)(lambda b: [_clean(text) for text in read(b)])
 
     def __len__(self) -> int:
         return self._length
@@ -78,28 +72,12 @@ class Split:
         """The number of the block that holds document i."""
         return bisect.bisect_right(self.blocks, i, key=lambda block: block[0]) - 1
 
-    def scan(self) -> "Split":
-        """Read every block, so that `bytes` and `notes` are complete; returns the split."""
-        for b in range(len(self.blocks)):
-            self.read_block(b)
-        return self
-
-    @property
-    def bytes(self) -> int | None:
-        """UTF-8 bytes of all documents; None until every block has been read."""
-        read = list(self.found.values())
-        return sum(size for size, _ in read) if len(read) == len(self.blocks) else None
-
-    def notes(self) -> list[str]:
-        """How many of the documents read so far are empty, if any."""
-        empty = sum(empty for _, empty in list(self.found.values()))
-        return [f"{empty:,} of {len(self):,} documents are empty and skipped"] if empty else []
-
 
 def from_list(texts: list[str]) -> Split:
     """A split of documents in memory."""
     counts = [min(BLOCK, len(texts) - i) for i in range(0, len(texts), BLOCK)]
-    return Split(counts, lambda b: texts[b * BLOCK : b * BLOCK + BLOCK]).scan()
+    size = sum(len(_clean(text).encode()) for text in texts)
+    return Split(counts, lambda b: texts[b * BLOCK : b * BLOCK + BLOCK], about=size)
 
 
 def slice_split(split: Split, start: int, stop: int) -> Split:
@@ -109,11 +87,10 @@ def slice_split(split: Split, start: int, stop: int) -> Split:
 
     def read(i):
         b, low, high = spans[i]
-        return split._read(b)[low:high]  # as stored in the file: the new split counts its own problems
+        return split._read(b)[low:high]
 
     about = round(split.about * (stop - start) / max(1, len(split)))
-    part = Split([high - low for _, low, high in spans], read, split._cached, about)
-    return part if split.bytes is None else part.scan()
+    return Split([high - low for _, low, high in spans], read, split._cached, about)
 
 
 def texts_digest(texts) -> str:
@@ -222,14 +199,11 @@ class Corpus:
 
 def describe(corpus: Corpus) -> list[str]:
     """What a log must record about a corpus: sizes, validation with its hash, what is not read, licences."""
-    digest = corpus.val_sha256  # reads all of validation, so its notes are complete
-    lines, splits = [f"corpus {corpus.name}"], {"training": corpus.train, "validation": corpus.val}
-    for role, split in splits.items():
-        size = f"about {split.about:,}" if split.bytes is None else f"{split.bytes:,}"
-        lines.append(f"{role}: {len(split):,} documents, {size} bytes")
-    lines.append(f"validation is {corpus.val_name}, sha256 {digest}")
+    lines = [f"corpus {corpus.name}"]
+    for role, split in (("training", corpus.train), ("validation", corpus.val)):
+        lines.append(f"{role}: {len(split):,} documents, about {split.about:,} bytes")
+    lines.append(f"validation is {corpus.val_name}, sha256 {corpus.val_sha256}")
     lines += [f"note: {line}" for line in corpus.notes]
-    lines += [f"note: {role}: {line}" for role, split in splits.items() for line in split.notes()]
     return lines + [f"licence: {line}" for line in corpus.licences]
 
 
@@ -428,9 +402,7 @@ def main(args: Data) -> None:
     corpus = load_corpus(args.corpus, partial=True)
     result = {"val_name": corpus.val_name, "val_sha256": corpus.val_sha256, "licences": list(corpus.licences)}
     for role, split in (("training", corpus.train), ("validation", corpus.val)):
-        if split.about < 100e6:
-            split.scan()
-        result[role] = {"documents": len(split), "bytes": split.bytes or split.about}
+        result[role] = {"documents": len(split), "bytes": split.about}
     result["first"] = [" ".join(corpus.train[i][:300].split()) for i in range(min(3, len(corpus.train)))]
     print(*describe(corpus), *(f"\n  {text}" for text in result["first"]), sep="\n")
     if args.out:
