@@ -7,7 +7,6 @@ read_bundle checks the sha256 of each file that it reads, and not that of the zi
 is part of the package.
 """
 
-import contextlib
 import csv
 import hashlib
 import io
@@ -104,26 +103,24 @@ def default_bundle() -> Path:
     return path if path.exists() else MINI
 
 
-@contextlib.contextmanager
 def opened(path: Path):
-    """Yield (read, name) of a bundle: read(file, sha256) gives the bytes of a file, checked. A zip is read in place."""
+    """(read, name) of a bundle: read(file, sha256) gives the bytes of a file, checked. A zip is read in place."""
     if not path.exists():
         give = f"give a folder or zip with core.yaml, or fetch CORE's with: {DOWNLOAD}"
         raise UserError(f"evaluation bundle {path} does not exist; {give}")
-    with contextlib.ExitStack() as stack:
-        root = path if path.is_dir() else zipfile.Path(stack.enter_context(zipfile.ZipFile(path)))
-        folders = [root, *(child for child in root.iterdir() if child.is_dir())]  # a zip may hold one folder
-        inside = next((folder for folder in folders if (folder / "core.yaml").is_file()), root)
+    root = path if path.is_dir() else zipfile.Path(path)
+    folders = [root, *(child for child in root.iterdir() if child.is_dir())]  # a zip may hold one folder
+    inside = next((folder for folder in folders if (folder / "core.yaml").is_file()), root)
 
-        def read(file: str, sha256: str = "") -> bytes:
-            if not (inside / file).is_file():
-                raise ValueError("the file does not exist")
-            data = (inside / file).read_bytes()
-            if not hashlib.sha256(data).hexdigest().startswith(sha256):
-                raise ValueError(f"the file is not CORE's: its sha256 does not begin with {sha256}")
-            return data
+    def read(file: str, sha256: str = "") -> bytes:
+        if not (inside / file).is_file():
+            raise ValueError("the file does not exist")
+        data = (inside / file).read_bytes()
+        if not hashlib.sha256(data).hexdigest().startswith(sha256):
+            raise ValueError(f"the file is not CORE's: its sha256 does not begin with {sha256}")
+        return data
 
-        yield read, path.stem if inside is root else inside.name
+    return read, path.stem if inside is root else inside.name
 
 
 def check_example(kind: str, example: dict) -> None:
@@ -164,25 +161,25 @@ def read_bundle(path) -> Bundle:
     """
     path, file = Path(path).expanduser(), "the bundle"
     try:
-        with opened(path) as (read, name):
-            file = "core.yaml"
-            config = yaml.safe_load(read(file))
-            entries = {str(entry["label"]): entry for entry in config["icl_tasks"]}
-            core = set(entries) == set(CORE)
-            sha256 = SHA256 | {label: row[-1] for label, row in CORE.items()} if core else {}
-            read(file, sha256.get(file, ""))
-            file = "eval_meta_data.csv"
-            rows = csv.DictReader(io.StringIO(read(file, sha256.get(file, "")).decode()))
-            percent = {row["Eval Task"]: row["Random baseline"] for row in rows}
-            guess = {label: 0.01 * float(percent[label]) for label in entries}
-            if not entries or not all(0 <= value < 1 for value in guess.values()):
-                raise ValueError("each task needs a random baseline from 0 to below 100 percent")
-            tasks = []
-            for label, entry in entries.items():
-                kind, shots, file = entry["icl_task_type"], entry["num_fewshot"][0], f"eval_data/{entry['dataset_uri']}"
-                gap = entry.get("continuation_delimiter", " ")
-                examples = examples_of(read(file, sha256.get(label, "")), kind, shots, check=not core)
-                tasks.append(Task(label, kind, shots, gap, guess[label], examples))
+        read, name = opened(path)
+        file = "core.yaml"
+        config = yaml.safe_load(read(file))
+        entries = {str(entry["label"]): entry for entry in config["icl_tasks"]}
+        core = set(entries) == set(CORE)
+        sha256 = SHA256 | {label: row[-1] for label, row in CORE.items()} if core else {}
+        read(file, sha256.get(file, ""))
+        file = "eval_meta_data.csv"
+        rows = csv.DictReader(io.StringIO(read(file, sha256.get(file, "")).decode()))
+        percent = {row["Eval Task"]: row["Random baseline"] for row in rows}
+        guess = {label: 0.01 * float(percent[label]) for label in entries}
+        if not entries or not all(0 <= value < 1 for value in guess.values()):
+            raise ValueError("each task needs a random baseline from 0 to below 100 percent")
+        tasks = []
+        for label, entry in entries.items():
+            kind, shots, file = entry["icl_task_type"], entry["num_fewshot"][0], f"eval_data/{entry['dataset_uri']}"
+            gap = entry.get("continuation_delimiter", " ")
+            examples = examples_of(read(file, sha256.get(label, "")), kind, shots, check=not core)
+            tasks.append(Task(label, kind, shots, gap, guess[label], examples))
     except DAMAGE as e:
         raise UserError(f"evaluation bundle {path}: {file}: {problem(e)}; fetch CORE's with: {DOWNLOAD}") from None
     name = "CORE" if core else str(config.get("name", name))

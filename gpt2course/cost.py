@@ -68,7 +68,6 @@ def mfu(flops_per_token: float, tokens_per_second: float, n_devices: int, peak: 
     """
     if peak is None:
         return None
-    _positive(n_devices=n_devices, peak=peak)
     return flops_per_token * tokens_per_second / (n_devices * peak)
 
 
@@ -154,9 +153,6 @@ def memory_estimate(
     largest stack; several devices gather all new weights. Not included: attention masks, the allocator's slack (10 % is
     common), and 0.4 GB for the loss on GPUs without Triton.
     """
-    _positive(B=B, T=T, n_layer=n_layer, n_embd=n_embd, vocab_size=vocab_size, world=world, pieces=pieces)
-    if matrix_optimizer not in ("muon", "adamw"):
-        raise UserError(f"matrix_optimizer = {matrix_optimizer!r} is not allowed; muon or adamw")
     group = {name: params.get(name, 0) for name in ("wte", "wpe", "value_embeds", "lm_head", "matrices", "scalars")}
     embeds, matrices = group["wte"] + group["wpe"] + group["value_embeds"], group["matrices"]
     head = group["lm_head"] or group["wte"]  # GPT-2's is its embedding
@@ -211,7 +207,6 @@ def suggest_device_batch(free_bytes: float, rows: int, params: dict[str, int], *
     slack: the share of free_bytes left for what the estimate does not include. sizes: the other arguments of
     `memory_estimate`. A smaller B changes only the number of gradient accumulations, not the batch of a step.
     """
-    _positive(free_bytes=free_bytes, rows=rows)
     usable = free_bytes * (1 - slack)
     for B in (b for b in range(rows, 0, -1) if rows % b == 0):
         need = memory_estimate(params, B=B, **sizes).total

@@ -76,16 +76,6 @@ def prompt_generator(seed: int, ids: list[int], number: int = 0) -> torch.Genera
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def checked(max_tokens, temperature, top_k, seed) -> dict:
-    """The settings of sampling by name; UserError for a value that makes no sense."""
-    return {
-        "max_tokens": coerce("max_tokens", max_tokens, int, 0),
-        "temperature": coerce("temperature", temperature, float, 0),
-        "top_k": coerce("top_k", top_k, int | None, 0),
-        "seed": coerce("seed", seed, int),
-    }
-
-
 def stream(
     model, tokenizer, prompt: str, max_tokens: int = 64, temperature: float = 0.8, top_k: int | None = 50,
     seed: int = 0, number: int = 0,
@@ -97,7 +87,8 @@ def stream(
     costs that of the whole context. BOS ends a continuation: there a document ends. number: 0 for the first
     continuation of this prompt, 1 for the second.
     """
-    max_tokens, temperature, top_k, seed = checked(max_tokens, temperature, top_k, seed).values()
+    max_tokens, temperature = coerce("max_tokens", max_tokens, int, 0), coerce("temperature", temperature, float, 0)
+    top_k, seed = coerce("top_k", top_k, int | None, 0), coerce("seed", seed, int)
     T, bos = model.config.sequence_len, tokenizer.bos
     ids = tokenizer.encode(prompt)
     generator = prompt_generator(seed, ids, number)
@@ -157,7 +148,7 @@ class Sample:
 
 
 def main(args: Sample) -> None:
-    settings = checked(args.max_tokens, args.temperature, args.top_k, args.seed)
+    settings = dict(max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k, seed=args.seed)
     coerce("number", args.number, int, 1)
     model, tokenizer, _ = load_model(args.run, args.device)
     try:

@@ -381,19 +381,16 @@ def save(run: Run, must: bool = False) -> None:
             what += f"; the last good one is {run.last_checkpoint}. Make room in {run.folder}"
             if must:
                 raise UserError(f"{what}, then give the same command again: it continues from there") from None
-            run.log.say(f"warning: {what}; training continues and tries again in a minute")
+            run.log.say(f"warning: {what}; training continues and tries again later")
             return False
         took = round(time.perf_counter() - began, 3)
         run.log.write(kind="checkpoint", **run.progress, path=str(folder.relative_to(run.folder)), took=took)
         checkpoint.prune(run.folder, run.args.keep, run.args.keep_best)
         return True
 
-    written = run.team.from_first(write)
-    run.last_save = time.perf_counter()
-    if written:
+    if run.team.from_first(write):
         run.saved = run.step
-    else:  # try again in a minute
-        run.last_save -= max(0.0, run.args.save_minutes * 60 - 60)
+    run.last_save = time.perf_counter()
 
 
 def evaluate(run: Run, documents: list[str], final: bool = False) -> None:

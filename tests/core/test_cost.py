@@ -81,8 +81,6 @@ def test_bad_numbers_are_refused():
             hours(**(dict(total_flops=1e18, n=8, peak=H100, mfu=0.5) | bad))
     with pytest.raises(UserError, match="negative"):
         dollars(-1, 24)
-    with pytest.raises(UserError, match="n_devices"):
-        mfu(1e9, 1e6, 0, H100)
 
 
 # ---- memory
@@ -230,7 +228,3 @@ def test_logits_without_pieces_cost_what_they_weigh():
     assert m.logits == 32 * 2048 * 32768 * 6  # 12.9 GB
     few = memory_estimate({}, B=32, T=2048, n_layer=1, n_embd=64, vocab_size=32768, loss_piece=None, compiled=True)
     assert few.logits == m.logits / 3  # torch.compile fuses what is in float32
-    with pytest.raises(UserError, match="muon or adamw"):
-        memory_estimate({}, B=1, T=1, n_layer=1, n_embd=1, vocab_size=1, matrix_optimizer="sgd")
-    with pytest.raises(UserError, match="B = 0"):
-        memory_estimate({}, B=0, T=1, n_layer=1, n_embd=1, vocab_size=1)
