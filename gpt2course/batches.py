@@ -139,14 +139,9 @@ class Batches:
     def __init__(
         self, split, tokenizer, T: int, *, streams: int = 8, rank: int = 0, world: int = 1, buffer_docs: int = 1000
     ):
-        if streams % world:
-            allowed = ", ".join(str(w) for w in range(1, streams + 1) if streams % w == 0)
-            what = f"world {world} (the number of ranks) does not divide {streams} streams"
-            raise UserError(f"{what}; it can be: {allowed}")
-        if len(split) < streams:
-            allowed = ", ".join(str(s) for s in range(world, len(split) + 1, world)) or f"none with {world} ranks"
-            what = f"streams {streams} is too many for {len(split)} documents (one each at least)"
-            raise UserError(f"{what}; it can be: {allowed}")
+        if streams % world or len(split) < streams:
+            what = f"streams {streams} does not suit {world} ranks and {len(split)} documents"
+            raise UserError(f"{what}; it must be a multiple of the ranks, and each stream needs a document")
         self.split, self.tokenizer, self.T, self.buffer_docs = split, tokenizer, T, buffer_docs
         self.streams, self.rank, self.world = streams, rank, world
         self.rows = 0  # rows served by all ranks together; every rank has served equally many

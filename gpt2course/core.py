@@ -18,17 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from gpt2course.core_tasks import (
-    CORE,
-    GPT2,
-    GPT2_AT_MOST,
-    GPT2_CENTRED,
-    GPT2_CORE,
-    GPT2_MEANS,
-    Bundle,
-    Task,
-    read_bundle,
-)
+from gpt2course.core_tasks import CORE, GPT2, GPT2_CENTRED, GPT2_CORE, GPT2_MEANS, Bundle, Task, read_bundle
 from gpt2course.files import UserError, closest
 
 NAN_LOGITS = "the model's logits are NaN: it has diverged; use an earlier checkpoint or a lower learning rate"
@@ -262,9 +252,7 @@ def notes(result: dict) -> list[str]:
     if result["name"] != "CORE":
         lines.append(f"{result['name']} is not CORE. Do not compare it with CORE scores.")
     elif not result["subset"]:
-        lines.append(
-            f"The bar is a measurement too, on at most {GPT2_AT_MOST:,} examples a task. Its standard error is 0.0071."
-        )
+        lines.append("The bar is a measurement too, on at most 1,000 examples a task. Its standard error is 0.0071.")
     if result["subset"]:
         most = f" with at most {result['max_examples']:,} examples each" if result["max_examples"] else ""
         lines.append(

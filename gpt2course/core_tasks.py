@@ -59,7 +59,6 @@ TASKS = {label: row[0] for label, row in CORE.items()}  # examples of each task
 GPT2_CENTRED = {model: {label: row[m] for label, row in CORE.items()} for m, model in enumerate(GPT2, 2)}
 GPT2_MEANS = dict(zip(GPT2, (0.113891, 0.184903, 0.214641, 0.256525)))
 GPT2_CORE = GPT2_MEANS["GPT-2 XL"]  # the bar of the whole course
-GPT2_AT_MOST = 1000  # examples a task for all GPT-2 models but the small one
 
 FIELDS = {  # what an example of each kind of task holds
     "multiple_choice": ("query", "choices", "gold"),  # which choice follows the query?

@@ -305,10 +305,7 @@ class GPT(nn.Module):
         """Logits (..., V) in float32 from states (..., C) of `hidden`; the softcap bounds each of them."""
         return softcap(self.lm_head(x).float(), self.config.softcap)
 
-    def forward(
-        self, idx: torch.Tensor, targets: torch.Tensor | None = None,
-        reduction: str = "mean", cache: Cache | None = None,
-    ):  # fmt: skip
+    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean", cache=None):
         """Logits (B, T, V) in float32 without targets; with targets (B, T), -1 ignored, the loss in nats per token.
 
         reduction: "mean", "sum", or "none" (B, T) without gradients. With a cache (attention.Cache), idx continues the

@@ -322,17 +322,14 @@ class MuonAdamW:
                     state |= {f"{kind}.{name}": tensor for name, tensor in zip(part.names, part.split(rows))}
         return state if self.rank == 0 else {}
 
-    def names(self) -> set[str]:
-        """The names of a whole state."""
-        return {"steps"} | {f"{kind}.{name}" for part in self.parts for kind in part.state for name in part.names}
-
     def load_state_dict(self, state, get=None) -> None:
         """Take this rank's rows from a whole state, whatever number of ranks saved it.
 
         state: what state_dict returned; or its names only, with get(name) to read one tensor at a time.
         """
-        if self.names() != set(state):
-            raise ValueError(f"optimizer state does not fit this model: {sorted(self.names() ^ set(state))[:4]} ...")
+        names = {"steps"} | {f"{kind}.{name}" for part in self.parts for kind in part.state for name in part.names}
+        if names != set(state):
+            raise ValueError(f"optimizer state does not fit this model: {sorted(names ^ set(state))[:4]} ...")
         get = get or state.__getitem__
         self.steps = int(get("steps"))
         for part in self.parts:

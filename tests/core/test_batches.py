@@ -263,13 +263,8 @@ def test_states_that_do_not_belong_together_are_not_merged():
 
 def test_bad_arguments_say_what_is_allowed():
     split = Split(documents([4] * 6))
-    for options, message in [
-        (dict(streams=8), "streams 8 is too many for 6 documents .*: 1, 2, 3, 4, 5, 6"),
-        (dict(streams=8, world=4), "streams 8 is too many for 6 documents .*: 4"),
-        (dict(streams=8, world=8), "it can be: none with 8 ranks"),
-        (dict(streams=6, world=4), "world 4 .* does not divide 6 streams; it can be: 1, 2, 3, 6"),
-    ]:
-        with pytest.raises(UserError, match=message):
+    for options in (dict(streams=8), dict(streams=8, world=8), dict(streams=6, world=4)):
+        with pytest.raises(UserError, match="streams . does not suit . ranks and 6 documents; it must be a multiple of the ranks"):
             Batches(split, Coder(), **{"T": 8} | options)
     assert Batches(split, Coder(), 8, streams=6).next_rows(6).shape == (6, 9)
 

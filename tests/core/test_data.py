@@ -288,7 +288,7 @@ BAD = [
     ("one document", lambda d: jsonl(d / "a.jsonl", ["alone"]), r"a.jsonl has no text for validation \(0 documents\).* at least two documents"),
     ("all documents empty", lambda d: jsonl(d / "a.jsonl", [""] * 40), "has no text for training"),
     ("all validation null", lambda d: (parquet(d / "a.parquet"), parquet(d / "val.parquet", [None] * 3))[0].parent, "has no text for validation"),
-    ("fewer documents than streams", lambda d: jsonl(d / "a.jsonl", GOOD[:5]), "streams 8 is too many for 4 documents"),
+    ("fewer documents than streams", lambda d: jsonl(d / "a.jsonl", GOOD[:5]), "streams 8 does not suit 1 ranks and 4 documents"),
     ("no column", lambda d: parquet(d / "a.parquet", name="content"), r"a.parquet must have one column 'text' of strings; its columns are content \(string\)"),
     ("column of numbers", lambda d: parquet(d / "a.parquet", [1, 2], kind=pa.int64()), r"its columns are text \(int64\)"),
     ("column twice", lambda d: pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, ["text"] * 2), d / "a.parquet") or d / "a.parquet", "must have one column 'text'"),
