@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +64,6 @@ FIELDS = {  # what an example of each kind of task holds
     "schema": ("context_options", "continuation", "gold"),  # after which context is the continuation likely?
     "language_modeling": ("context", "continuation"),  # is the continuation what the model would write?
 }
-# What a damaged zip, YAML, CSV or JSON file can raise
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, LookupError, TypeError)
-DAMAGE += (AttributeError, yaml.YAMLError, csv.Error)
 
 
 def problem(e: Exception) -> str:
@@ -104,9 +100,6 @@ def default_bundle() -> Path:
 
 def opened(path: Path):
     """(read, name) of a bundle: read(file, sha256) gives the bytes of a file, checked. A zip is read in place."""
-    if not path.exists():
-        give = f"give a folder or zip with core.yaml, or fetch CORE's with: {DOWNLOAD}"
-        raise UserError(f"evaluation bundle {path} does not exist; {give}")
     root = path if path.is_dir() else zipfile.Path(path)
     folders = [root, *(child for child in root.iterdir() if child.is_dir())]  # a zip may hold one folder
     inside = next((folder for folder in folders if (folder / "core.yaml").is_file()), root)
@@ -145,7 +138,7 @@ def examples_of(data: bytes, kind: str, shots: int, check: bool) -> list[dict]:
             examples.append(json.loads(line))
             if check:
                 check_example(kind, examples[-1])
-        except DAMAGE as e:
+        except Exception as e:
             raise ValueError(f"line {number}: {problem(e)}") from None
     if type(shots) is not int or not 0 <= shots < len(examples):
         raise ValueError(f"num_fewshot = {shots} is not allowed for {len(examples)} examples")
@@ -159,6 +152,9 @@ def read_bundle(path) -> Bundle:
     UserError names the file, and the line that is wrong.
     """
     path, file = Path(path).expanduser(), "the bundle"
+    if not path.exists():
+        give = f"give a folder or zip with core.yaml, or fetch CORE's with: {DOWNLOAD}"
+        raise UserError(f"evaluation bundle {path} does not exist; {give}")
     try:
         read, name = opened(path)
         file = "core.yaml"
@@ -179,7 +175,7 @@ def read_bundle(path) -> Bundle:
             gap = entry.get("continuation_delimiter", " ")
             examples = examples_of(read(file, sha256.get(label, "")), kind, shots, check=not core)
             tasks.append(Task(label, kind, shots, gap, guess[label], examples))
-    except DAMAGE as e:
+    except Exception as e:  # a damaged zip, YAML, CSV or JSON file can raise anything
         raise UserError(f"evaluation bundle {path}: {file}: {problem(e)}; fetch CORE's with: {DOWNLOAD}") from None
     name = "CORE" if core else str(config.get("name", name))
     if not core and name.strip().upper() == "CORE":

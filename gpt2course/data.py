@@ -189,7 +189,6 @@ class Corpus:
     licences: tuple[str, ...]
     val_name: str
     notes: tuple[str, ...] = ()  # which files are read, and which are not
-    missing: int = 0  # training shards that are not there yet; see load_corpus
 
     @functools.cached_property
     def val_sha256(self) -> str:
@@ -373,7 +372,7 @@ def sharded(corpus: str, partial: bool) -> Corpus:
     missing = count - len(there) if count else 0
     notes = f"{len(there):,} of {last:,} shards" + (f"; {missing:,} more are not there yet" if missing else "")
     licences = (f"{licence}, as huggingface.co/datasets/{repository}",)
-    return Corpus(name, _parquet(there), _parquet([val]), licences, f"{name}/{val.stem}", (notes,), missing)
+    return Corpus(name, _parquet(there), _parquet([val]), licences, f"{name}/{val.stem}", (notes,))
 
 
 def load_corpus(name: str, partial: bool = False) -> Corpus:

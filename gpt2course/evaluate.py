@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from gpt2course import ranks
-from gpt2course.data import load_corpus
+from gpt2course.data import Corpus, load_corpus
 from gpt2course.files import Progress, UserError, coerce, command, write_json
 from gpt2course.load import load_model, run_config
 
@@ -143,43 +143,34 @@ class Evaluate:
 def main(args: Evaluate) -> None:
     coerce("max_bytes", args.max_bytes, int, 1)
     team = ranks.join(ranks.pick_device(args.device).type)
-    try:
-        measure(args, team)
-    except UserError:
-        if not team.first:
-            team.leave()
-        ranks.part()
-        raise
-    ranks.part(done=True)
-
-
-def measure(args: Evaluate, team: ranks.Ranks) -> None:
-    """Load, evaluate, print. The validation text must be the recorded one: other text gives another number, and text
-    that was trained on gives one that is too good."""
-    config = run_config(args.run)
-    model, tokenizer, plan = load_model(args.run, args.device)
-    name, recorded = args.corpus or config["corpus"], config["val_sha256"]
-    corpus = load_corpus(name)
-    if recorded != corpus.val_sha256 and not args.any_text:
-        raise UserError(
-            f"the validation text of corpus {name!r} has sha256 {corpus.val_sha256}, the run recorded {recorded}; "
-            "restore that text, or add --any-text to measure on this one"
-        )
+    config, (model, tokenizer, plan) = run_config(args.run), load_model(args.run, args.device)
+    corpus = recorded_corpus(args, config)
     documents = first_bytes(corpus.val, args.max_bytes)
     progress = Progress() if team.first else None
     bpb, size = bits_per_byte(model, documents, tokenizer, plan.model.sequence_len, progress=progress, team=team)
-    if not team.first:
-        return
-    whole, xz = len(documents) == len(corpus.val), xz_bits_per_byte(documents)
-    which = "" if whole else ", the first of more"
-    print(f"{corpus.val_name} (sha256 {corpus.val_sha256[:12]}), {len(documents):,} documents{which}")
-    print(f"model {bpb:.4f} bits per byte, xz -9e {xz:.4f}")
-    share = f"{abs(1 - bpb / xz):.1%} {'fewer' if bpb <= xz else 'more'}"
-    print(f"the model needs {share} bits than xz -9e on the same {size:,} bytes")
-    if args.out:
-        sizes = {"val_bytes": size, "documents": len(documents), "whole": whole}
-        text = {"val_name": corpus.val_name, "val_sha256": corpus.val_sha256}
-        write_json(args.out, {"val_bpb": bpb, "xz_bpb": xz} | sizes | text)
+    if team.first:
+        whole, xz = len(documents) == len(corpus.val), xz_bits_per_byte(documents)
+        which = "" if whole else ", the first of more"
+        print(f"{corpus.val_name} (sha256 {corpus.val_sha256[:12]}), {len(documents):,} documents{which}")
+        print(f"model {bpb:.4f} bits per byte, xz -9e {xz:.4f}")
+        share = f"{abs(1 - bpb / xz):.1%} {'fewer' if bpb <= xz else 'more'}"
+        print(f"the model needs {share} bits than xz -9e on the same {size:,} bytes")
+        if args.out:
+            sizes = {"val_bytes": size, "documents": len(documents), "whole": whole}
+            text = {"val_name": corpus.val_name, "val_sha256": corpus.val_sha256}
+            write_json(args.out, {"val_bpb": bpb, "xz_bpb": xz} | sizes | text)
+    ranks.part(done=True)
+
+
+def recorded_corpus(args: Evaluate, config: dict) -> Corpus:
+    """The corpus to evaluate on. Its validation text must be the recorded one: other text gives another number, and
+    text that was trained on gives one that is too good."""
+    corpus, recorded = load_corpus(args.corpus or config["corpus"]), config["val_sha256"]
+    if recorded != corpus.val_sha256 and not args.any_text:
+        what = f"the validation text of corpus {corpus.name!r} has sha256 {corpus.val_sha256}"
+        fix = "restore that text, or add --any-text to measure on this one"
+        raise UserError(f"{what}, the run recorded {recorded}; {fix}")
+    return corpus
 
 
 if __name__ == "__main__":

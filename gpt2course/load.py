@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from gpt2course.checkpoint import MODEL, STATE, load, newest, non_finite, verify
+from gpt2course.checkpoint import MODEL, STATE, newest, non_finite, verify
 from gpt2course.fast import kernels
 from gpt2course.files import UserError, atomic_dir, closest, home, locked, read_json, sha256, write_json
 from gpt2course.ranks import compute_dtypes, pick_device
@@ -112,10 +112,14 @@ def load_model(name_or_path, device: str = "auto") -> tuple[torch.nn.Module, Tok
     model = make_model(plan, where, compute, embed)
     if config.get("format") == EXPORT:
         folder = weights = find_run(name_or_path)
-        load_exported(folder, model)
+        verify_exported(folder)
     else:
         folder, weights = good_checkpoint(name_or_path)
-        load(weights, model)
+    try:
+        model.load_state_dict(load_file(weights / MODEL))  # an export may have another dtype
+    except (RuntimeError, SafetensorError) as e:  # names or shapes of another model
+        problem = str(e).replace("\n", " ")
+        raise UserError(f"{weights / MODEL} is not the model of its config.json ({problem}); make it again") from None
     if bad := non_finite(dict(model.named_parameters())):
         raise UserError(f"weight {bad} of {weights} holds NaN or infinity; use an earlier checkpoint, or train again")
     kernels.choose("auto", where, compute, plan.model.head_dim)
@@ -123,18 +127,11 @@ def load_model(name_or_path, device: str = "auto") -> tuple[torch.nn.Module, Tok
     return model.eval(), Tokenizer.load(folder / "tokenizer"), plan
 
 
-def load_exported(folder: Path, model) -> None:
-    """Read the weights of an exported folder, in whatever dtype they have, after checking every file's sha256."""
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        lines = []
+def verify_exported(folder: Path) -> None:
+    """UserError unless every file of an exported folder has its sha256."""
+    file = folder / SUMS
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in sums.keys() | {MODEL, "config.json"}:
         if not (folder / name).is_file() or sha256(folder / name) != sums.get(name):
             raise UserError(f"{folder / name} is missing or differs from {SUMS}; export or download the folder again")
-    try:
-        model.load_state_dict(load_file(folder / MODEL))
-    except (RuntimeError, SafetensorError) as e:  # names or shapes of another model
-        problem = str(e).replace("\n", " ")
-        raise UserError(f"{folder / MODEL} is not the model of its config.json ({problem}); export it again") from None

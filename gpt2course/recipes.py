@@ -231,7 +231,7 @@ class Plan:
             recipe = make(Recipe, value["recipe"])
             config = GPT2Config if recipe.architecture == "gpt2" else GPTConfig
             return Plan(**(value | {"recipe": recipe, "model": make(config, value["model"])}))
-        except (KeyError, TypeError) as e:
+        except (KeyError, TypeError, ValueError) as e:
             what = f"this plan was not made by this version of gpt2course ({e})"
             raise UserError(f"{what}; train again, or use the version that made it") from None
 

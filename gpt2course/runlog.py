@@ -119,7 +119,6 @@ def report(run) -> None:
         "weight_decay": plan.weight_decay(step - 1),
         "tok_per_sec": round(speed, 1),
         "mfu": mfu(plan.flops_per_token, speed, run.team.world, peak),
-        "eta_seconds": round(left, 1),
         "usd": usd,
         "time": {part: round(seconds, 5) for part, seconds in parts.items()},
     }

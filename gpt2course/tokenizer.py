@@ -266,8 +266,6 @@ def main(args: Train) -> None:
     print(f"vocabulary of {tokenizer.vocab_size:,} tokens in {seconds:.1f} s; sha256 {tokenizer.sha256[:12]}; {folder}")
     print(f"learned from {about['chars']:,} characters of {about['documents']:,} documents")
     print(f"{result['bytes_per_token']:.3f} bytes per token on the validation text ({corpus.val_name})")
-    if corpus.missing and about["chars"] < args.max_chars:
-        print(f"note: {corpus.missing:,} shards are missing; training will make the tokenizer again from all of them")
     if args.out:
         write_json(args.out, result)
 

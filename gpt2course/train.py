@@ -167,8 +167,8 @@ def open_parts(args: Train, sizes: RunSizes, device: torch.device):
     corpus = data.load_corpus(name)
     if name in data.SHARD_CORPORA:  # a number of shards given by name, "climbmix:30", is a decision
         data.enough(corpus, sizes.plan.tokens)
-    elif name != "embedded" and name.partition(":")[0] not in data.SHARD_CORPORA:
-        name = str(Path(name).expanduser().absolute())
+    elif name.partition(":")[0] not in data.SHARD_CORPORA:
+        name = corpus.name  # the absolute path of your own files
     tokenizer = train_or_load(corpus, sizes.plan.model.vocab_size)
     streams = streams_for(len(corpus.train), args.streams)
     facts = {"seed": args.seed, "streams": streams, "fp8": args.fp8, "corpus": name}

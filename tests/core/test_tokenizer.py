@@ -283,8 +283,8 @@ def test_any_damage_is_one_clear_error(tok, tmp_path):
 # -- corpora and command line
 
 
-def corpus(name="small", texts=TEXTS, val=TEXTS[:2], missing=0):
-    return Corpus(name, from_list(texts), from_list(val), ("public domain",), "two lines", (), missing)
+def corpus(name="small", texts=TEXTS, val=TEXTS[:2]):
+    return Corpus(name, from_list(texts), from_list(val), ("public domain",), "two lines")
 
 
 def test_default_folders_are_plain_and_apart(course_home):
@@ -356,12 +356,12 @@ def test_bytes_per_token(tok):
 
 
 def test_commands(tmp_path, course_home, monkeypatch, capsys):
-    monkeypatch.setattr(module, "load_corpus", lambda name, partial: corpus(name, missing=partial and 3))
+    monkeypatch.setattr(module, "load_corpus", lambda name, partial: corpus(name))
     module.main(Train(vocab_size=400, out=tmp_path / "out.json"))
     folder, lines = course_home / "tokenizers" / "embedded-400", capsys.readouterr().out.splitlines()
     tokenizer, result = Tokenizer.load(folder), read_json(tmp_path / "out.json")
     assert lines[0] == "public domain" and lines[1].startswith("vocabulary of 400 tokens in ") and str(folder) in lines[1]
-    assert f"from {sum(map(len, TEXTS))} characters of 4 documents" in lines[2] and "3 shards are missing" in lines[4]
+    assert f"from {sum(map(len, TEXTS))} characters of 4 documents" in lines[2]
     assert result.keys() == {"vocab_size", "sha256", "folder", "bytes_per_token", "ids", "pieces"}
     assert (result["sha256"], result["folder"]) == (tokenizer.sha256, str(folder)) and tokenizer.provenance["corpus"] == "embedded"
     assert result["ids"] == tokenizer.encode("".join(result["pieces"])) and f"{result['bytes_per_token']:.3f} bytes per token" in lines[3]
