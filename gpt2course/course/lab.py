@@ -6,6 +6,7 @@ Only the recorded runs in results/ show the size of the effect at full size.
 
 import copy
 import csv
+import functools
 import inspect
 import itertools
 import json
@@ -24,7 +25,7 @@ from gpt2course.batches import Batches
 from gpt2course.course import build, checks
 from gpt2course.course import mine as pieces
 from gpt2course.course.cluster import Cluster, split
-from gpt2course.data import from_list, load_corpus
+from gpt2course.data import Corpus, from_list, load_corpus
 from gpt2course.evaluate import first_bytes
 from gpt2course.files import UserError, closest, in_clone, read_json, write_json
 from gpt2course.recipes import LADDER, make_model, make_optimizer, resolve
@@ -65,9 +66,15 @@ def clock(f, *args, rounds: int = 3) -> float:
     return min(times[1:])
 
 
+@functools.cache
+def embedded() -> Corpus:
+    """The embedded corpus, read and verified once in each process."""
+    return load_corpus("embedded")
+
+
 def tokenizer(vocab_size: int = TOY["vocab_size"]) -> Tokenizer:
     """The tokenizer of the embedded corpus. The first call trains it and saves it."""
-    return train_or_load(load_corpus("embedded"), vocab_size)
+    return train_or_load(embedded(), vocab_size)
 
 
 def train(recipe: str = "modern", seed: int = 1, progress=None, tok: Tokenizer | None = None, **settings) -> dict:
@@ -78,11 +85,11 @@ def train(recipe: str = "modern", seed: int = 1, progress=None, tok: Tokenizer |
     the embedded corpus's.
     """
     plan = resolve(recipe, **(TOY | settings))
-    corpus, T = load_corpus("embedded"), plan.model.sequence_len
+    corpus, T = embedded(), plan.model.sequence_len
     tok = tok or tokenizer(plan.model.vocab_size)
     model = make_model(plan, "cpu").init_weights(seed)
-    documents = random.Random(seed).sample(range(len(corpus.train)), min(DOCUMENTS, len(corpus.train)))
-    optimizer, batches = make_optimizer(model, plan), Batches(from_list([corpus.train[i] for i in documents]), tok, T)
+    texts = random.Random(seed).sample(list(corpus.train), min(DOCUMENTS, len(corpus.train)))
+    optimizer, batches = make_optimizer(model, plan), Batches(from_list(texts), tok, T)
     losses, began = [], time.perf_counter()
     for step in range(plan.steps):
         rows = torch.from_numpy(batches.next_rows(plan.batch_tokens // T))  # (B, T + 1)

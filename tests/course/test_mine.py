@@ -66,11 +66,12 @@ def causal_attention(q, k, v, window=(-1, 0)):
 
 @pytest.fixture(autouse=True)
 def clone(tmp_path, monkeypatch, course_home):
-    """A clone of the course without a work/ of its own."""
+    """A clone of the course without a work/ of its own. A probe of a piece runs once: no test looks at its time."""
     (tmp_path / "solutions").symlink_to(REAL / "solutions")
     shutil.copytree(REAL / "lessons", tmp_path / "lessons", ignore=shutil.ignore_patterns("*.ipynb"))
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(lab, "ROOT", tmp_path)
+    monkeypatch.setattr(mine, "timed", lambda probe: (torch.as_tensor(probe(), dtype=torch.float64), 1.0))
     return tmp_path
 
 
@@ -103,6 +104,14 @@ def run(corpus, name: str, pieces: dict, steps: int = 3, recipe: str = "jan29", 
     return torch.tensor(losses), torch.tensor([m["val_bpb"] for m in lines if m["kind"] == "eval"]), folder
 
 
+@pytest.fixture(scope="module")
+def package(corpus, tmp_path_factory):
+    """(losses, bpb) of the package's own run, with which the runs of single pieces are compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT2COURSE_HOME", str(tmp_path_factory.mktemp("package")))
+        return run(corpus, "package", {}, 4)[:2]
+
+
 def targets() -> list:
     """All that any piece replaces."""
     with mine.installed({}):
@@ -117,11 +126,11 @@ def test_with_all_pieces_from_the_solutions_the_curve_is_the_packages(corpus, mo
     """The lambdas stay as they begin: while the blocks are zero, the last norm takes out every factor, so the first
     gradient of a lambda is rounding alone, and Adam makes a whole step of its sign."""
     monkeypatch.setattr(sys.modules[__name__], "SIZE", [*SIZE, "scalar_lr=0"])
-    ours, ours_bpb, _ = run(corpus, "package", {}, steps=20)
+    ours, ours_bpb, _ = run(corpus, "package", {}, steps=12)
     for left_out in ((), ("muon",)):  # without the whole step of lesson 05, its three parts are used
         pieces = {name: f for name, f in course().items() if name not in left_out}
-        theirs, bpb, _ = run(corpus, f"mine-{len(left_out)}", pieces, steps=20)
-        assert len(theirs) == 20 and torch.allclose(theirs, ours, rtol=0, atol=5e-6)
+        theirs, bpb, _ = run(corpus, f"mine-{len(left_out)}", pieces, steps=12)
+        assert len(theirs) == 12 and torch.allclose(theirs, ours, rtol=0, atol=5e-6)
         assert torch.allclose(bpb, ours_bpb, rtol=0, atol=5e-6)
 
 
@@ -146,7 +155,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_the_loop_uses_every_piece(corpus, name, capsys):
+def test_the_loop_uses_every_piece(corpus, package, name):
     """Another function in its place gives another run, and only with this piece; its calls are counted."""
     calls, other = [], CHANGED[name](mine.stand_in(name))
 
@@ -155,8 +164,7 @@ def test_the_loop_uses_every_piece(corpus, name, capsys):
         return other(*args, **kw)
 
     counting.__signature__ = inspect.signature(mine.stand_in(name))
-    steps = 4 if name == "norm" else 3
-    (a, b, _), (c, d, _) = (run(corpus, n, p, steps) for n, p in (("package", {}), ("changed", {name: counting})))
+    (a, b), (c, d, _) = package, run(corpus, "changed", {name: counting}, 4)
     assert calls and not (torch.equal(a, c) and torch.equal(b, d))
     assert name != "bpb" or torch.equal(a, c) and torch.allclose(2 * b, d)
 
@@ -177,7 +185,7 @@ def test_samples_with_a_cache_and_rows_of_different_lengths(corpus):
     assert set(kept) == {64, 32}
 
 
-def test_an_attention_that_takes_a_window_is_used_in_every_layer(corpus, monkeypatch):
+def test_an_attention_that_takes_a_window_is_used_in_every_layer(corpus, package):
     seen, f = [], mine.load("attention", WINDOWED)
 
     @functools.wraps(f)
@@ -185,7 +193,7 @@ def test_an_attention_that_takes_a_window_is_used_in_every_layer(corpus, monkeyp
         seen.append(window)
         return f(q, k, v, window)
 
-    a, b = (run(corpus, name, pieces)[0] for name, pieces in (("package", {}), ("windowed", {"attention": watched})))
+    a, b = package[0], run(corpus, "windowed", {"attention": watched}, 4)[0]
     assert torch.allclose(a, b, atol=1e-4) and set(seen) == {(64, 0), (32, 0)}  # T is 64: a long window shows all of it
     assert "times the package's time" in mine.examine("attention", f)
 
