@@ -217,10 +217,6 @@ class Batches:
                 raise UserError(f"{what}, so the text of the corpus has changed; restore it or start a new run")
         self._own, self.rows = own, state["rows"]
 
-    def statistics(self) -> dict:
-        """`statistics` of this rank's streams so far."""
-        return statistics(self.state_dict())
-
 
 def merge_states(states: list[dict]) -> dict:
     """One global state from the state_dict of every rank, in any order; any number of ranks can load it.

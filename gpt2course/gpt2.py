@@ -222,14 +222,12 @@ def load_released(folder, compute_dtype=torch.float32) -> GPT2:
         layers = len({name.split(".")[1] for name in tensors if name.startswith("h.")})
         with torch.device("meta"):
             model = GPT2(GPT2Config(V, T, layers, settings.get("n_head", C // 64), C), compute_dtype)
-        model.load_state_dict(dict(_renamed(name, t) for name, t in tensors.items()), assign=True)
+        ours = {}  # under our names, in our layout, in float32
+        for name, t in tensors.items():
+            matrix = name.startswith("h.") and t.ndim == 2
+            ours[re.sub(r"^h\.", "blocks.", name)] = (t.T if matrix else t).float().contiguous()
+        model.load_state_dict(ours, assign=True)
     except (KeyError, ValueError, RuntimeError) as e:  # torch's message names every missing, extra and misshapen tensor
         problem = f"tensor {e} is missing" if isinstance(e, KeyError) else " ".join(str(e).split())[:500]
         raise UserError(f"GPT-2 weights {path}: {problem}") from None
     return model.eval()
-
-
-def _renamed(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
-    """A tensor of the file under our name, in our layout and in float32."""
-    matrix = name.startswith("h.") and tensor.ndim == 2
-    return re.sub(r"^h\.", "blocks.", name), (tensor.T if matrix else tensor).float().contiguous()

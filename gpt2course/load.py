@@ -13,40 +13,70 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from gpt2course.batches import streams_for
 from gpt2course.checkpoint import MODEL, STATE, newest, non_finite, verify
+from gpt2course.data import SHARD_CORPORA, Corpus, enough, load_corpus
 from gpt2course.fast import kernels
-from gpt2course.files import UserError, atomic_dir, closest, home, locked, read_json, sha256, write_json
-from gpt2course.ranks import compute_dtypes, pick_device
+from gpt2course.files import UserError, closest, home, locked, read_json, sha256, write_json
+from gpt2course.ranks import Ranks, compute_dtypes, pick_device, started_again
 from gpt2course.recipes import Plan, RunSizes, make_model
 from gpt2course.runlog import describe_machine, git_commit
-from gpt2course.tokenizer import Tokenizer
+from gpt2course.tokenizer import Tokenizer, train_or_load
 
 EXPORT = "gpt2course export"  # "format" in the config.json of an exported folder
 SUMS = "SHA256SUMS"  # of an exported folder: one line "<sha256>  <file>" for each file
 
 
-def configuration(sizes: RunSizes, corpus, tokenizer: Tokenizer, device, dtype: torch.dtype, facts: dict) -> dict:
-    """config.json of a new run: `facts` and all else that fixes its numbers, and where it is made."""
-    return facts | {
+def open_run(args, folder: Path, sizes: RunSizes, device: torch.device, team: Ranks):
+    """(corpus, tokenizer, config) of the run that train.Train `args` asks for; rank 0 first, which makes the folder.
+
+    UserError where the folder holds a run of other settings.
+    """
+    parts = []
+
+    def make():
+        if args.fresh and folder.exists() and not started_again():
+            print(f"the earlier run was moved to {move_aside(folder)}")
+        parts.append(open_parts(args, sizes, device))
+        make_folder(folder, *parts[0][1:])
+
+    team.from_first(make)
+    return parts[0] if parts else open_parts(args, sizes, device)
+
+
+def open_parts(args, sizes: RunSizes, device: torch.device) -> tuple[Corpus, Tokenizer, dict]:
+    """(corpus, tokenizer, config.json: all that fixes the numbers of a run, and where it is made), on every rank."""
+    name = args.corpus or sizes.corpus
+    corpus = load_corpus(name)
+    if name in SHARD_CORPORA:  # a number of shards given by name, "climbmix:30", is a decision
+        enough(corpus, sizes.plan.tokens)
+    elif name.partition(":")[0] not in SHARD_CORPORA:
+        name = corpus.name  # the absolute path of your own files
+    tokenizer = train_or_load(corpus, sizes.plan.model.vocab_size)
+    config = {
+        "seed": args.seed,
+        "streams": streams_for(len(corpus.train), args.streams),
+        "fp8": args.fp8,
+        "corpus": name,
         "plan": json.loads(json.dumps(sizes.plan.to_json())),
         "documents": len(corpus.train),
         "val_name": corpus.val_name,
         "val_sha256": corpus.val_sha256,
         "tokenizer_sha256": tokenizer.sha256,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(compute_dtypes(device, args.dtype)[0]).removeprefix("torch."),
         "device_batch": sizes.device_batch,
         "corpus_notes": list(corpus.notes),
         "machine": describe_machine(device) | {"devices": sizes.devices},
         "commit": git_commit(),
         "command": ["python", "-m", "gpt2course.train", *sys.argv[1:]],
     }
+    return corpus, tokenizer, config
 
 
 def make_folder(folder: Path, tokenizer: Tokenizer, config: dict) -> None:
     """A run's folder with tokenizer/ and config.json; UserError where it holds a run of other settings."""
     if not (folder / "config.json").exists():
-        with atomic_dir(folder / "tokenizer") as tmp:
-            tokenizer.save(tmp)
+        tokenizer.save(folder / "tokenizer")
         write_json(folder / "config.json", config)
         return
     old = run_config(folder)

@@ -46,8 +46,7 @@ class Ranks:
         """The sum (or, with how="max", the largest) of each number over all ranks."""
         if self.world == 1:
             return list(values)
-        on_gpu = dist.get_backend() == "nccl"
-        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         x = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(x, op=dist.ReduceOp.MAX if how == "max" else dist.ReduceOp.SUM)
         return x.tolist()

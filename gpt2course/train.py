@@ -27,16 +27,16 @@ from safetensors import SafetensorError
 from torch._functorch import config as partitioner
 
 from gpt2course import checkpoint, data, ranks
-from gpt2course.batches import Batches, Prefetch, merge_states, statistics, streams_for
+from gpt2course.batches import Batches, Prefetch, merge_states, statistics
 from gpt2course.cost import must_recompute, step_sizes
 from gpt2course.evaluate import bits_per_byte, first_bytes
 from gpt2course.fast import fp8, kernels
 from gpt2course.files import UserError, coerce, command, duration, locked, run_folder
-from gpt2course.load import configuration, make_folder, move_aside
+from gpt2course.load import open_run
 from gpt2course.ranks import Ranks, compute_dtypes, pick_device
 from gpt2course.recipes import Plan, RunSizes, make_model, make_optimizer, resolve_run, settings_from_text, within
 from gpt2course.runlog import Log, introduce, read_metrics, report
-from gpt2course.tokenizer import Tokenizer, train_or_load
+from gpt2course.tokenizer import Tokenizer
 
 COLLECT_EVERY = 1000  # steps between two garbage collections of Python
 SPEED_FROM = 11  # the leaderboard's clock leaves out the first steps, which warm up caches (nanochat 348fbb3)
@@ -142,38 +142,6 @@ def check(args: Train, team: Ranks) -> RunSizes:
         raise UserError(f"max_cost_usd {args.max_cost_usd} needs --price-per-hour, the price of the machine in dollars")
     settings, streams = settings_from_text(args.set), args.streams
     return resolve_run(args.recipe, args.profile, settings, team.world, args.device_batch, streams=streams)
-
-
-def open_run(args: Train, folder: Path, sizes: RunSizes, device: torch.device, team: Ranks):
-    """(corpus, tokenizer, config) of the run; rank 0 first, which may train the tokenizer and makes the folder.
-
-    UserError where the folder holds a run of other settings.
-    """
-    parts = []
-
-    def make():
-        if args.fresh and folder.exists() and not ranks.started_again():
-            print(f"the earlier run was moved to {move_aside(folder)}")
-        parts.append(open_parts(args, sizes, device))
-        make_folder(folder, *parts[0][1:])
-
-    team.from_first(make)
-    return parts[0] if parts else open_parts(args, sizes, device)
-
-
-def open_parts(args: Train, sizes: RunSizes, device: torch.device):
-    """(corpus, tokenizer, config), the same on every rank."""
-    name = args.corpus or sizes.corpus
-    corpus = data.load_corpus(name)
-    if name in data.SHARD_CORPORA:  # a number of shards given by name, "climbmix:30", is a decision
-        data.enough(corpus, sizes.plan.tokens)
-    elif name.partition(":")[0] not in data.SHARD_CORPORA:
-        name = corpus.name  # the absolute path of your own files
-    tokenizer = train_or_load(corpus, sizes.plan.model.vocab_size)
-    streams = streams_for(len(corpus.train), args.streams)
-    facts = {"seed": args.seed, "streams": streams, "fp8": args.fp8, "corpus": name}
-    config = configuration(sizes, corpus, tokenizer, device, compute_dtypes(device, args.dtype)[0], facts)
-    return corpus, tokenizer, config
 
 
 @dataclass

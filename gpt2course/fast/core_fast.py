@@ -137,14 +137,12 @@ def merge(found: list[Reading]) -> list[Reading]:
 
 def losses_and_hits(head: Callable, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """For states x (N, C) and targets (N,): losses in nats (N,) float32, and if it is the argmax (N,), on the CPU."""
-    losses, hits, start, n = [torch.empty(0)], [torch.empty(0, dtype=torch.bool)], 0, None
-    while start < len(x):
-        logits = head(x[start : start + (n or 1)]).float()  # (n, V); the first time one row, to learn V
-        n = n or max(1, HEAD // logits.size(-1))
-        t = targets[start : start + len(logits)].to(logits.device)
-        losses.append(F.cross_entropy(logits, t, reduction="none").cpu())
-        hits.append((logits.argmax(dim=-1) == t).cpu())
-        start += len(logits)
+    n = max(1, HEAD // head(x[:1]).size(-1))  # rows whose logits are made at a time
+    losses, hits = [], []
+    for some, target in zip(x.split(n), targets.to(x.device).split(n)):
+        logits = head(some).float()  # (n, V)
+        losses.append(F.cross_entropy(logits, target, reduction="none").cpu())
+        hits.append((logits.argmax(dim=-1) == target).cpu())
     return torch.cat(losses), torch.cat(hits)
 
 
@@ -186,7 +184,8 @@ def read(model, batch: list[Reading], bos: int) -> dict:
             more += [(k, position, answer, t) for position, t in enumerate(tokens[1:])]
         states.append(at(model.hidden(ids.to(device), cache), more))
         wanted += more
-    losses, hits = losses_and_hits(model.head, torch.cat(states), torch.tensor([w[3] for w in wanted]))
+    targets = torch.tensor([w[3] for w in wanted], dtype=torch.long)
+    losses, hits = losses_and_hits(model.head, torch.cat(states), targets)
     if losses.isnan().any():
         raise UserError(core.NAN_LOGITS)
 

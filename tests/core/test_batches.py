@@ -150,7 +150,7 @@ def test_rows_buffers_and_state_equal_the_plain_scan(lengths, options, n):
         placed += len(picks)
         cropped += sum(length > used for _, length, used in picks)
         dropped += sum(length - used for _, length, used in picks)
-    found = batches.statistics()
+    found = statistics(batches.state_dict())
     assert (found["documents"], found["cropped"], found["cropped_tokens"]) == (placed, cropped, dropped)
     assert found["epoch"] == pytest.approx((placed + found["skipped"]) / len(texts))
     assert found["cropped_share"] == pytest.approx(dropped / (n * (T + 1) + dropped))
@@ -182,9 +182,9 @@ def test_ranks_see_the_same_global_rows_and_a_resume_may_change_their_number(len
     random.shuffle(states)
     state = merge_states(states)
     frozen = json.dumps(state)
-    assert state == one[0].state_dict() and statistics(state) == one[0].statistics()  # nothing in it depends on the ranks
+    assert state == one[0].state_dict() and statistics(state) == statistics(one[0].state_dict())  # nothing in it depends on the ranks
     for counter in ("documents", "cropped", "cropped_tokens", "skipped"):
-        assert sum(rank.statistics()[counter] for rank in first) == statistics(state)[counter]
+        assert sum(statistics(rank.state_dict())[counter] for rank in first) == statistics(state)[counter]
     rows(second, 3 * v)  # they need not be fresh
     for rank in second:
         rank.load_state_dict(state)
