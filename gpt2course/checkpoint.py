@@ -74,15 +74,13 @@ def all_checkpoints(run) -> list[Path]:
 
 def verify(folder) -> dict:
     """The state.json of a checkpoint whose files all have their sha256; UserError if one is missing or damaged."""
-    folder, use = Path(folder), "use an earlier checkpoint of the run"
-    state = read_json(folder / STATE, "checkpoint state")
+    state = read_json(Path(folder) / STATE, "checkpoint state")
     sums = state.get("sha256") if isinstance(state, dict) else None
     for name in (STATE, MODEL, OPTIMIZER):
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"checkpoint file {path} is missing; {use}")
-        if not isinstance(sums, dict) or sums.get(name) != (_digest(state) if name == STATE else sha256(path)):
-            raise UserError(f"checkpoint file {path} is damaged; {use}")
+        path = Path(folder) / name
+        found = _digest(state) if name == STATE else path.is_file() and sha256(path)
+        if not isinstance(sums, dict) or sums.get(name) != found:
+            raise UserError(f"checkpoint file {path} is missing or damaged; use an earlier checkpoint of the run")
     return state
 
 

@@ -27,8 +27,6 @@ from pathlib import Path
 # Errors of the system that only a person can fix: no right, no room, a file where a folder should be
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
 EVERY = 15.0  # seconds between two lines of progress
-RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-RUN_NAME_ALLOWED = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
 
 
 class UserError(Exception):
@@ -68,8 +66,9 @@ def in_clone(path) -> Path:
 
 def run_folder(name: str) -> Path:
     """`home()/runs/<name>`; UserError for a name that is no plain folder name, such as "../x"."""
-    if not re.fullmatch(RUN_NAME, name):
-        raise UserError(f"run name {shown(name)} is not allowed; it must be {RUN_NAME_ALLOWED}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        allowed = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+        raise UserError(f"run name {shown(name)} is not allowed; it must be {allowed}")
     return home() / "runs" / name
 
 

@@ -197,9 +197,6 @@ class MuonAdamW:
     def __init__(
         self, groups: list[Group], ns_dtype=torch.float32, compile: bool = False, grad_clip: float = 0.0, ranks=(0, 1)
     ):
-        names = [name for group in groups for name in group.params]
-        if len(names) != len(set(names)):
-            raise ValueError(f"parameters in more than one group: {sorted({n for n in names if names.count(n) > 1})}")
         self.groups, self.ns_dtype, self.steps, self.grad_clip = groups, ns_dtype, 0, grad_clip
         self.rank, self.world = ranks
         self.muon_update = torch.compile(muon_update, dynamic=False) if compile else muon_update

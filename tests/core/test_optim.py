@@ -175,12 +175,6 @@ def test_every_parameter_is_in_exactly_one_group(recipe):
     assert muon == (set() if recipe in ("gpt2", "modern") else matrices)
 
 
-def test_a_parameter_in_two_groups_is_refused():
-    p = torch.nn.Parameter(torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="more than one group.*'p'"):
-        MuonAdamW([Group("a", "adamw", {"p": p}, lr=1.0), Group("b", "muon", {"p": p}, lr=1.0)])
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 7), st.sampled_from([(4, 4), (6, 3), (3, 6)]), st.integers(1, 3000), st.integers(0, 9))
 def test_any_number_of_ranks_shares_a_state(world, K, shape, numel, seed):
