@@ -78,8 +78,8 @@ def verify(folder) -> dict:
     sums = state.get("sha256") if isinstance(state, dict) else None
     for name in (STATE, MODEL, OPTIMIZER):
         path = Path(folder) / name
-        found = _digest(state) if name == STATE else path.is_file() and sha256(path)
-        if not isinstance(sums, dict) or sums.get(name) != found:
+        found = isinstance(sums, dict) and path.is_file() and (_digest(state) if name == STATE else sha256(path))
+        if not found or sums.get(name) != found:
             raise UserError(f"checkpoint file {path} is missing or damaged; use an earlier checkpoint of the run")
     return state
 

@@ -238,7 +238,7 @@ def _data_bill(tokens, cropped, chars_per_token, tokens_per_second):
 
 EXERCISES = (
     Exercise("2.1", "Who loses?", by_length, points=2, minutes=15, difficulty=2, importance=4,
-             forbids=(Batches.statistics, statistics), reference=_by_length),
+             forbids=(statistics,), reference=_by_length),
     Exercise("2.2", "The best fit", choose, points=2, minutes=10, difficulty=2, importance=4,
              forbids=(_Stream, Batches), reference=_choose),
     Exercise("2.3", "Repair the loader", serve, points=3, minutes=25, difficulty=4, importance=5,
