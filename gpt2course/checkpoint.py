@@ -41,16 +41,15 @@ def save(run, step: int, model, optimizer_state: dict, state: dict) -> Path:
     return folder
 
 
-def load(folder, model, optimizer=None) -> None:
-    """Read weights into `model`; with an optimizer also its state and the random number generators."""
+def load(folder, model, optimizer) -> None:
+    """Read weights into `model`, its state into `optimizer`, and the states of the random number generators."""
     model.load_state_dict(load_file(Path(folder) / MODEL))
-    if optimizer is not None:
-        with safe_open(Path(folder) / OPTIMIZER, "pt") as file:  # tensor by tensor: each rank reads only its own part
-            names = set(file.keys())
-            torch.set_rng_state(file.get_tensor("rng"))
-            if "rng_cuda" in names and torch.cuda.is_available():
-                torch.cuda.set_rng_state(file.get_tensor("rng_cuda"))
-            optimizer.load_state_dict(names - {"rng", "rng_cuda"}, file.get_tensor)
+    with safe_open(Path(folder) / OPTIMIZER, "pt") as file:  # tensor by tensor: each rank reads only its own part
+        names = set(file.keys())
+        torch.set_rng_state(file.get_tensor("rng"))
+        if "rng_cuda" in names and torch.cuda.is_available():
+            torch.cuda.set_rng_state(file.get_tensor("rng_cuda"))
+        optimizer.load_state_dict(names - {"rng", "rng_cuda"}, file.get_tensor)
 
 
 def _digest(state: dict) -> str:

@@ -49,12 +49,12 @@ def _clean(text: str | None) -> str:
 class Split:
     """A fixed sequence of documents: `split[i]`, `len(split)`, iteration, and `read_block(b)` for a whole block."""
 
-    def __init__(self, counts: list[int], read, cached: int = 16, about: int = 0):
-        """counts: documents of each block. read(b): those of block b. cached: blocks kept. about: bytes, roughly."""
+    def __init__(self, counts: list[int], read, about: int = 0):
+        """counts: documents of each block. read(b): those of block b. about: bytes, roughly."""
         self.blocks = list(zip(itertools.accumulate(counts, initial=0), counts))  # (first document, documents) of each
-        self.about, self._length, self._read, self._cached = about, sum(counts), read, cached
-        # The cache is safe for threads: in training one reads ahead.
-        self.read_block = functools.lru_cache(cached)(lambda b: [_clean(text) for text in read(b)])
+        self.about, self._length, self._read = about, sum(counts), read
+        # The cache of a few blocks is safe for threads: in training one reads ahead.
+        self.read_block = functools.lru_cache(4)(lambda b: [_clean(text) for text in read(b)])
 
     def __len__(self) -> int:
         return self._length
@@ -77,7 +77,7 @@ def from_list(texts: list[str]) -> Split:
     """A split of documents in memory."""
     counts = [min(BLOCK, len(texts) - i) for i in range(0, len(texts), BLOCK)]
     size = sum(len(_clean(text).encode()) for text in texts)
-    return Split(counts, lambda b: texts[b * BLOCK : b * BLOCK + BLOCK], about=size)
+    return Split(counts, lambda b: texts[b * BLOCK : b * BLOCK + BLOCK], size)
 
 
 def slice_split(split: Split, start: int, stop: int) -> Split:
@@ -90,7 +90,7 @@ def slice_split(split: Split, start: int, stop: int) -> Split:
         return split._read(b)[low:high]
 
     about = round(split.about * (stop - start) / max(1, len(split)))
-    return Split([high - low for _, low, high in spans], read, split._cached, about)
+    return Split([high - low for _, low, high in spans], read, about)
 
 
 def texts_digest(texts) -> str:
@@ -131,7 +131,7 @@ def _parquet(paths: list[Path]) -> Split:
         with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read_row_group(g, columns=["text"], use_threads=False).column("text").to_pylist()
 
-    return Split([n for *_, n in groups], read, cached=4, about=about)
+    return Split([n for *_, n in groups], read, about)
 
 
 def _jsonl(paths: list[Path]) -> Split:

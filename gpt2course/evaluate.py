@@ -6,6 +6,7 @@ model would compress the text to bpb * bytes / 8 bytes. (nanochat's val_bpb is m
 close, but not the same number.)
 """
 
+import functools
 import lzma
 import math
 from dataclasses import dataclass
@@ -20,18 +21,12 @@ from gpt2course.files import Progress, UserError, coerce, command, write_json
 from gpt2course.load import load_model, run_config
 
 
-class Documents(list):
-    """Texts. `rows_of` keeps their rows here, for the next evaluation."""
-
-    kept = None, None  # what the rows were made with, and what `rows_of` returned
-
-
-def first_bytes(split, limit: int) -> Documents:
+def first_bytes(split, limit: int) -> list[str]:
     """The first documents of a split up to `limit` bytes of UTF-8 (at least one document).
 
     The choice does not depend on the tokenizer, so every model is measured on the same text.
     """
-    documents, total = Documents(), 0
+    documents, total = [], 0
     for text in split:
         if documents and total >= limit:
             break
@@ -79,19 +74,17 @@ def validation_rows(documents: list, T: int, bos: int, share=slice(None)) -> tup
     return inputs, targets
 
 
-def rows_of(documents: list[str], tokenizer, T: int, team: ranks.Ranks) -> tuple[np.ndarray, np.ndarray, int]:
+@functools.lru_cache(maxsize=1)  # the next evaluation reads the same documents
+def rows_of(documents: tuple, tokenizer, T: int, team: ranks.Ranks) -> tuple[np.ndarray, np.ndarray, int]:
     """This rank's share of the documents' rows, and the bytes of all documents.
 
     Each rank tokenizes a share of the documents and receives the other tokens, so all ranks lay out the same rows.
     """
-    documents, made_with = documents if isinstance(documents, Documents) else Documents(documents), (tokenizer, T, team)
-    if documents.kept[0] != made_with:
-        mine = [np.array(ids, np.int32) for ids in tokenizer.encode_batch(documents[team.rank :: team.world])]
-        shares, sizes = team.all(mine), tokenizer.token_bytes()
-        tokens = [shares[i % team.world][i // team.world] for i in range(len(documents))]
-        rows = validation_rows(tokens, T, tokenizer.bos, slice(team.rank, None, team.world))
-        documents.kept = made_with, (*rows, int(sum(sizes[ids].sum() for ids in tokens)))
-    return documents.kept[1]
+    mine = [np.array(ids, np.int32) for ids in tokenizer.encode_batch(documents[team.rank :: team.world])]
+    shares, sizes = team.all(mine), tokenizer.token_bytes()
+    tokens = [shares[i % team.world][i // team.world] for i in range(len(documents))]
+    rows = validation_rows(tokens, T, tokenizer.bos, slice(team.rank, None, team.world))
+    return *rows, int(sum(sizes[ids].sum() for ids in tokens))
 
 
 @torch.no_grad()
@@ -103,7 +96,7 @@ def bits_per_byte(
     team: the ranks.Ranks that share the work; each gets the result of all.
     """
     team = team or ranks.Ranks()
-    inputs, targets, total_bytes = rows_of(documents, tokenizer, T, team)
+    inputs, targets, total_bytes = rows_of(tuple(documents), tokenizer, T, team)
     if not total_bytes:
         raise UserError("there is no text to evaluate on: every validation document is empty")
     device = next(model.parameters()).device

@@ -109,6 +109,7 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config, compute_dtype=torch.float32):
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
+        self.max_len = config.sequence_len  # the longest input
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # also the head: logits = x wte^T
         self.wpe = nn.Embedding(config.sequence_len, config.n_embd)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
@@ -148,11 +149,6 @@ class GPT2(nn.Module):
         for block in self.blocks:
             x = block(x, cache)
         return self.ln_f(x)
-
-    @property
-    def max_len(self) -> int:
-        """The longest input."""
-        return self.config.sequence_len
 
     def head(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) in float32 from states (..., C) of `hidden`."""

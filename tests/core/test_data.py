@@ -110,8 +110,8 @@ def test_blocks_iteration_and_index_give_what_was_written(tmp_path_factory, text
 
 
 def test_threads_share_a_split():
-    """In training a thread reads ahead. One block is kept, so the threads meet."""
-    split = data.Split([2] * 20, lambda b: [f"{b} first", f"{b} second"], cached=1)
+    """In training a thread reads ahead. Few blocks are kept, so the threads meet."""
+    split = data.Split([2] * 20, lambda b: [f"{b} first", f"{b} second"])
     often = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # so that threads change places between any two steps
     try:
