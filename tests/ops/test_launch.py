@@ -28,7 +28,7 @@ echo "$(basename "$0") $*" >> "$CALLS"
 FAKES = {
     "nvidia-smi": '[ "${GPUS:-1}" = 1 ]', "make": "", "scontrol": "", "python": 'if [ "$1" = -c ]; then echo "$GPT2COURSE_HOME"; fi',
     "papermill": """n=$(grep -c '^papermill' "$CALLS"); mkdir -p "$(dirname "$2")" "$GPT2COURSE_HOME/runs/$NAME"; echo notebook > "$2"; echo "$n" >> "$GPT2COURSE_HOME/runs/$NAME/metrics.jsonl"
-what=$(cut -d' ' -f"$n" <<< "${PAPERMILL:-0}"); if [ "$what" = wait ]; then echo $$ > "$CALLS.pid"; exec sleep 60; fi; exit "$what" """,
+what=$(cut -d' ' -f"$n" <<< "${PAPERMILL:-0}"); if [ "$what" = wait ]; then echo $$ > "$CALLS.pid"; exec /bin/sleep 60; fi; exit "$what" """,
     "rsync": '[ -z "${RSYNC_FAILS:-}" ] || exit 23; from="${@: -2:1}"; [ -d "$from" ] || exit 23; mkdir -p "${@: -1}"; cp -r "$from" "${@: -1}"',
 }  # fmt: skip
 
@@ -42,6 +42,8 @@ def node(tmp_path):
     for name, body in FAKES.items():
         (bin_ / name).write_text(FAKE + body + "\n")
         (bin_ / name).chmod(0o755)
+    (bin_ / "sleep").write_text("#!/bin/sh\nexec /bin/sleep 0.1\n")  # run.sh looks once a second
+    (bin_ / "sleep").chmod(0o755)
     env = {"PATH": f"{bin_}:/usr/bin:/bin", "HOME": str(tmp_path), "CALLS": str(tmp_path / "calls"), "GPT2COURSE_HOME": str(tmp_path / "home"), "NAME": "r1"}
     (tmp_path / "calls").touch()
 
