@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from gpt2course import cost
 from gpt2course.data import SHARD_DISK, shards_needed
+from gpt2course.files import UserError
 from gpt2course.ops import download
 from gpt2course.ops import preflight as p
 from gpt2course.recipes import resolve_run
@@ -168,11 +169,11 @@ def test_the_command_with_the_small_run(course_home, corpus, tmp_path):
     assert not (course_home / "runs" / result["run"] / "checkpoints").exists()
 
 
-def test_a_stop_ends_the_command_with_2(course_home, tmp_path):
+def test_a_stop_ends_the_command(course_home, tmp_path, capsys):
     out = tmp_path / "out.json"
-    done = command("--corpus", str(tmp_path / "nothing"), "--smoke", "--out", str(out))
-    assert done.returncode == 2 and re.search("^STOP     corpus ", done.stdout, re.M)
-    assert done.stderr.startswith("error: this machine is not ready for the run (STOP: corpus)") and len(done.stderr.splitlines()) == 1
+    with pytest.raises(UserError, match=r"^this machine is not ready for the run \(STOP: corpus\)"):
+        p.main(p.Preflight(corpus=str(tmp_path / "nothing"), smoke=True, out=str(out)))
+    assert re.search("^STOP     corpus ", capsys.readouterr().out, re.M)
     assert json.loads(out.read_text())["findings"][2][0] == "STOP" and not (course_home / "runs").exists()  # no small run
 
 

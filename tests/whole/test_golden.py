@@ -199,7 +199,10 @@ def measured(tmp_path_factory):
         os.environ["GPT2COURSE_HOME"] = before
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = ("train/two ranks",)  # tests/core/test_ranks.py compares ranks in seconds
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])
 def test_golden(measured, name):
     golden = json.loads(GOLDEN.read_text())
     if name not in measured:
