@@ -77,7 +77,7 @@ print(f"${bill_2019:,} and ${bill_2026:.2f}: {bill_2019 / bill_2026:.0f} times c
 # %%
 records = {e["id"]: e for e in lab.published() if e["who"] == "published"}
 for e in records.values():
-    print(f"{e['date']:10}  {e['hours']:6.2f} h  CORE {e['core']:.4f}  {e['name']}")
+    print(f"{e['id']:10}  {e['date']:10}  {e['hours']:6.2f} h  CORE {e['core']:.4f}  {e['name']}")
 
 # %% [markdown]
 # Here are their bills at 24 dollars for an hour of eight H100, with two more runs as hollow points.
@@ -250,7 +250,7 @@ lab.predict("00.llmc", round(hours(flops_2024, 8, H100, mfu_2026), 2))
 lab.result("00.llmc", 24)  # hours, as its page says
 
 # %% [markdown]
-# Close: both runs used half of the peak. Does it always work? Record 6, with the FLOPs of the recipe `record`, took 1.65 hours.
+# Close: both runs used half of the peak. Does it always work? Record 6 (nanochat-6 in the table), with the FLOPs of the recipe `record`, took 1.65 hours.
 
 # %%
 march = resolve("record", depth=24)
@@ -358,7 +358,7 @@ print(f"January's run here, never resting: {years:,.0f} years")
 #
 # One change, same data, same two seeds: 40 steps of training or 80. Twice the FLOPs should take twice the time. What do they
 # buy? `lab.train` calls a function after each step, so each step can be timed. The clock here is `process_time`: it counts
-# only the seconds in which the processor works for this program. One thread, since threads that wait count as working.
+# only the seconds in which the processor works for this program. One thread: one that waits would count as working.
 
 # %%
 def timed_run(steps, seed):
@@ -397,7 +397,7 @@ lab.verdict(*([r["val_bpb"] for r in runs] for runs in results.values()))
 #
 # ## At full size: the noise
 #
-# Is one run above the bar a success? Record 4 was run seven times, with nothing changed but chance.
+# Is one run above the bar a success? Record 4 was run seven times, with nothing changed but chance (from the table's notes).
 
 # %%
 import re
@@ -409,7 +409,7 @@ plots.show(figures.core_draws(draws, bar, single))
 # %% [markdown]
 # Three of the seven would have failed. January's single run might have failed too, had it been repeated. [Twenty
 # seeds](https://github.com/karpathy/nanochat/pull/807) of another size had a standard deviation of 0.0062 in CORE and 0.0002
-# in bits per byte. So this course decides by bits per byte.
+# in bits per byte. From record 1 to 2, CORE fell by a ninth of that deviation, bits per byte by 14 of them. So this course decides by bits per byte.
 #
 # ## The answer
 #
@@ -426,19 +426,20 @@ print(f"{factor:.0f} = {hardware:.1f} x {factor / hardware:.0f}")
 # same machine, used equally well: half the FLOPs a token, a quarter of the tokens. That part is what you will build. (One
 # warning: llm.c was judged by HellaSwag and January's run by CORE, so the two have about the same grade, not exactly.)
 #
-# This is where it leads. Each lesson builds one piece; those in colour add an idea to the recipes.
+# This is where it leads. Each lesson builds one piece. The recipes form a *ladder*, each the one before it plus one idea. Lessons
+# in colour add the recipes that they name.
 
 # %%
 lessons = [
     (0, "the whole", "600x story", "cost.py"),
-    (14, "the whole", "the speedrun", "speedrun.py"),
+    (14, "the whole", "the speedrun", "ops/runbook.py"),
     (1, "text", "tokenizer", "tokenizer.py"), (2, "text", "data", "batches.py"),
     (3, "model", "GPT", "model.py"), (6, "model", "windows", "attention.py"),
     (7, "model", "lambdas", "model.py"), (8, "model", "value emb.", "model.py"),
     (4, "training", "training", "train.py"), (5, "training", "Muon", "optim.py"),
     (9, "training", "scaling laws", "scaling.py"),
     (11, "training", "several GPUs", "optim.py"),
-    (12, "training", "speed", "bench.py"), (10, "judging\nand use", "CORE", "core.py"),
+    (12, "training", "speed", "fast/"), (10, "judging\nand use", "CORE", "core.py"),
     (13, "judging\nand use", "talking to it", "sample.py"),
 ]
 
@@ -485,7 +486,7 @@ plots.show(figures.course_map(lessons, rungs))
 # </details>
 
 # %% [markdown]
-# > **Takeaway.** A run costs FLOPs / (devices · peak · MFU) hours, and training takes 6 FLOPs for each parameter that
+# > **Takeaway.** A run takes FLOPs / (devices · peak · MFU) seconds, and training takes 6 FLOPs for each parameter that
 # > multiplies and each token, plus attention. Of the 600x, hardware is a factor of 5 to 21. Time a program after its warm-up,
 # > and distrust one run above a bar.
 #

@@ -466,7 +466,7 @@ plots.show(figures.compression({"held out": curve}))
 # %% [markdown]
 # The first doubling adds 0.50 bytes to a token, the last one 0.35.
 #
-# nanochat uses 32,768 tokens. It chose the two digits of the pattern by training
+# nanochat uses 32,768 tokens. It checked its guess of two digits by training
 # at depth 12: one digit gave 0.969 bpb, two 0.965, three 0.972
 # ([log of 13 January 2026](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)). The log does not give the number of
 # seeds, nor say that the rate was swept.
@@ -502,7 +502,7 @@ plots.show(figures.compression({"held out": curve}))
 #
 # Tokens that cross the encoder's cuts never occur, and their embeddings are never trained. Nothing fails, it is only worse.
 # nanochat once had [two patterns](https://github.com/karpathy/nanochat/issues/291), {1,3} in the trainer's code and {1,2} in the
-# encoder's.
+# encoder's. (The trainer was always given {1,2}, so nothing happened.)
 # </details>
 
 # %% [markdown]

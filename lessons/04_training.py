@@ -543,8 +543,8 @@ print(f"published: {run['nanochat-3']['hours']} h")
 # The second run was faster than that, for the reason that you know: it computed in 8 bits (lesson 12), with twice the peak.
 #
 # What published runs changed in the loop (nanochat's
-# [log](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md)): the warm-down grew from 0.4 of the run to 0.65, a
-# warm-up of 40 steps came in March, the batch grows with the tokens to the power 0.383
+# [log](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md) and commits): the warm-down grew from 0.4 of the run to 0.65, a
+# warm-up of 40 steps came in March ([commit 6ed7d1d](https://github.com/karpathy/nanochat/commit/6ed7d1d)), the batch grows with the tokens to the power 0.383
 # ([arXiv 2505.13738](https://arxiv.org/abs/2505.13738)), and gradient clipping was tried and dropped. These came together with other
 # changes, so the runs do not say what each is worth alone.
 #

@@ -211,7 +211,7 @@ for name, best in log.items():
     print(f"{name}: N ~ C^{power([1e18, 2e18, 5e18, 1e19], best)[0]:.2f}")
 
 # %% [markdown]
-# The log itself gives 0.54, 0.37 and 0.70. An exponent without its count says nothing. Part of the gap between two famous laws (0.73 and 0.5) is of
+# The log itself gives 0.54, 0.37 and 0.70. An exponent without its count says nothing. Part of the gap between two famous laws (0.73, or 0.88 before its correction for the batch, and 0.5) is of
 # this kind, the rest warm-up and settings tuned by size ([arXiv 2406.19146](https://arxiv.org/abs/2406.19146)). This course counts matrices and head.
 #
 # ## How sure?

@@ -109,16 +109,16 @@ cases.append((logits, [3, 0, 0, 0, 2], 4, 5))
 scored = lab.hole("10", scored, *cases)
 
 # %%
-start = len(tok.encode(f"{item['query']}\nAnswer: ", bos=True))
+start = len(tok.encode(f"{item['query']}\nAnswer:", bos=True))
 for row, choice in zip(rows, item["choices"]):
     mean, n = scored(read(row), row, start, len(row))[0], len(row) - start
     print(f"{choice:16} {n} tokens, sum {mean * n:5.1f}, mean {mean:.2f} nats")
 
 # %% [markdown]
 # The sum punishes length: every token adds a loss. It prefers the short choice whatever the question is. CORE takes the *mean*
-# over the tokens.
+# over the tokens. (This toy is wrong either way.)
 #
-# Such details matter. In 2023 three programs scored the same model, LLaMA-65B, on the same benchmark, MMLU: 0.637,
+# Such details matter. In 2023 three programs scored LLaMA-65B on the same benchmark, MMLU: 0.637,
 # 0.488 and 0.636 (Hugging Face, *What's going on with the Open LLM Leaderboard?*). They differed in the prompt, and in what was compared.
 #
 # And the score begins at the first token in which the choices *differ*, which need not be where the choice's text begins.
@@ -176,7 +176,7 @@ for label in ("agreement", "pronouns", "collocations"):
 plots.show(figures.scored(shown))
 
 # %% [markdown]
-# Only orange tokens count.
+# Only orange tokens count. (Each row shows the first option, right or wrong.)
 #
 # ## Shots
 #
@@ -390,7 +390,7 @@ luck = {
 plots.show(figures.dots(luck, name="mini-CORE of a laptop model"))
 
 # %% [markdown]
-# The shots move least here, as only three of the seven tasks have any. (On CORE, 50 questions a task, another draw made 0.019 of 0.016.)
+# The shots move least here, as only three of the seven tasks have any. (On CORE, 50 questions a task, another draw of shots changed a score from 0.016 to 0.019.)
 # Other first weights move more. In nanochat's pull request 807, 20 seeds of one recipe had a standard deviation
 # of 0.0062 in CORE and 0.00023 in bits per byte. The two had a correlation of 0.08 (our arithmetic on its table). A run that is lucky in CORE is not the better model.
 #
@@ -510,7 +510,8 @@ plots.show(figures.found({k: [share(t, n) for n in lengths] for k, t in both.ite
 #
 # ## A released model
 #
-# With `pip install "gpt2course[hf]"` and a folder of GPT-2's files, named in `GPT2COURSE_GPT2`, you can check the bar yourself:
+# With `pip install "gpt2course[hf]"`, CORE's own questions and a folder of GPT-2's files, named in `GPT2COURSE_GPT2`, you can check the
+# bar yourself:
 
 # %%
 class Released:
@@ -533,7 +534,8 @@ if folder and importlib.util.find_spec("transformers"):
 
     its = Released(AutoTokenizer.from_pretrained(folder, local_files_only=True))
     released = gpt2.load_released(folder).eval()
-    found = core_fast.evaluate(released, its, bundle, max_len=released.max_len)
+    questions = read_bundle(core_tasks.default_bundle())  # CORE's own where you have them, else mini-CORE
+    found = core_fast.evaluate(released, its, questions, max_len=released.max_len)
     print(core.table(found))
 else:
     print("recorded:", core_tasks.GPT2_MEANS)
@@ -545,7 +547,8 @@ else:
 # %%
 mean, sd = fmean(scores), torch.tensor(scores).std().item()
 print(f"record 4: mean {mean:.4f}, sd {sd:.4f}, standard error {sd / 7**0.5:.4f}")
-print("the bar: 0.2565, standard error 0.0071")
+bar = {k: r | dict(n=min(1000, r["n"])) for k, r in rows.items()}
+print(f"the bar: 0.2565, standard error {core.bootstrap(bar).std():.4f}")
 
 # %% [markdown]
 # What does one number say? It says how far above guessing a model is, on the mean of 22 tasks, with a standard error of 0.006 for the questions and as much again for the seed.
@@ -559,7 +562,7 @@ print("the bar: 0.2565, standard error 0.0071")
 #
 # <details><summary>Answer</summary>
 #
-# The best of ten is lucky by about 1.5 standard deviations, 0.009. Choose on one half of the questions, or on bits per byte, and report on questions that
+# The best of ten is lucky by about 1.5 standard deviations, 0.0095. Choose on one half of the questions, or on bits per byte, and report on questions that
 # took no part in the choice.
 # </details>
 #

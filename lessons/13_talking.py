@@ -353,7 +353,6 @@ figures.show_sure([words.decode([i]) for i in text], chance)
 # others, with your cache and without.
 
 # %%
-import time
 from gpt2course.recipes import make_model, resolve
 
 shape = dict(width=256, head_dim=64, sequence_len=1024, vocab_size=1024)
@@ -362,28 +361,20 @@ big = make_model(resolve("windows", **shape)).init_weights(1).eval()
 
 # %%
 @torch.no_grad()
-def clock(ids, calls, cache=None):
-    """The shortest of some calls in seconds, after one that is not counted."""
-    times = []
-    for _ in range(calls + 1):
-        began = time.perf_counter()
-        big(ids, cache=cache)
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
-
-# %%
 def next_token(n, B=1):
     """Seconds for one more token after n in each of B texts, from a filled cache."""
     cache = Whole()
-    with torch.no_grad():
-        big(torch.zeros(1, n, dtype=torch.long), cache=cache)
+    big(torch.zeros(1, n, dtype=torch.long), cache=cache)
     for at, pair in cache.past.items():
         cache.past[at] = [x.repeat(B, 1, 1, 1) for x in pair]
-    return clock(torch.zeros(B, 1, dtype=torch.long), 20, cache)
+    one = torch.zeros(B, 1, dtype=torch.long)
+    return lab.clock(lambda: big(one, cache=cache), rounds=20)
 
 # %%
 lengths = (8, 32, 128, 512, 1000)
-again = [clock(torch.zeros(1, n + 1, dtype=torch.long), 4) for n in lengths]
+with torch.no_grad():
+    texts = [torch.zeros(1, n + 1, dtype=torch.long) for n in lengths]
+    again = [lab.clock(big, text) for text in texts]
 cached = [next_token(n) for n in lengths]
 lab.result("13.speedup", round(again[-1] / cached[-1], 1))
 

@@ -65,7 +65,7 @@ from gpt2course.course.figures import speedrun as figures
 
 run, metrics, package, samples = figures.finished()
 plots.show(plots.loss_and_bpb(metrics, xz_bpb=2.5375, beside=package))
-print(run, samples[:400], sep="\n")
+print(run, samples[:400] or "(no sample was recorded)", sep="\n")
 
 # %%
 ends = [[m["val_bpb"] for m in r if m.get("final")][-1] for r in (metrics, package)]
@@ -200,7 +200,7 @@ for minute in (0, 1, 3.3, 10, 30, 60, 91, 120, 150, 180, 182.4):
 # - **Minute 0 to 14**: preflight, text, tokenizer, a small run of the same command that is judged by its loss and speed, compilation.
 # - **Each step**, 656 ms: every GPU reads 2 times 16 rows of 2,048 tokens. Our rehearsal without GPUs found 58.9 GB in use
 # on each, and 3.7 GB sent by each for the gradients and again for the new weights, in 36 messages.
-# - **Minute 3**: Muon's momentum has risen to 0.95. **Minute 91**: the rates begin to fall, to 0 at the end.
+# - **Training minute 3**: Muon's momentum has risen to 0.95. **Training minute 91**, 105 of the visit: the rates begin to fall.
 # - **Every ten minutes**, in our runbook, a checkpoint. **The end**: bits per byte, CORE's 22 tasks, samples, an export.
 #
 # ## The bill
@@ -268,7 +268,8 @@ for every in (2, 10, 30, 182):
 #
 # A record of nanochat (dev/LEADERBOARD.md) needs CORE above 0.256525 on all examples, a lower time of training, and its bits per byte. It
 # must be simple, and help at every depth. modded-nanogpt asks for proof: p below 0.01 in its main track, (3.28 - mean) √n of at least 0.004 in that for optimizers. A claim in the
-# main one (pull request 358) was measured again, because its first p came from repeats of one seed. By the other rule its 20 runs with mean 3.27886 give:
+# main one (pull request 358) was measured again, because its first p, the chance of such runs without a gain, came from repeats of one seed. Its 20
+# new runs with mean 3.27886 would also pass the simpler rule:
 
 # %%
 print(f"{(3.28 - 3.27886) * 20**0.5:.4f}, and it must be .004")
@@ -324,7 +325,7 @@ lab.result("14.cosine", "overlap" if half > abs(mean) else word)
 
 # %% [markdown]
 # The two lists overlap, since seeds differ more than the arms. The pairs do not: all three are worse, and the 95 % interval of their mean
-# (lesson 07) is above 0. Rounding alone moved the end by 0.0003 above. So write the verdict as you would want to read it:
+# (lesson 07) is above 0. So write the verdict as you would want to read it:
 #
 # > *Half a cosine in place of a line, jan29 at toy size, 50 steps, seeds 1 to 3 in pairs: worse by 0.018 bits per byte, in every
 # > pair. Rates were not swept on either side, and the cosine is higher first and lower in the end, so its best rate may be another. Nothing is
@@ -404,7 +405,7 @@ plots.show(plots.strip(14))
 #
 # ## Further reading
 #
-# - METR, [AI R&D progress from the NanoGPT speedrun](https://metr.org/notes/2026-04-21-ai-rd-nanogpt-progress/), 21 April 2026: who found
+# - METR, [Evidence on AI R&D progress from NanoGPT](https://metr.org/notes/2026-04-21-ai-rd-nanogpt-progress/), 21 April 2026: who found
 #   what in 77 records.
 # - [nanochat's dev/LOG.md](https://github.com/karpathy/nanochat/blob/master/dev/LOG.md): read the negative results first.
 # - [Terminal Shrinkage Averaging](https://arxiv.org/abs/2609.25482), an idea to try on your ladder.

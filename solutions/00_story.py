@@ -15,8 +15,8 @@
 # Four pieces of arithmetic and measurement that every lesson uses. Replace each `raise NotImplementedError` by your answer and
 # run the check below it. The lesson is [00 The 600x story](../lessons/00_story.ipynb).
 #
-# `make start EX=00` puts a copy of this notebook in work/, where your answers survive an update of the course. `make grade
-# EX=00` grades that copy.
+# Only answers in work/ are graded: `make start EX=00` puts your copy of this notebook there, `make grade EX=00` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 #
 # Plain Python is enough everywhere.
 

@@ -16,8 +16,8 @@
 # One that measures, three that use the tokenizer of the lesson elsewhere, one that counts costs. Replace each `raise
 # NotImplementedError` by your answer and run the check below it. The lesson is [01 Tokenizer](../lessons/01_tokenizer.ipynb).
 #
-# `make start EX=01` puts a copy of this notebook in work/, where your answers survive an update of the course. `make grade
-# EX=01` grades that copy.
+# Only answers in work/ are graded: `make start EX=01` puts your copy of this notebook there, `make grade EX=01` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 #
 # `encode` and `merge` are those that you kept in the lesson, or the course's. Plain Python is enough everywhere.
 

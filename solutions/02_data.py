@@ -16,8 +16,8 @@
 # One function that measures, one that chooses, a broken loader to repair, and one that counts costs. Replace each `raise
 # NotImplementedError` by your answer and run the check below it. The lesson is [02 Data](../lessons/02_data.ipynb).
 #
-# `make start EX=02` puts a copy of this notebook in work/, where your answers survive an update of the course. `make grade
-# EX=02` grades that copy.
+# Only answers in work/ are graded: `make start EX=02` puts your copy of this notebook there, `make grade EX=02` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 #
 # Plain Python is enough everywhere.
 

@@ -16,8 +16,8 @@
 # One piece of the model, two uses of what you know about heads and pairs, a measurement and a bill. Replace each `raise NotImplementedError` by your answer and run the check below it.
 # The lesson is [03 GPT](../lessons/03_gpt.ipynb).
 #
-# `make start EX=03` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=03` grades that copy.
+# Only answers in work/ are graded: `make start EX=03` puts your copy of this notebook there, `make grade EX=03` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 #
 # Letters in shapes: B batch, T time, H heads, D head size, C width, V vocabulary.
 

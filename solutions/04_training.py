@@ -18,8 +18,8 @@
 # Replace each `raise NotImplementedError` by your answer and run the check below it. The lesson is [04
 # Training](../lessons/04_training.ipynb).
 #
-# `make start EX=04` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=04` grades that copy.
+# Only answers in work/ are graded: `make start EX=04` puts your copy of this notebook there, `make grade EX=04` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import math
@@ -151,7 +151,7 @@ check("4.2", accumulate)
 # |G|² + tr(S) / B
 #
 # Here tr(S) is the noise of a single row: the variance of its gradient, added up over all parameters. The *gradient noise
-# scale* is B_noise = tr(S) / |G|² ([arXiv 1812.06162](https://arxiv.org/abs/1812.06162), appendix A.1). In a batch of B_noise
+# scale* is B_noise = tr(S) / |G|² ([arXiv 1812.06162](https://arxiv.org/abs/1812.06162), appendix A.1, where it is B_simple). In a batch of B_noise
 # rows the noise is as strong as the gradient. In a much smaller batch nearly all is noise, and twice the rows save nearly half
 # of the steps. In a much larger one they save next to nothing. (The paper derives this for plain gradient descent.)
 #

@@ -17,8 +17,8 @@
 # measured gap is real, and what the iteration costs. Replace each `raise NotImplementedError` by your answer and run the check
 # below it. The lesson is [05 Muon](../lessons/05_muon.ipynb).
 #
-# `make start EX=05` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=05` grades that copy.
+# Only answers in work/ are graded: `make start EX=05` puts your copy of this notebook there, `make grade EX=05` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import math

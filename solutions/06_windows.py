@@ -17,8 +17,8 @@
 # joined, the window of a function that you cannot see into, and the memory of a cache. Replace each
 # `raise NotImplementedError` by your answer and run the check below it. The lesson is [06 Windows](../lessons/06_windows.ipynb).
 #
-# `make start EX=06` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=06` grades that copy.
+# Only answers in work/ are graded: `make start EX=06` puts your copy of this notebook there, `make grade EX=06` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import math

@@ -17,8 +17,8 @@
 # how many seeds an effect needs, and what two scalars a layer cost. Replace each `raise NotImplementedError` by your answer
 # and run the check below it. The lesson is [07 Lambdas](../lessons/07_lambdas.ipynb).
 #
-# `make start EX=07` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=07` grades that copy.
+# Only answers in work/ are graded: `make start EX=07` puts your copy of this notebook there, `make grade EX=07` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import math

@@ -17,8 +17,8 @@
 # gate measured token by token, and what tables cost on eight GPUs. Replace each `raise NotImplementedError` by your answer
 # and run the check below it. The lesson is [08 Value embeddings](../lessons/08_value_embeddings.ipynb).
 #
-# `make start EX=08` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=08` grades that copy.
+# Only answers in work/ are graded: `make start EX=08` puts your copy of this notebook there, `make grade EX=08` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import torch

@@ -17,8 +17,8 @@
 # than best, and the game on clusters that nobody has seen. Replace each `raise NotImplementedError` by your answer and run the
 # check below it. The lesson is [09 Scaling laws](../lessons/09_scaling_laws.ipynb).
 #
-# `make start EX=09` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=09` grades that copy.
+# Only answers in work/ are graded: `make start EX=09` puts your copy of this notebook there, `make grade EX=09` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import math

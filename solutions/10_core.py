@@ -17,8 +17,8 @@
 # the items that a text has given away, and the bill of an evaluation. Replace each `raise NotImplementedError` by your answer and run the
 # check below it. The lesson is [10 CORE](../lessons/10_core.ipynb).
 #
-# `make start EX=10` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=10` grades that copy.
+# Only answers in work/ are graded: `make start EX=10` puts your copy of this notebook there, `make grade EX=10` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import math

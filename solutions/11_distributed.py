@@ -17,8 +17,8 @@
 # `raise NotImplementedError` by your answer and run the check below it. The lesson is
 # [11 Several GPUs](../lessons/11_distributed.ipynb).
 #
-# `make start EX=11` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=11` grades that copy.
+# Only answers in work/ are graded: `make start EX=11` puts your copy of this notebook there, `make grade EX=11` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 #
 # **The rules of the puzzles.** An answer is a program for one rank, `program(me)`. Every rank runs it. It sees shapes and
 # no numbers: the numbers come when the check runs what your program asked for. `me` offers

@@ -17,8 +17,8 @@
 # question when a change pays for itself, and 8-bit products with a scale for each row. Replace each `raise NotImplementedError` by
 # your answer and run the check below it. The lesson is [12 Speed](../lessons/12_speed.ipynb).
 #
-# `make start EX=12` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=12` grades that copy.
+# Only answers in work/ are graded: `make start EX=12` puts your copy of this notebook there, `make grade EX=12` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import inspect

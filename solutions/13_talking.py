@@ -17,8 +17,8 @@
 # only from outside, and a small model that guesses for a large one. Replace each `raise NotImplementedError` by your answer and run
 # the check below it. The lesson is [13 Talking to it](../lessons/13_talking.ipynb).
 #
-# `make start EX=13` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=13` grades that copy.
+# Only answers in work/ are graded: `make start EX=13` puts your copy of this notebook there, `make grade EX=13` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import math

@@ -17,8 +17,8 @@
 # left, and the gains that luck alone would keep. Replace each `raise NotImplementedError` by your answer and run the check
 # below it. The lesson is [14 The speedrun](../lessons/14_speedrun.ipynb).
 #
-# `make start EX=14` puts a copy of this notebook in work/, where your answers survive an update of the course.
-# `make grade EX=14` grades that copy.
+# Only answers in work/ are graded: `make start EX=14` puts your copy of this notebook there, `make grade EX=14` grades it.
+# Until you run a check, it shows the line that a right answer prints.
 
 # %% tags=["setup"]
 import itertools
@@ -226,7 +226,7 @@ check("14.4", minutes_left)
 #
 # A tiny example: 50 changes, 25 allowed. Half of all gains are above 0, so the bar is 0.
 #
-# Then look: 700 changes, sd 0.0002, 1 allowed. nanochat's LOG of 19 January 2026 counts a gain of 0.0007 at depth 20, and one of 0.0001 too.
+# Then look: 700 changes, sd 0.0002, 1 allowed. nanochat's LOG of 19 January 2026 lists a gain of 0.0007 at depth 20, and one of 0.0001 that was not used.
 #
 # <details><summary>Help: too low by a factor of 1.41</summary>
 #

@@ -141,7 +141,8 @@ def path_page() -> str:
         gives = [*own, *(f"{p} (exercise {exercise})" for p, exercise in asked.items() if p not in own)]
         trained = re.findall(r'"(\w+)"', " ".join(re.findall(r"lab\.train_with\(([^)]*)", text)))
         used = [*re.findall(r'lab\.mine\("(\w+)"', text), *(p for p in trained if p in PIECES)]
-        reads = re.findall(r'lab\.recorded\("([\w-]+)"', text)
+        reads = re.findall(r'lab\.recorded\("([\w-]+)"', text) + re.findall(r'RESULTS.*_(\w+)["/]', text)
+        reads += ["the ladder"] * ("lab.ladder(" in text)
         cells = [", ".join(dict.fromkeys(x)) for x in ([p for p in used if p not in own], gives, reads)]
         lines.append(f"| [{number}]({name}.ipynb) | {course[number]['question']} | {' | '.join(cells)} |")
     what = "A piece is a function of yours for later lessons; `make speedrun MINE=1` trains with those of a run."

@@ -165,15 +165,34 @@ def hole(lesson: str, function, *inputs: tuple):
         else:
             if alike(*found):
                 continue
-            wanted, got = (" ".join(str(x).split()) for x in ((found[0][0], found[1][0])))
-            problem = f"with {' '.join(str(args).split()):.200} it gives {got:.200}, expected {wanted:.200}"
-            if wanted == got:
-                problem = f"with {' '.join(str(args).split()):.200} it changes its arguments otherwise than it should"
+            (wanted, after), (got, changed) = found
+            what = "changes its arguments otherwise than it should"
+            problem = f"with {_short(args)} it {what if alike(wanted, got) else _differ(wanted, got)}"
         print(f"{name}: {problem}. The course's version stands in.")
         return space[name]
     del _lent[name]
     print(f"{name}: yours passes")
     return function
+
+
+def _short(x) -> str:
+    """A value on one line: a tensor of more than eight numbers by its shape."""
+    if isinstance(x, list | tuple) and any(isinstance(item, torch.Tensor) for item in x):
+        return f"({', '.join(map(_short, x))})"
+    large = isinstance(x, torch.Tensor) and x.numel() > 8
+    return f"a tensor of shape {tuple(x.shape)}" if large else f"{' '.join(str(x).split()):.200}"
+
+
+def _differ(wanted, got) -> str:
+    """What a function gives, and what is expected; of large tensors the first number that differs."""
+    if isinstance(wanted, tuple) and isinstance(got, tuple) and len(wanted) == len(got):
+        number, wanted, got = next((n, a, b) for n, (a, b) in enumerate(zip(wanted, got), 1) if not alike(a, b))
+        return f"gives as result {number}: {_differ(wanted, got).removeprefix('gives ')}"
+    if isinstance(wanted, torch.Tensor) and isinstance(got, torch.Tensor) and wanted.shape == got.shape:
+        if wanted.numel() > 8:
+            place = next(i for i in itertools.product(*map(range, wanted.shape)) if not alike(wanted[i], got[i]))
+            return f"gives {got[place]:.4g} at {list(place)}, expected {wanted[place]:.4g}"
+    return f"gives {_short(got)}, expected {_short(wanted)}"
 
 
 def alike(a, b) -> bool:
@@ -188,7 +207,10 @@ def alike(a, b) -> bool:
 
 
 def keep(name: str, function) -> None:
-    """Keep a function that you wrote as a piece ("attention"), if it passes, with the imports and helpers it needs."""
+    """Keep a function that you wrote as a piece ("attention"), if it passes, with the imports and helpers it needs.
+
+    A function that calls one of the course's, which stands in for yours, is not kept, and replaces no piece of yours.
+    """
     if function.__name__ in _lent:
         print(f"{name} is not kept: {function.__name__} is the course's, as you have not written it yet")
         return
@@ -196,7 +218,8 @@ def keep(name: str, function) -> None:
     cells = vars(module).get("In") or [inspect.getsource(module)]  # In: a notebook's cells, as they were run
     source, wanted = pieces.source_of([*cells, *_lent.values()], function.__name__), pieces.find(name).function
     if standing := [n for n, text in _lent.items() if f"def {n}(" in source]:
-        print(f"note: in it, {', '.join(standing)} is the course's, as you have not written it yet")
+        print(f"{name} is not kept: in it, {', '.join(standing)} is the course's, as you have not written it yet")
+        return
     source += f"\n\n{wanted} = {function.__name__}\n" * (function.__name__ != wanted)
     print(pieces.keep(name, source, "kept in a lesson"))
 
@@ -228,14 +251,19 @@ def _told(entry: dict) -> str:
     guess, found = entry.get("prediction", "no prediction"), entry["result"]
     if isinstance(guess, str) or isinstance(found, str) or not found:
         return f"{guess}, result {found}, {'right' if guess == found else 'not right'}"
-    return f"{guess:.4g}, result {found:.4g}, {guess / found - 1:+.1%}"
+    times = guess / found
+    if 1 / 3 < times < 3 or times <= 0:
+        return f"{guess:.4g}, result {found:.4g}, {times - 1:+.1%}"
+    far = f"{times:.1f} times" if times > 1 else f"1/{1 / times:.1f} of"
+    return f"{guess:.4g}, result {found:.4g}, {far} the result"
 
 
 def predict(key: str, value) -> None:
     """Keep what you expect, a number or a word, before you measure it."""
     late = "result" in _note().get(key, {})
     kept = _note()[key] if late else _note(key, prediction=value)[key]
-    print(f"{key}: the result is known: {_told(kept)}" if late else f"{key}: you predict {value}")
+    again = f"; to predict again, delete {build.relative(build.work() / 'predictions.json')}"
+    print(f"{key}: the result is known: {_told(kept)}{again}" if late else f"{key}: you predict {value}")
 
 
 def result(key: str, value) -> None:
@@ -247,11 +275,12 @@ def predictions() -> None:
     """Show your predictions and their results over the course, and how close the numbers came."""
     from IPython.display import Markdown, display
 
-    done = {key: _told(e) for key, e in sorted(_note().items()) if e.keys() >= {"prediction", "result"}}
-    off = [abs(float(line.split()[-1][:-1])) for line in done.values() if line.endswith("%")]
-    right = sum(line.endswith(", right") for line in done.values())
-    text = f"{len(off)} numbers, half of them within {statistics.median(off or [0]):.1f} %; "
-    text += f"{len(done) - len(off)} words, {right} of them right"
+    both = {key: e for key, e in sorted(_note().items()) if e.keys() >= {"prediction", "result"}}
+    done = {key: _told(e) for key, e in both.items()}
+    words = [line for line in done.values() if line.endswith("right")]
+    off = [abs(e["prediction"] / e["result"] - 1) for key, e in both.items() if done[key] not in words]
+    text = f"numbers: {len(off)}, half of them within {statistics.median(off or [0]):.1%}; "
+    text += f"words: {len(words)}, right {sum(line.endswith(', right') for line in words)}"
     display(
         Markdown(
             "\n".join(["| | prediction |", "|---|---|", *map("| {} | {} |".format, done, done.values()), "", text])

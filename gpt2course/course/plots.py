@@ -125,7 +125,7 @@ def loss_and_bpb(metrics: list[dict], xz_bpb: float | None = None, beside: list[
     name_axes(top, y="training loss\n(nats per token)")
     first, last = _bpb_axes(bottom, evals, xz_bpb)
     name_axes(bottom, "training tokens", "validation\n(bits per byte)")
-    bottom.set_xlim(0, max(tokens[-1], ends[-1]) * 1.01)
+    bottom.set_xlim(0, max([tokens[-1], ends[-1], *(m["tokens"] for m in shorter)]) * 1.01)
     bottom.xaxis.set_major_formatter(FuncFormatter(amount))
     fig.align_ylabels()
     fig.alt = (

@@ -151,6 +151,8 @@ def open_run(params: Params) -> Run:
     own = f"-mine-{digest(pieces())[:6]}" if params.mine else ""  # other pieces are another run
     name = params.name or f"{params.recipe}-d{model.n_layer}{own}"
     run = Run(params, sizes, name, run_folder(name), corpus)
+    if own and not params.name and not run.folder.exists() and (others := [*run.folder.parent.glob(f"{name[:-7]}-*")]):
+        print(f"the files in work/mine are not those of {others[-1].name}, so this is a new run")
     (run.folder / "stages").mkdir(parents=True, exist_ok=True)
     shape = f"depth {model.n_layer}, width {model.n_embd}, T {model.sequence_len}, vocabulary {model.vocab_size:,}"
     print(f"run {name} in {run.folder}\nrecipe {params.recipe}: {shape}; {plan.params['total']:,} parameters")

@@ -346,6 +346,7 @@ def test_the_runbook_trains_with_them(clone, monkeypatch, capsys):
         names.append(run.name)
         assert runbook.train_command(run)[0][:4] == ["gpt2course.course.mine", "train", "jan29", "--profile"]
     assert len({*names}) == 3 and all(re.fullmatch(r"jan29-d4-mine-[0-9a-f]{6}", name) for name in names)
+    assert capsys.readouterr().out.count("so this is a new run") == 2  # told each time that the pieces changed
     plain = runbook.open_run(runbook.Params.check())
     assert plain.name == "jan29-d4" and runbook.program(plain, "sample") == ["gpt2course.sample"]
     asked = []
@@ -399,6 +400,11 @@ def test_keep_and_mine_from_a_notebook(capsys, monkeypatch):
     assert ours["loss"] != theirs["loss"] and torch.allclose(*(torch.tensor(r["loss"]) for r in (ours, theirs)), atol=1e-3)
     with pytest.raises(UserError, match="schedule is not kept"):
         lab.keep("schedule", module.rms)
+    kept = mine.file_of("muon").read_text()
+    monkeypatch.setitem(lab._lent, "even_out", "def even_out(U, second, beta2):\n    return U\n")  # a hole left empty
+    lab.keep("muon", module.my_muon)
+    assert "muon is not kept: in it, even_out is the course's" in capsys.readouterr().out
+    assert mine.file_of("muon").read_text() == kept  # the learner's own stays
 
 
 HOLE = """
@@ -448,6 +454,15 @@ def test_a_hole_is_the_readers_if_it_passes_else_the_courses(clone, monkeypatch,
     assert (got is answer) == (line == "yours passes") and torch.equal(got(torch.ones(1), 5.0, []), torch.tensor([5.0]))
 
 
+def test_what_a_hole_says_of_large_results():
+    a, b = torch.zeros(3, 4), torch.zeros(3, 4)
+    b[1, 2] = 0.5
+    assert lab._differ(a, b) == "gives 0.5 at [1, 2], expected 0"
+    assert lab._differ((1.0, a), (1.0, b)) == "gives as result 2: 0.5 at [1, 2], expected 0"
+    assert lab._differ(a, b.view(4, 3)) == "gives a tensor of shape (4, 3), expected a tensor of shape (3, 4)"
+    assert lab._differ([1], None) == "gives None, expected [1]" and lab._short((a, 2)) == "(a tensor of shape (3, 4), 2)"
+
+
 def test_predictions(clone, capsys, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda x: shown.append(x.data))
@@ -460,12 +475,14 @@ def test_predictions(clone, capsys, monkeypatch):
     lab.result("07.sign", "smaller")
     lab.result("08.none", 1.0)
     lab.predict("09.open", 1)
-    lines = ["06.loss: you predict 2.91", "06.loss: you predict 3.0", "06.loss: 3, result 4, -25.0%", "06.loss: the result is known: 3, result 4, -25.0%",
+    lines = ["06.loss: you predict 2.91", "06.loss: you predict 3.0", "06.loss: 3, result 4, -25.0%", "06.loss: the result is known: 3, result 4, -25.0%; to predict again, delete work/predictions.json",
              "07.sign: you predict larger", "07.sign: larger, result smaller, not right", "08.none: no prediction, result 1.0, not right", "09.open: you predict 1"]  # fmt: skip
     assert capsys.readouterr().out.splitlines() == lines
     lab.predictions()
-    assert "0 numbers" in shown[0] and "| 06.loss | 3, result 4, -25.0% |" in shown[1] and "| 07.sign |" in shown[1]
-    assert "08.none" not in shown[1] and "1 numbers, half of them within 25.0 %; 1 words, 0 of them right" in shown[1]
+    assert "numbers: 0" in shown[0] and "| 06.loss | 3, result 4, -25.0% |" in shown[1] and "| 07.sign |" in shown[1]
+    assert "08.none" not in shown[1] and "numbers: 1, half of them within 25.0%; words: 1, right 0" in shown[1]
+    assert [lab._told({"prediction": p, "result": 4}) for p in (76, 0.5, 2, 0)] == [
+        "76, result 4, 19.0 times the result", "0.5, result 4, 1/8.0 of the result", "2, result 4, -50.0%", "0, result 4, -100.0%"]  # fmt: skip
     assert json.loads((clone / "work" / "predictions.json").read_text())["06.loss"] == {"prediction": 3.0, "result": 4.0}
 
 

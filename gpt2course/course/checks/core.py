@@ -109,7 +109,8 @@ def runs_needed(f) -> None:
             (max(1, math.ceil(exact)), "one run has no spread: never fewer than 2"),
             (_runs(*args, two=1), "both recipes vary: the variance of a difference is twice that of one"),
             (_runs(*args, z=2.0), "at two standard errors the chance is one half; for 80 % the difference must be 2.8"),
-            (_runs(*args, z=1.96), "at two standard errors the chance is one half; for 80 % the difference must be 2.8"),
+            (_runs(*args, z=1.96), "with 1.96 the chance is one half, and 80 % needs 2.8; or you used 2.8 and let one recipe vary "
+             "(2 · 1.96² is nearly 2.8²)"),
             (_runs(apart, sd), "runs paired by seed: the correlation takes away (1 - correlation) of the variance"),
             (_runs(apart, sd, -rho), "pairing helps: 1 - correlation, not 1 + correlation"),
             (math.ceil(2 * (1 - rho) * 2.8 * sd / abs(apart)), "the runs grow with the square of sd / apart"),

@@ -120,7 +120,7 @@ def course_map(lessons: list[tuple[int, str, str, str]], rungs: dict[int, list[s
                 at = (x + box - 0.09, y + 0.16 + 0.23 * line)
                 ax.text(*at, text, va="center", ha="right", fontsize=FONT, color="#8A4B00", style="italic")
     ax.add_patch(Rectangle((left + 0.03, bottom + 0.08), 0.16, 0.14, color=TINTS[1], linewidth=0))
-    key = "adds rungs of the ladder, named in italics"
+    key = "adds the recipes named in italics"
     ax.text(left + 0.26, bottom + 0.15, key, va="center", fontsize=FONT, color="#444444")
     fig.alt = "The map of the course."
     for part in parts:
