@@ -209,13 +209,8 @@ def in_one_list(lengths, row_tokens, buffer_docs, n, state):
 # ---- 2.4
 
 
-def bill(
-    read=lambda c: 1 / (1 - c),
-    whole=math.ceil,
-    val=1,
-    disk=lambda shards, gb: 0.1 * shards,
-    speed=lambda tok, read, chars: tok * read * chars / 1e6,
-):
+def bill(read=lambda c: 1 / (1 - c), whole=math.ceil, val=1, disk=lambda shards, gb: 0.1 * shards,
+         speed=lambda tok, read, chars: tok * read * chars / 1e6):  # fmt: skip
     """A function for exercise 2.4 with its parts to be replaced."""
 
     def f(tokens, cropped, chars, tokens_per_second):

@@ -65,10 +65,6 @@ def of_heads_together(q, k, v):  # one head of size H D
     return attend(q, k, v).reshape(B, T, H, D)
 
 
-def keys_ask(q, k, v):
-    return attend(k, q, v)
-
-
 def einsum_attention(q, k, v):
     T = q.shape[1]
     scores = torch.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(q.shape[-1])
@@ -185,10 +181,6 @@ def pairs_by_view(W, H):
     return W.view(H, D // 2, 2, W.shape[1]).transpose(1, 2).reshape(W.shape)
 
 
-def pairs_by_cat(W, H):
-    return torch.cat([half for w in W.tensor_split(H) for half in (w[::2], w[1::2])])
-
-
 def pairs_in_numpy(W, H):
     D = len(W) // H
     return torch.from_numpy(np.ascontiguousarray(W.numpy().reshape(H, D // 2, 2, -1).swapaxes(1, 2)).reshape(W.shape))
@@ -291,7 +283,7 @@ WRONG = {
     ("3.1", "view for transpose at the end"): (transposed_in_view_out, "transpose"),
     ("3.1", "heads attend to each other"): (among_heads, "(T, T)"),
     ("3.1", "all heads as one"): (of_heads_together, "mixed"),
-    ("3.1", "queries and keys swapped"): (keys_ask, "query"),
+    ("3.1", "queries and keys swapped"): (lambda q, k, v: attend(k, q, v), "query"),
     ("3.1", "output left as (B, H, T, D)"): (lambda q, k, v: attend(q, k, v).transpose(1, 2), "shape"),
     ("3.1", "weights detached"): (change(attend, keep="detached"), "gradient"),
     ("3.1", "no return"): (lambda q, k, v: None, "return"),
@@ -371,7 +363,7 @@ RIGHT = {
     ("3.2", "views, a list"): heads_by_views,
     ("3.2", "loops"): heads_by_loops,
     ("3.3", "an index"): pairs,
-    ("3.3", "slices"): pairs_by_cat,
+    ("3.3", "slices"): lambda W, H: torch.cat([half for w in W.tensor_split(H) for half in (w[::2], w[1::2])]),
     ("3.3", "a view"): pairs_by_view,
     ("3.3", "numpy"): pairs_in_numpy,
     ("3.4", "torch's own"): torchs_loss,

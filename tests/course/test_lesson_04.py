@@ -172,10 +172,6 @@ def divide_at_the_end(model, rows, size):
     return (total / counted(rows)).item()
 
 
-def one_row_at_a_time(model, rows, size):
-    return grow(model, rows, 1)
-
-
 # ---- 4.3, the noise scale
 
 
@@ -226,10 +222,6 @@ def by_one_unknown(small, big, b, B):
 def says(*got):
     """An answer that returns this."""
     return lambda: got
-
-
-def tensor_and_array():
-    return np.str_("warmdown_ratio"), torch.tensor([12 / 48])
 
 
 def by_steps():
@@ -470,12 +462,12 @@ RIGHT = {
     ("4.2", "ranges and logits"): with_ranges_and_logits,
     ("4.2", "autograd.grad, last piece first"): with_autograd,
     ("4.2", "divided at the end"): divide_at_the_end,
-    ("4.2", "one row at a time"): one_row_at_a_time,
+    ("4.2", "one row at a time"): lambda model, rows, size: grow(model, rows, 1),
     ("4.3", "a line through both, in numpy"): by_a_line,
     ("4.3", "solved, in torch"): by_solving,
     ("4.3", "one after the other"): by_one_unknown,
     ("4.4", "a list, by steps"): by_steps,
-    ("4.4", "as a tensor"): tensor_and_array,
+    ("4.4", "as a tensor"): lambda: (np.str_("warmdown_ratio"), torch.tensor([12 / 48])),
     ("4.4", "nearly"): says("warmdown_ratio", 0.2478),
     ("4.5", "by search"): (hours, by_search),
     ("4.5", "step by step"): (with_a_walk, best),

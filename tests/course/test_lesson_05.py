@@ -53,22 +53,8 @@ def svd_of(G):
 # ---- 5.2, orthogonalise
 
 
-def iterate(
-    G,
-    coefficients,
-    safety,
-    norm="frobenius",
-    order=1,
-    small=True,
-    square=True,
-    side="left",
-    back=True,
-    own=None,
-    late=False,
-    eps=1e-6,
-    swap=False,
-    first=None,
-):
+def iterate(G, coefficients, safety, norm="frobenius", order=1, small=True, square=True, side="left", back=True,
+            own=None, eps=1e-6, swap=False, first=None):  # fmt: skip
     """The iteration with one thing wrong."""
     size = {
         "frobenius": lambda: G.norm(),
@@ -251,19 +237,8 @@ def worst_rate(runs):
     return cell(max((r for r in runs if r["seed"] == 1), key=lambda r: r["val_bpb"]))
 
 
-def compared(
-    rows,
-    a,
-    b,
-    choose=best_rate,
-    value=statistics.mean,
-    spread=statistics.variance,
-    join=lambda x, y: math.sqrt((x + y) / 2),
-    shared=None,
-    sign=1,
-    take=lambda r: True,
-    part=cell,
-):
+def compared(rows, a, b, choose=best_rate, value=statistics.mean, spread=statistics.variance,
+             join=lambda x, y: math.sqrt((x + y) / 2), shared=None, sign=1, take=lambda r: True, part=cell):  # fmt: skip
     """The comparison with one thing wrong."""
     found = []
     rates = [choose([r for r in rows if r["arm"] == name]) for name in (a, b)]
@@ -337,17 +312,8 @@ def with_loops(rows, a, b):
 # ---- 5.5, cost
 
 
-def flops(
-    shapes,
-    steps=5,
-    short=min,
-    long=max,
-    two=2,
-    square=1,
-    products=2,
-    takes=lambda name: name.startswith("blocks."),
-    once=False,
-):
+def flops(shapes, steps=5, short=min, long=max, two=2, square=1, products=2,
+          takes=lambda name: name.startswith("blocks."), once=False):  # fmt: skip
     """The cost with one thing wrong."""
     total, seen = 0, set()
     for name, shape in shapes.items():
