@@ -191,8 +191,9 @@ def result(bundle: Bundle, chosen: list[Task], right: dict[str, list[bool]], max
     """The score from the decisions: for each task, which of its scored examples the model got right.
 
     A dict that JSON can hold: "name" (call the score CORE only if this says so), "core" (mean of the centred
-    accuracies), "core_se" and "core_interval" (95 %), "above_bar" (for CORE in full: see `above`), "subset" (True if an
-    example or a task was left out), "n", and "tasks": {label: accuracy, centred, centred_se, n, ...}.
+    accuracies), "core_se" and "core_interval" (95 %), "above_bar" (for CORE in full: the share of the
+    bootstrap's draws above GPT-2 XL's score), "subset" (True if an example or a task was left out), "n", and "tasks":
+    {label: accuracy, centred, centred_se, n, ...}.
     """
     rows = {}
     for task in chosen:
@@ -212,7 +213,7 @@ def result(bundle: Bundle, chosen: list[Task], right: dict[str, list[bool]], max
         "baselines": bundle.baselines, "subset": subset, "max_examples": max_examples, "max_len": max_len, "n": n,
         "n_tasks": len(chosen), "n_tasks_bundle": len(bundle.tasks), "tasks": rows,
     }  # fmt: skip
-    return found | ({"above_bar": above(draws)} if bundle.name == "CORE" and not subset else {})
+    return found | ({"above_bar": float((draws > GPT2_CORE).mean())} if bundle.name == "CORE" and not subset else {})
 
 
 # ---- the noise of a score
@@ -229,14 +230,6 @@ def bootstrap(rows: dict[str, dict], draws: int = DRAWS, seed: int = 0) -> np.nd
         accuracy = rng.binomial(row["n"], row["accuracy"], draws) / row["n"]  # (draws,)
         total += centred(accuracy, row["random_baseline"])
     return total / len(rows)
-
-
-def above(draws: np.ndarray, bar: float = GPT2_CORE) -> float:
-    """The probability of a score above the bar on other questions of this kind: the share of the draws of `bootstrap`.
-
-    A draw equal to the bar counts half.
-    """
-    return float((draws > bar).mean() + (draws == bar).mean() / 2)
 
 
 # ---- a score as text
