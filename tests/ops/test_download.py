@@ -86,6 +86,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends RST
         self.close_connection = True
 
+    do_CONNECT = do_GET  # it can be a proxy
+
 
 @pytest.fixture
 def server(monkeypatch):
@@ -269,6 +271,28 @@ def test_a_token_goes_to_its_host_alone_and_its_hash_is_believed(server, folder,
     server.plan = [{"code": 302, "headers": location}, {"data": OTHER}]
     with pytest.raises(UserError, match=f"has sha256 {digest(OTHER)}"):
         fetch(server.url, folder / "g")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_password_gets_its_own_advice(server, folder, monkeypatch, scheme):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, server.base)
+    server.plan, url = [{"code": 407}] * 2, f"{scheme}://files.example/f"
+    with pytest.raises(UserError, match="HTTP 407.*your proxy wants a name and a password: export https_proxy=http://NAME"):
+        fetch(url, folder / "f")
+    assert len(server.seen) == 1 and "your proxy wants" in download.reach(url)
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_files_and_folders_have_the_rights_of_the_umask(server, folder, umask):
+    before = os.umask(umask)
+    try:
+        got = fetch(server.url, folder / "new" / "f")
+    finally:
+        os.umask(before)
+    assert got.stat().st_mode & 0o777 == 0o666 & ~umask and got.parent.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,22 +2,18 @@
 
 Rows that are kept elsewhere: layouts of a corpus, tests/core/test_data.py; other text than the recorded, tests/core/test_evaluate.py; NULs
 in the metrics and NaN in a checkpoint while training, tests/core/test_train.py; papermill --inject-paths, tests/ops/test_runbook.py;
-several processes, tests/core/test_tokenizer.py.
+several processes, tests/core/test_tokenizer.py; the umask of downloads and a proxy with a password, tests/ops/test_download.py.
 """
 
 import ast
-import functools
-import http.server
 import json
 import os
 import random
 import shutil
 import signal
-import socketserver
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -30,7 +26,7 @@ from gpt2course import checkpoint, files
 from gpt2course.course import lab, plots
 from gpt2course.files import UserError, home, sha256
 from gpt2course.load import load_model
-from gpt2course.ops import download, leaderboard
+from gpt2course.ops import leaderboard
 from gpt2course.ops.export import export
 from gpt2course.runlog import read_metrics
 from gpt2course.train import Train, train
@@ -169,23 +165,6 @@ def test_row_07_files_and_folders_have_the_rights_of_the_umask(trained):
     assert wrong == {} and len(list(trained.rglob("*"))) > 20
 
 
-@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
-def test_row_07_downloads_too(umask, tmp_path, monkeypatch):
-    monkeypatch.delenv("http_proxy", raising=False)
-    (tmp_path / "served").mkdir()
-    (tmp_path / "served" / "f").write_bytes(b"abc")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
-    before = os.umask(umask)
-    try:
-        with socketserver.TCPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-            got = download.fetch(f"http://127.0.0.1:{server.server_address[1]}/f", tmp_path / "new" / "f")
-            server.shutdown()
-    finally:
-        os.umask(before)
-    assert got.stat().st_mode & 0o777 == 0o666 & ~umask and got.parent.stat().st_mode & 0o777 == 0o777 & ~umask
-
-
 # ---- row 8: NaN and infinity in weights from outside
 
 
@@ -292,34 +271,6 @@ def test_row_13_a_dollar_in_a_label_is_a_dollar(text):
 
 def test_row_13_a_clone_has_unix_line_ends_everywhere():
     assert "* text=auto eol=lf" in (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
-
-
-class Refuses(http.server.BaseHTTPRequestHandler):
-    """A proxy that wants a password."""
-
-    def do_CONNECT(self):
-        self.server.asked += 1
-        self.send_error(407, "Proxy Authentication Required")
-
-    do_GET = do_CONNECT
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_row_13_a_proxy_that_wants_a_password_gets_its_own_advice(tmp_path, monkeypatch, scheme):
-    for name in ("no_proxy", "NO_PROXY", download.MIRROR):
-        monkeypatch.delenv(name, raising=False)
-    with socketserver.TCPServer(("127.0.0.1", 0), Refuses) as proxy:
-        proxy.asked = 0
-        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
-        for name in ("http_proxy", "https_proxy"):
-            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
-        with pytest.raises(UserError, match="HTTP 407.*your proxy wants a name and a password: export https_proxy=http://NAME"):
-            download.fetch(f"{scheme}://files.example/f", tmp_path / "f")
-        assert proxy.asked == 1 and "your proxy wants" in download.reach(f"{scheme}://files.example/f")
-        proxy.shutdown()
 
 
 SEVERAL = """
