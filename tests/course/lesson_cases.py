@@ -70,12 +70,13 @@ def layout_problems(fig, touching: bool = False) -> list[tuple]:
     return found
 
 
-def lesson_tests(lesson: str, names: dict, wrong: dict, right: dict, figures: dict, refused: dict) -> dict:
+def lesson_tests(lesson: str, names: dict, wrong: dict, right: dict, figures: dict, refused: dict, slow=()) -> dict:
     """The tests of one lesson, by name.
 
     names: exercise -> the functions that its answer defines. wrong: (exercise, what is wrong) -> (answer, words of the
     hint, "|" between equally good ones). right: (exercise, how it is written) -> answer; an answer of two functions is
-    a tuple. figures: name -> (draw, words of the alt text). refused: name -> draw, which says that there is nothing to draw.
+    a tuple. slow: keys of right answers that take seconds. figures: name -> (draw, words of the alt text). refused:
+    name -> draw, which says that there is nothing to draw.
     """
 
     @pytest.mark.parametrize("key", wrong, ids=" ".join)
@@ -86,7 +87,9 @@ def lesson_tests(lesson: str, names: dict, wrong: dict, right: dict, figures: di
         assert any(word in line for word in words.split("|")), line
         assert "your code stopped" not in line or "stopped" in words or "Error" in words, line
 
-    @pytest.mark.parametrize("key", right, ids=" ".join)
+    marked = [pytest.param(key, id=" ".join(key), marks=[pytest.mark.slow] * (key in slow)) for key in right]
+
+    @pytest.mark.parametrize("key", marked)
     def test_right_answers_pass(key):
         assert attempt(key[0], right[key]) is None
 

@@ -222,7 +222,7 @@ REFUSED = {
     "no game": lambda: figures.game({}),
 }
 
-globals().update(lesson_tests("09", NAMES, WRONG, RIGHT, FIGURES, REFUSED))
+globals().update(lesson_tests("09", NAMES, WRONG, RIGHT, FIGURES, REFUSED, slow=[("9.4", "by the package's parametric fit")]))
 
 
 # ---- what the lesson builds
