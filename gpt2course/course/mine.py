@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 from gpt2course.course import build, checks
-from gpt2course.course.pieces import PIECES, Piece, small
+from gpt2course.course.pieces import PIECES, Piece
+from gpt2course.course.probes import small
 from gpt2course.files import UserError, atomic_file, closest, command
 
 COMMANDS = ("tokenizer", "train", "evaluate", "sample")  # that run with your pieces
