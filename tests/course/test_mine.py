@@ -156,7 +156,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_the_loop_uses_every_piece(corpus, package, name):
-    """Another function in its place gives another run, and only with this piece; its calls are counted."""
+    """Another function in its place gives another run and another result of its probe; its calls are counted."""
     calls, other = [], CHANGED[name](mine.stand_in(name))
 
     def counting(*args, **kw):
@@ -167,6 +167,10 @@ def test_the_loop_uses_every_piece(corpus, package, name):
     (a, b), (c, d, _) = package, run(corpus, "changed", {name: counting}, 4)
     assert calls and not (torch.equal(a, c) and torch.equal(b, d))
     assert name != "bpb" or torch.equal(a, c) and torch.allclose(2 * b, d)
+    theirs = mine.timed(PIECES[name].probe)[0]
+    with mine.installed({name: counting}):
+        ours = mine.timed(PIECES[name].probe)[0]
+    assert ours.shape != theirs.shape or (ours - theirs).abs().max() > PIECES[name].atol
 
 
 def test_samples_with_a_cache_and_rows_of_different_lengths(corpus):
