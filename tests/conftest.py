@@ -1,10 +1,14 @@
 """What all tests share."""
 
+import csv
 import os
 import signal
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DURATIONS = ROOT / "results" / "2026-11-29_test-durations" / "durations.csv"
 
 # One thread, set before torch is imported, here and in every process a test starts: the models of the tests are too small to
 # share out, and two tests or two processes never fight over two cores.
@@ -16,9 +20,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take minutes come first, so that two workers end together: `make test` keeps this order."""
-    minutes = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in minutes)
+    """The longest files come first, by their recorded seconds, so that two workers end together. `make test` keeps this order."""
+    with open(DURATIONS, encoding="utf-8") as f:
+        seconds = {ROOT / row["file"]: float(row["seconds"]) for row in csv.DictReader(f)}
+    items.sort(key=lambda item: -seconds.get(item.path, 60.0))  # a file without a record may be a long one
 
 
 @pytest.fixture(scope="session")

@@ -88,6 +88,7 @@ def public():
 # ---- row 4: a closed lid, a paused container
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="signals of Linux")
 def test_row_04_a_paused_notebook_leaves_its_command_alone(course_home, monkeypatch):
     """Nothing in ops measures silence, so a pause of any length ends nothing."""
@@ -104,6 +105,7 @@ def test_row_04_a_paused_notebook_leaves_its_command_alone(course_home, monkeypa
     assert "last 1 of 5 documents" in child.communicate(timeout=120)[0] and child.returncode == 0
 
 
+@pytest.mark.slow
 def test_row_04_a_training_that_was_paused_for_longer_than_the_limit_goes_on(course_home):
     """A closed laptop: the clock goes on, and the process does not."""
     course_home.mkdir()
@@ -206,6 +208,7 @@ for give in (lambda: lab.recorded("x"), lambda: lab.recorded("ladder-laptop"), l
 """
 
 
+@pytest.mark.slow
 def test_row_10_a_package_apart_from_its_clone_names_the_fix(tmp_path):
     """What `pip install .` leaves: the package in a folder of its own, without lessons and results."""
     apart = tmp_path / "site-packages"
