@@ -361,7 +361,8 @@ def provenance(rows: list[dict]) -> str:
     """One line about the origin of recorded runs: device, torch, commits, seeds, and the command."""
 
     def each(name):
-        return ", ".join(sorted({str(r[name]) for r in rows if r.get(name) is not None}))
+        values = sorted({str(r[name]) for r in rows if r.get(name) is not None})
+        return ", ".join(values) if len(values) <= 8 else f"{values[0]} and {len(values) - 1} others (in its file)"
 
     made = f"{len(rows)} runs on {each('device')}, torch {each('torch')}, commit {each('commit')}, seeds {each('seed')}"
     command = each("command")
