@@ -433,6 +433,8 @@ def settings_from_text(pairs) -> dict:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair!r}: write name=value, for example --set width=192")
+        if name in settings:
+            raise UserError(f"--set gives {name!r} twice; give it once")
         settings[name] = value
     return settings
 

@@ -176,6 +176,8 @@ def test_what_people_mistype_gets_a_hint():
     ):  # fmt: skip
         with pytest.raises(UserError, match=f"^parameter {name} .*{text}"):
             Params.check(**{name: value})
+    with pytest.raises(UserError, match="gives 'depth' twice"):
+        rb.open_run(Params.check(depth=4, settings="depth=6"))
 
 
 def test_the_namespace_of_a_notebook():
