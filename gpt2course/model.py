@@ -61,7 +61,7 @@ class GPTConfig:
         need(C % H == 0, f"n_embd {C} is not a multiple of n_head {H}")
         need(H % self.n_kv_head == 0, f"n_head {H} is not a multiple of n_kv_head {self.n_kv_head}")
         need(self.head_dim % 2 == 0, f"head size {self.head_dim} must be even, since RoPE rotates pairs of channels")
-        need(pattern and set(pattern) <= set("SL"), f"window_pattern {pattern!r} may hold only S and L")
+        need(pattern and set(pattern) <= set("SL"), f"window_pattern {pattern!r:.60} may hold only S and L")
         need("S" not in pattern or self.short_window > 0, f"short_window must be positive, got {self.short_window}")
         need(not self.value_embeds or self.ve_gate_channels <= C, f"ve_gate_channels must be at most n_embd {C}")
         need(not self.smear or self.smear_channels <= C, f"smear_channels must be at most n_embd {C}")

@@ -77,7 +77,8 @@ print(f"${bill_2019:,} and ${bill_2026:.2f}: {bill_2019 / bill_2026:.0f} times c
 # %%
 records = {e["id"]: e for e in lab.published() if e["who"] == "published"}
 for e in records.values():
-    print(f"{e['id']:10}  {e['date']:10}  {e['hours']:6.2f} h  CORE {e['core']:.4f}  {e['name']}")
+    print(f"{e['id']:10}  {e['date']:10}  {e['hours']:6.2f} h  CORE {e['core']:.4f}", end="  ")
+    print(e["name"])
 
 # %% [markdown]
 # Here are their bills at 24 dollars for an hour of eight H100, with two more runs as hollow points.
@@ -397,7 +398,7 @@ lab.verdict(*([r["val_bpb"] for r in runs] for runs in results.values()))
 #
 # ## At full size: the noise
 #
-# Is one run above the bar a success? Record 4 was run seven times, with nothing changed but chance (from the table's notes).
+# Is one run above the bar a success? Record 4 was run seven times, with nothing changed but chance.
 
 # %%
 import re
@@ -426,7 +427,7 @@ print(f"{factor:.0f} = {hardware:.1f} x {factor / hardware:.0f}")
 # same machine, used equally well: half the FLOPs a token, a quarter of the tokens. That part is what you will build. (One
 # warning: llm.c was judged by HellaSwag and January's run by CORE, so the two have about the same grade, not exactly.)
 #
-# This is where it leads. Each lesson builds one piece. The recipes form a *ladder*, each the one before it plus one idea. Lessons
+# This is where it leads. The recipes form a *ladder*, each the one before it plus one idea. Lessons
 # in colour add the recipes that they name.
 
 # %%

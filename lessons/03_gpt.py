@@ -330,7 +330,7 @@ plots.show(figures.attention_maps(maps, [tok.decode([t]) for t in text]))
 #
 # Both models from the bottom up. The thick line is the residual stream. Orange is new. The ten changes: RoPE, RMSNorm without weights
 # or biases, QK-norm, ReLU², a head of its own, outputs that start at 0, inputs that start at 1/√C, softcap, a norm after the embedding, and
-# the schedule (lesson 04), which is no part of the model.
+# the schedule (lesson 04).
 
 # %%
 plots.show(figures.two_models())
@@ -421,15 +421,15 @@ plots.show(figures.changes(figures.best_arms(rows)))
 # step is small. (The reason is our reading.) ReLU² gains 0.15 here, and taken out of the modern
 # model it costs nothing. RoPE, RMSNorm, QK-norm and softcap show no gain larger than the spread.
 #
-# **The answer.** At one small rate the models are 0.01 apart. Each at its own best rate they are nearly half a bit apart: 0.49 in the
-# three recorded seeds (3.49 and 3.00), somewhat less in the two live ones. The gain needs a
-# rate at which the model of 2019 does badly. With its own three rates the modern recipe reaches 2.90.
+# **The answer.** At one small rate the models are 0.01 apart. Each at its own best rate they are nearly half a bit apart: 0.49 in
+# three recorded seeds (3.49 and 3.00), less in the live ones. The gain needs a
+# rate at which the model of 2019 does badly. With its own three rates modern reaches 2.90.
 #
 # ## On the ladder
 #
 # The course's *ladder* is its recipes from `gpt2` to `record`, each with an idea more. It is recorded with a larger model:
 # depth 4, width 128, 450 steps. The rate of the matrices and the weight decay are swept on both
-# sides, three seeds at the best. The other rates of `modern`, for table and head, are not swept.
+# sides, three seeds at the best. The rates of table and head are not swept.
 
 # %%
 from gpt2course.recipes import LADDER, resolve
@@ -439,7 +439,7 @@ plots.show(plots.ladder(ladder, list(LADDER)))
 lab.verdict(ladder["modern"], ladder["gpt2"])
 
 # %% [markdown]
-# At depth 24 nobody has published this rung. Tried, and failed: SwiGLU for ReLU², RoPE on half of the
+# At depth 24 nobody has published this rung. Failed: SwiGLU for ReLU², RoPE on half of the
 # channels, attention gates (nanochat's dev/LOG.md).
 #
 # ## The bill

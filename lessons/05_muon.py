@@ -18,8 +18,8 @@
 #
 # 40 minutes, and 75 for the exercises; any CPU will do.
 #
-# Lesson 04 trained every weight with AdamW: it divides a running mean of each number's gradients by the root of a running mean of their
-# squares, and decays the weight a little. The next rung of the ladder gives the matrices inside the layers another optimizer.
+# Lesson 04 trained every weight with AdamW: a running mean of each number's gradients over the root of that of their
+# squares, and a little decay. The next rung of the ladder gives the matrices inside the layers another optimizer.
 #
 # First a puzzle. A layer W of four numbers has to learn the easiest task there is, to give its input back. It sees two inputs:
 # a long one along (1, 1) and a short one along (-1, 1).
@@ -418,7 +418,7 @@ lab.verdict(a, b)
 # At the recipes' rates (0.003 and 0.02) Muon would have won. At the better rates there is no difference, and the better rates are the
 # smallest that we tried: in 40 steps a toy mainly learns its embedding and head, which have AdamW in all four.
 #
-# So we recorded longer runs of a larger model (depth 4, width 128, 450 steps), every rate with every weight decay, on both sides. Lines
+# We recorded longer runs of a larger model (depth 4, width 128, 450 steps), every rate with every weight decay, on both sides. Lines
 # are seed 1; black marks are all seeds of the best cell.
 
 # %%
@@ -465,7 +465,7 @@ lab.result("05.gain", round(gap, 4))
 
 # %% [markdown]
 # The whole gap is larger than the spread between seeds. For its parts use that runs of one seed share their first weights and their data:
-# `lab.paired` subtracts seed by seed; ± is a 95 % interval of the mean. The first two steps are beyond it, the last is not.
+# `lab.paired` subtracts seed by seed; ± is a 95 % interval of the mean. The first two steps are beyond it.
 #
 # What this does not show: the rates of embedding and head, the momentum and the schedules were the recipe's on all sides and were not swept. And it
 # is one small size. Wen and others tuned ten optimizers with equal care ([arXiv 2509.02046](https://arxiv.org/abs/2509.02046)).

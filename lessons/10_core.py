@@ -118,7 +118,7 @@ for row, choice in zip(rows, item["choices"]):
 # The sum punishes length: every token adds a loss. It prefers the short choice whatever the question is. CORE takes the *mean*
 # over the tokens. (This toy is wrong either way.)
 #
-# Such details matter. In 2023 three programs scored LLaMA-65B on the same benchmark, MMLU: 0.637,
+# Such details matter. In 2023 three programs scored LLaMA-65B on MMLU: 0.637,
 # 0.488 and 0.636 (Hugging Face, *What's going on with the Open LLM Leaderboard?*). They differed in the prompt, and in what was compared.
 #
 # And the score begins at the first token in which the choices *differ*, which need not be where the choice's text begins.
@@ -176,7 +176,7 @@ for label in ("agreement", "pronouns", "collocations"):
 plots.show(figures.scored(shown))
 
 # %% [markdown]
-# Only orange tokens count. (Each row shows the first option, right or wrong.)
+# Only orange tokens count. (These are first options, not answers.)
 #
 # ## Shots
 #
@@ -193,7 +193,7 @@ for name, n, k in (("our repetition", 48, 3), ("CORE's repeat_copy_logic", 32, 1
     print(f"{name}: {sum(i in draw(n, i, k) for i in range(n)) / n:.0%} of prompts")
 
 # %% [markdown]
-# In so many prompts the question itself stands among the shots, *with its answer*. A model that can only copy gets them right.
+# In so many prompts the question stands among the shots, *with its answer*. A model that can only copy gets them right.
 # Draw among the others.
 
 # %% tags=["hole"]
@@ -332,7 +332,7 @@ draws = torch.tensor([resampled(mine) for _ in range(1000)])
 print(f"standard error {draws.std():.4f}, the package's {result['core_se']:.4f}")
 
 # %% [markdown]
-# The standard deviation over the draws is the **standard error**; 95 % of scores fall within two of it. On CORE:
+# The standard deviation over the draws is the **standard error**; 95 % of scores fall within two. On CORE:
 
 # %%
 rows = {k: dict(accuracy=xl[k], n=CORE[k][0], random_baseline=guess[k]) for k in CORE}
@@ -510,8 +510,7 @@ plots.show(figures.found({k: [share(t, n) for n in lengths] for k, t in both.ite
 #
 # ## A released model
 #
-# With `pip install "gpt2course[hf]"`, CORE's own questions and a folder of GPT-2's files, named in `GPT2COURSE_GPT2`, you can check the
-# bar yourself:
+# With `pip install "gpt2course[hf]"`, CORE's questions, and GPT-2's files in the folder `GPT2COURSE_GPT2`, check the bar yourself:
 
 # %%
 class Released:
@@ -534,7 +533,7 @@ if folder and importlib.util.find_spec("transformers"):
 
     its = Released(AutoTokenizer.from_pretrained(folder, local_files_only=True))
     released = gpt2.load_released(folder).eval()
-    questions = read_bundle(core_tasks.default_bundle())  # CORE's own where you have them, else mini-CORE
+    questions = read_bundle(core_tasks.default_bundle())  # CORE's, if you have them
     found = core_fast.evaluate(released, its, questions, max_len=released.max_len)
     print(core.table(found))
 else:

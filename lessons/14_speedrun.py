@@ -24,7 +24,7 @@ flops, peak = 4.330784e19, 8 * 989e12  # the first record; eight H100 in bfloat1
 print(f"{flops / peak / 3600:.2f} hours would do; 3.04 were measured")
 
 # %% [markdown]
-# Half of the time of the first record is missing, and yet it matched a model of about 43,000 dollars for 73. Six weeks later the record
+# Half of the time of the first record is missing, and yet it matched a model of about 43,000 dollars for 73. Six weeks later it
 # stood at 1.65 hours.
 #
 # **The question of this lesson: how much of this run is yours now, and where is its next hour?** Before you go on: of the
@@ -269,7 +269,7 @@ for every in (2, 10, 30, 182):
 # A record of nanochat (dev/LEADERBOARD.md) needs CORE above 0.256525 on all examples, a lower time of training, and its bits per byte. It
 # must be simple, and help at every depth. modded-nanogpt asks for proof: p below 0.01 in its main track, (3.28 - mean) √n of at least 0.004 in that for optimizers. A claim in the
 # main one (pull request 358) was measured again, because its first p, the chance of such runs without a gain, came from repeats of one seed. Its 20
-# new runs with mean 3.27886 would also pass the simpler rule:
+# new runs, mean 3.27886, would pass the simpler rule too:
 
 # %%
 print(f"{(3.28 - 3.27886) * 20**0.5:.4f}, and it must be .004")
