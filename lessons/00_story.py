@@ -77,8 +77,8 @@ print(f"${bill_2019:,} and ${bill_2026:.2f}: {bill_2019 / bill_2026:.0f} times c
 # %%
 records = {e["id"]: e for e in lab.published() if e["who"] == "published"}
 for e in records.values():
-    print(f"{e['id']:10}  {e['date']:10}  {e['hours']:6.2f} h  CORE {e['core']:.4f}", end="  ")
-    print(e["name"])
+    print(f"{e['id']:10}  {e['date']:10}  {e['hours']:6.2f} h", end="  ")
+    print(f"CORE {e['core']:.4f}  {e['name']}")
 
 # %% [markdown]
 # Here are their bills at 24 dollars for an hour of eight H100, with two more runs as hollow points.
