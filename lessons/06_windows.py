@@ -442,7 +442,7 @@ plots.show(plots.ladder(known, list(LADDER)))
 # Attention skips work by never asking for the tiles that nobody sees: 150 of 1,024 at T 2,048 with a window of 256. The
 # answer stays the same because a softmax can be built tile by tile: a maximum, a sum and an output that are rescaled when
 # the maximum grows. What differs is rounding, 4e-07. A mask alone saves no time. On the machine that made this page the
-# tiles took about an eighth of its time.
+# tiles took about a sixth of its time.
 
 # %% [markdown]
 # ## Questions

@@ -563,35 +563,22 @@ lab.result("12.step", round(best[0] / min(best), 2))
 # Nothing here ran on a GPU. What follows is recorded, published or derived, as each line says.
 #
 # **Memory**, recorded: a rehearsal on fake GPUs runs every operation of a step without numbers
-# ([results/2026-11-29_rehearsal](../results/2026-11-29_rehearsal/README.md)). For batch 8 it recorded totals only
-# ([pages](../results/2026-11-29_rehearsal/pages_d24.txt) has the parts of compiled steps with 16 and 32). So the parts here are
-# [cost.py](../gpt2course/cost.py)'s estimate, which lies within 3 % of the rehearsal.
+# ([results/2026-11-29_rehearsal](../results/2026-11-29_rehearsal/README.md)) and knows what each byte is for. An eager step of the
+# recipe of January, on one of eight GPUs, at its peak:
 
 # %%
-import dataclasses
 import json
-from gpt2course.cost import memory_estimate, mfu, step_sizes
 
-full = resolve("jan29", depth=24)
-def parts_of(rows, **more):
-    sizes = step_sizes(full, B=rows, world=8) | dict(compiled=False) | more
-    m = dataclasses.asdict(memory_estimate(full.params, **sizes))
-    extra = max(m["logits"], m["backward_scratch"])
-    kept = "activations weights weight_copies gradients optimizer".split()
-    gb = {name.replace("_", " "): m[name] / 1e9 for name in kept}
-    gb["gradients"] *= m["accumulates"]  # of a forward pass before
-    return gb | {"logits, temporaries": extra / 1e9}
+def rehearsed(name):
+    text = next(lab.RESULTS.glob(f"*_rehearsal/{name}")).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
-# %%
-path = next(lab.RESULTS.glob("*_rehearsal/points.jsonl"))
-lines = path.read_text(encoding="utf-8").splitlines()
-points = [p for p in map(json.loads, lines) if p["depth"] == 24 and p["world"] == 8]
-points = [p for p in points if p["recipe"] == "jan29"]
-eager = [p for p in points if not p["compiled"] and not p["fp8"]]
-peaks = {f"batch {p['B']}": p["peak_bytes"] / 1e9 for p in eager}
-bars = {f"batch {n}": parts_of(n) for n in (8, 16, 32)}
-bars["32, all logits"] = parts_of(32, loss_piece=None)
-plots.show(figures.memory(bars, peaks))
+bars = {}
+for step in rehearsed("parts_d24.jsonl"):
+    gb = {name: size / 1e9 for name, size in step["parts"].items()}
+    rest = sum(gb.pop(name, 0) for name in ("loss", "temporary", "buffers"))
+    bars[f"batch {step['B']}"] = gb | {"loss, temporaries": rest}
+plots.show(figures.memory(bars))
 
 # %% [markdown]
 # Activations take most, and they grow with the batch. The plain loss would add its 8.0 GiB of float32 logits and a copy in
@@ -599,6 +586,8 @@ plots.show(figures.memory(bars, peaks))
 # Other settings of the rehearsal:
 
 # %%
+points = [p for p in rehearsed("points.jsonl") if p["recipe"] == "jan29"]
+points = [p for p in points if p["depth"] == 24 and p["world"] == 8]
 for p in sorted(points, key=lambda p: (p["B"], p["compiled"])):
     how = "compiled" if p["compiled"] else "eager"
     how += ", recomputing" * p.get("recompute", False) + ", fp8" * p["fp8"]
@@ -609,6 +598,7 @@ for p in sorted(points, key=lambda p: (p["B"], p["compiled"])):
 # for about a dozen FLOPs. The tables of lesson 08 cost no FLOPs forward, but their update is all memory:
 
 # %%
+full = resolve("jan29", depth=24)
 tables = full.params["value_embeds"] + full.params["wte"]
 once = 2 * tables + 4 * full.params["lm_head"]  # bytes of the numbers themselves
 state, moved = 2 * once, 7 * once
@@ -621,6 +611,8 @@ print(f"state {state / 1e9:.2f} GB; {moved / 1e9:.1f} GB moved a step: "
 # the future too; the other counts what is seen.
 
 # %%
+from gpt2course.cost import mfu
+
 for name in ("flops_per_token", "flops_per_token_causal"):
     f, rate = getattr(full, name), full.batch_tokens / 0.6555
     ms = 1e3 * f * full.batch_tokens / (8 * 989e12)

@@ -481,7 +481,7 @@ print(f"a token's multiplications: {weights / peak * 1e6:.1f} µs, "
 #
 # The second token is cheap because the past of a causal model never changes. Its keys and values are kept, so 1,000 positions
 # go through the matrices for 1,000 tokens, in place of 500,500. `13.speedup` has what that made of the 1,000th on your machine; here it was
-# more than fifty times as fast. What still has to be paid for each step at depth 24 is one reading of all weights, 1.46 GB or 0.44 ms, which
+# about fifty times as fast. What still has to be paid for each step at depth 24 is one reading of all weights, 1.46 GB or 0.44 ms, which
 # many texts can share, and the reading of each text's own cache, up to 302 MB, or 189 MB cut to the windows. The first
 # tokens of a text gain nothing, and beyond T the cache is of no use.
 

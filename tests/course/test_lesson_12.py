@@ -227,7 +227,7 @@ BARS = {"batch 8": {"activations": 20.0, "weights": 4.0}, "batch 16": {"activati
 FIGURES = {
     "roofline": (lambda: figures.roofline(1e11, 2e10, POINTS), ["large products 100 G", "product 50 GFLOP/s at 100 FLOPs a byte, 50% of the roof"]),
     "eight": (lambda: figures.eight({"e4m3": [(0, 0.5), (3, 0.03)]}), ["e4m3: least error 3.0%, at a scale of 2 to the power 3"]),
-    "memory": (lambda: figures.memory(BARS, {"batch 8": 25.0}), ["batch 8: 24.0 GB, most of it activations (20.0)", "card of 80 GB"]),
+    "memory": (lambda: figures.memory(BARS), ["batch 8: 24.0 GB, most of it activations (20.0)", "card of 80 GB"]),
     "losses": (lambda: figures.losses({"package": [6.9, 5.0], "yours": [6.9, 5.1]}), ["package from 6.900 to 5.000"]),
     "gains": (lambda: figures.gains({"head": [(1, 1.0), (2, 1.5)]}), ["head: 1.500 times with a part 2 times faster"]),
 }  # fmt: skip
@@ -235,8 +235,8 @@ REFUSED = {
     "no point": lambda: figures.roofline(1e11, 1e10, {}),
     "no roof": lambda: figures.roofline(0.0, 1e10, POINTS),
     "one scale": lambda: figures.eight({"e4m3": [(0, 0.5)]}),
-    "no bar": lambda: figures.memory({}, {}),
-    "no memory": lambda: figures.memory({"a": {"x": 0.0}}, {}),
+    "no bar": lambda: figures.memory({}),
+    "no memory": lambda: figures.memory({"a": {"x": 0.0}}),
     "no line": lambda: figures.gains({}),
 }
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from gpt2course.course.figures.windows import losses as losses  # the same picture: two curves that should agree
 
 from gpt2course.course.figures.style import (  # isort: skip
-    BLACK, BLUE, DOTS, FONT, GREEN, GREY, LINES, ORANGE, PURPLE, SKY, VERMILION,
+    BLUE, FONT, GREEN, GREY, LINES, ORANGE, PURPLE, SKY, VERMILION,
     amount, figure, legend, name_axes, name_rows, need,
 )
 
@@ -72,8 +72,8 @@ def eight(errors: dict[str, list[tuple[int, float]]]) -> Figure:
     return fig
 
 
-def memory(bars: dict[str, dict[str, float]], peaks: dict[str, float], card: float = 80.0) -> Figure:
-    """Memory of a step by category in GB, a bar for each setting; peaks: what the rehearsal found, as marks."""
+def memory(bars: dict[str, dict[str, float]], card: float = 80.0) -> Figure:
+    """Memory of a step by category in GB, a bar for each setting."""
     need(bars and all(sum(b.values()) > 0 for b in bars.values()), "no setting takes memory")
     fig, (ax,) = figure(1.5 + 0.5 * len(bars), grid="x")
     names = list(dict.fromkeys(k for b in bars.values() for k in b))
@@ -83,10 +83,6 @@ def memory(bars: dict[str, dict[str, float]], peaks: dict[str, float], card: flo
         sizes = [b.get(name, 0.0) for b in bars.values()]
         ax.barh(range(len(bars)), sizes, left=left, color=colour, height=0.62, label=name)
         left = [a + s for a, s in zip(left, sizes)]
-    rows = [i for i, name in enumerate(bars) if name in peaks]
-    found = [peaks[name] for name in bars if name in peaks]
-    if found:
-        ax.plot(found, rows, "D", color=BLACK, markersize=7, label="rehearsed peak", **DOTS)
     ax.axvline(card, color=GREY, linewidth=1.5, linestyle="--", label=f"a card of {card:g} GB")
     name_rows(ax, list(bars))
     name_axes(ax, "GB")
