@@ -573,6 +573,7 @@ def rehearsed(name):
     text = next(lab.RESULTS.glob(f"*_rehearsal/{name}")).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
+# %%
 bars = {}
 for step in rehearsed("parts_d24.jsonl"):
     gb = {name: size / 1e9 for name, size in step["parts"].items()}
@@ -586,12 +587,11 @@ plots.show(figures.memory(bars))
 # Other settings of the rehearsal:
 
 # %%
-points = [p for p in rehearsed("points.jsonl") if p["recipe"] == "jan29"]
-points = [p for p in points if p["depth"] == 24 and p["world"] == 8]
-for p in sorted(points, key=lambda p: (p["B"], p["compiled"])):
-    how = "compiled" if p["compiled"] else "eager"
-    how += ", recomputing" * p.get("recompute", False) + ", fp8" * p["fp8"]
-    print(f"batch {p['B']:2}, {how}: {p['peak_bytes'] / 1e9:.1f} GB")
+for p in rehearsed("points.jsonl"):
+    if (p["recipe"], p["depth"], p["world"]) == ("jan29", 24, 8):
+        how = "compiled" if p["compiled"] else "eager"
+        how += ", recomputing" * p.get("recompute", False) + ", fp8" * p["fp8"]
+        print(f"batch {p['B']:2}, {how}: {p['peak_bytes'] / 1e9:.1f} GB")
 
 # %% [markdown]
 # **Adam's bytes**, derived. AdamW reads a number, its gradient and two moments, and writes three of them: seven numbers moved
@@ -612,7 +612,6 @@ print(f"state {state / 1e9:.2f} GB; {moved / 1e9:.1f} GB moved a step: "
 
 # %%
 from gpt2course.cost import mfu
-
 for name in ("flops_per_token", "flops_per_token_causal"):
     f, rate = getattr(full, name), full.batch_tokens / 0.6555
     ms = 1e3 * f * full.batch_tokens / (8 * 989e12)
