@@ -433,7 +433,7 @@ print(f"{factor:.0f} = {hardware:.1f} x {factor / hardware:.0f}")
 # %%
 lessons = [
     (0, "the whole", "600x story", "cost.py"),
-    (14, "the whole", "the speedrun", "ops/runbook.py"),
+    (14, "the whole", "the speedrun", "runbook.py"),
     (1, "text", "tokenizer", "tokenizer.py"), (2, "text", "data", "batches.py"),
     (3, "model", "GPT", "model.py"), (6, "model", "windows", "attention.py"),
     (7, "model", "lambdas", "model.py"), (8, "model", "value emb.", "model.py"),

@@ -422,8 +422,16 @@ for divisor in (2, 4):
 known = {name: b for name, b in lab.ladder().items() if name in list(LADDER)[:4]}
 plots.show(plots.ladder(known, list(LADDER)))
 
+# %%
+by_seed = {}
+for r in lab.recorded("ladder-seeds"):
+    by_seed.setdefault(r["arm"], {})[r["seed"]] = r["val_bpb"]
+apart, half = lab.paired(by_seed["muon"], by_seed["windows"])
+print("windows - muon, seed by seed:", *(f"{x:+.4f}" for x in apart), end="; ")
+print(f"mean {sum(apart) / len(apart):+.4f} ± {half:.4f}")
+
 # %% [markdown]
-# A rung needs three recorded seeds, and an empty place has fewer so far. From `windows` on, a rung takes the rate and the
+# At this size windows do no harm. A gain is not shown: the interval of three pairs contains 0. Lesson 08 has a larger run. A rung needs three recorded seeds. From `windows` on, a rung takes the rate and the
 # weight decay that were best for `muon`; they are not swept again. Published runs found:
 #
 # - **A mask costs.** On 8xA100, nanochat made 309K tokens/s with L, and 226K with SSSL given to torch as a mask: 27 %

@@ -421,6 +421,9 @@ plots.show(plots.ladder(known, list(LADDER)))
 print("rungs without three seeds yet:", [n for n in list(LADDER)[:5] if n not in known])
 
 # %% [markdown]
+# In one larger and longer run ([width 192, three million tokens](../results/2026-11-29_ladder-larger), another text, one seed) the same lambdas
+# *gained* 0.042 bits per byte. So do not take the small loss for a law. More seeds are being recorded.
+#
 # **A story.** In August 2025 someone plotted every lambda of a modded-nanogpt run and explained what each layer does. A
 # day later he wrote that the labels of x and x0 had been swapped, which turned the analysis around, and left the old text in place
 # ([snimu.github.io](https://snimu.github.io/2025/08/11/modded-nanogpt-lambdas.html)). A plausible story fits two swapped
@@ -437,7 +440,7 @@ print(f"the lowest of these arms, {best}: {change:+.4f} ± {half:.4f} bits per b
 
 # %% [markdown]
 # Yes, a layer can choose, with a number that multiplies the past and one that adds the token. The first acts as a power
-# of depth and gets a hundredth of the rate. What the pair is worth depends on its rates, and perhaps on the batch they were made for.
+# of depth and gets a hundredth of the rate. What the pair is worth depends on its rates, on the length of the run, and perhaps on the batch they were made for.
 # Published gains are 0.004 to 0.010 bits per byte, smaller in deeper models. The lines above are ours, for one small size and batch.
 #
 # ## Questions

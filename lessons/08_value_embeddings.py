@@ -380,14 +380,12 @@ for name, (apart, half) in found.items():
     tell(name, apart, half)
 
 # %% [markdown]
-# Read each line by its sign, its interval and its number of seeds; the file grows as more are run. In every pair that was
-# there when this was written, the tables beat the same parameters in MLPs: at equal steps, where the MLPs compute 43 % more, and
+# In every pair the tables beat the same parameters in MLPs: at equal steps, where the MLPs compute 43 % more, and
 # by several times as much at equal FLOPs.
-# The last line is about the gates: nanochat found that a gate helps, in larger and longer runs. Do you see it here?
+# (nanochat found that a gate helps, in longer runs.)
 #
-# What this does not show: these runs read half a token for each parameter, where steps count for more than size; in long
-# runs wide MLPs may do better. And the rate and decay are lesson 05's, tuned for a model without tables. Other rates of Muon
-# for `wide` and of the tables, beside the usual ones, one seed each:
+# What this does not show: these runs read half a token for each parameter; in long runs wide MLPs may do better. Rate and decay are
+# lesson 05's, tuned without tables. Other rates of Muon for `wide` and of the tables, one seed each:
 
 # %%
 others = [r for r in more if r["steps"] == 450 and r["settings"] != usual]
@@ -397,8 +395,7 @@ for r in others:
     print(f"{names[r['arm']]}, {', '.join(r['settings'])}: {apart:+.4f}")
 
 # %% [markdown]
-# And at equal *seconds*? The machine was busy, so the runs' own times compare nothing. We timed single steps of the three
-# arms in turn, in processor time, and take the median of the paired ratios:
+# And at equal *seconds*? We timed single steps of the three arms in turn, in processor time; the median of the paired ratios:
 
 # %%
 from statistics import median
@@ -419,6 +416,40 @@ lab.result("08.gain", round(-sum(gains) / len(gains), 4))
 plots.show(plots.ladder(lab.ladder(), list(LADDER)))  # rungs with three seeds
 
 # %% [markdown]
+# The top rung, `record`, is higher here in every pair: its settings were found at depth 24. Does an effect grow with size? The steps again, beside
+# [one larger run each](../results/2026-11-29_ladder-larger) on other text (width 192, three million tokens):
+
+# %%
+def by_arm(name):
+    runs = {}
+    for r in lab.recorded(name):
+        if r.get("T", 256) == 256:
+            runs.setdefault(r["arm"], {})[r["seed"]] = r["val_bpb"]
+    return runs
+
+# %%
+small, larger = by_arm("ladder-seeds"), by_arm("ladder-larger")
+rungs = [("muon", "windows"), ("windows", "lambdas"), ("lambdas", "jan29")]
+effects = {
+    f"{b} - {a}, width {width}": lab.paired(runs[a], runs[b])
+    for a, b in (*rungs, ("wide", "jan29"))
+    for width, runs in ((128, small), (192, larger)) if a in runs and b in runs
+}
+plots.show(figures.pairs(effects))
+
+# %% [markdown]
+# One larger run each, so no interval: windows gain 0.031 there, lambdas 0.042, where the small runs lost 0.023, and tables 0.040. Some grow,
+# some shrink. `jan29` without one thing at a time, at the small size:
+
+# %%
+arms = {"without value embeddings": small["lambdas"]}
+arms |= {arm[6:]: runs for arm, runs in small.items() if " without " in arm}
+plots.show(figures.pairs({a: lab.paired(small["jan29"], r) for a, r in arms.items()}))
+
+# %% [markdown]
+# One seed where there is no bar. Without Muon the run loses most (AdamW at its own best rate and decay, 0.077), then without tables. Without x0 or gates
+# it is *lower*, as lesson 07 found of x0's rate.
+#
 # ## What is not free
 #
 # Memory, and moving it. At depth 24 in bfloat16, on eight GPUs that divide the optimizer's work:
@@ -443,8 +474,7 @@ print(f"{batch.numel():,} tokens use {used} of {tok.vocab_size:,} rows")
 # ## At full size
 #
 # - nanochat, 17 January 2026: tables win over steps, FLOPs and time. As parameters they change its accounts: the best ratio of
-# tokens to parameters fell from 8 to 4 when all parameters count. (Ten days later it counted matrices and head alone,
-# about 10.5.)
+# tokens to parameters fell from 8 to 4 when all parameters count.
 # - modded-nanogpt, in minutes: gates on value embeddings and on a skip 1.940 to 1.918 (record 55); tables no longer shared
 # between layers 1.655 to 1.650 (63); other layers and gates 1.528 to 1.521 (70).
 # - **Against it.** Memory buys bits, not always ability. A table of 300 million rows for two and three tokens in a row gave nanochat
@@ -452,8 +482,7 @@ print(f"{batch.numel():,} tokens use {used} of {tok.vocab_size:,} rows")
 # 854](https://github.com/karpathy/nanochat/pull/854)). And its own tables for pairs of tokens helped depth 12; at depth 25 the
 # gain was tiny and gone by the clock (28 January).
 #
-# That is nearest to our question at full size: gains of tables can shrink as models grow, and we know of
-# nobody who has published the three arms at depth 24.
+# So gains of tables can shrink as models grow. We know of nobody who has published the three arms at depth 24.
 #
 # ## The answer
 
@@ -466,7 +495,7 @@ print(f"price: {slower['tables'] - 1:.1%} of the time here; "
 # %% [markdown]
 # In FLOPs, parameters can be free. In every pair recorded so far they were worth more than as many that compute: a matrix must share
 # its numbers among all tokens, a row belongs to one. They are not free in memory: 2.7 gigabytes on each of eight GPUs at depth
-# 24, with gradient and Adam's means, and 4.8 on one alone. How many seeds stand behind each number is printed beside it.
+# 24, with gradient and Adam's means, and 4.8 on one alone.
 
 # %% [markdown]
 # ## Questions
