@@ -409,7 +409,7 @@ plots.show(figures.core_draws(draws, bar, single))
 
 # %% [markdown]
 # Three of the seven would have failed. January's single run might have failed too, had it been repeated. [Twenty
-# seeds](https://github.com/karpathy/nanochat/pull/807) of another size had a standard deviation of 0.0062 in CORE and 0.0002
+# seeds](https://github.com/karpathy/nanochat/pull/807) of another size had a standard deviation of 0.0062 in CORE and 0.00023
 # in bits per byte. From record 1 to 2, CORE fell by a ninth of that deviation, bits per byte by 14 of them. So this course decides by bits per byte.
 #
 # ## The answer

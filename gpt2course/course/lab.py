@@ -165,7 +165,7 @@ def hole(lesson: str, function, *inputs: tuple):
         else:
             if alike(*found):
                 continue
-            (wanted, after), (got, changed) = found
+            wanted, got = (result for result, _ in found)
             what = "changes its arguments otherwise than it should"
             problem = f"with {_short(args)} it {what if alike(wanted, got) else _differ(wanted, got)}"
         print(f"{name}: {problem}. The course's version stands in.")

@@ -31,17 +31,11 @@ RUNS = [  # arm, seed, T
 
 def one(arm: str, seed: int, T: int) -> dict:
     """Train one model; returns its line."""
-    recipe, settings = ladder.ARMS[arm]
     ladder.SIZE = (*SIZE, f"sequence_len={T}")
     corpus = f"{os.environ['GPT2COURSE_DEV_DATA']}/corpus"
     ladder.Train = functools.partial(ladder.Train, corpus=corpus, final_eval_bytes=500_000, save_minutes=3, keep_best=False)
-    part, replacement = ladder.PATCHES.get(arm, ("MLP", ladder.model.MLP))
-    original = getattr(ladder.model, part)
-    setattr(ladder.model, part, replacement)
-    try:  # the folder of a run begins with `seeds-`
-        row = ladder.train_one(f"{arm}-larger-{T}", recipe, settings, seed)
-    finally:
-        setattr(ladder.model, part, original)
+    with ladder.replaced(arm):  # the folder of a run begins with `seeds-`
+        row = ladder.train_one(f"{arm}-larger-{T}", *ladder.ARMS[arm], seed)
     return row | {"arm": arm, "T": T, "command": f"python results/{HERE.name}/record.py"}
 
 

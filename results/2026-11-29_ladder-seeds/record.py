@@ -13,6 +13,7 @@ Each run is one line of runs.jsonl; a run that is there is not repeated. Name ar
     OMP_NUM_THREADS=1 python results/2026-11-29_ladder-seeds/record.py muon windows
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -75,19 +76,20 @@ class UngatedAttention(model.Attention):
 PATCHES = {"wide": ("MLP", Wide), "jan29 without gates": ("Attention", UngatedAttention)}
 
 
-def one(arm: str, seed: int) -> dict:
-    """Train one model; returns its line."""
-    recipe, settings = ARMS[arm]
+@contextlib.contextmanager
+def replaced(arm: str):
+    """Inside this context the model has the part of an arm that is no recipe."""
     part, replacement = PATCHES.get(arm, ("MLP", model.MLP))
     original = getattr(model, part)
     setattr(model, part, replacement)
     try:
-        return train_one(arm, recipe, settings, seed)
+        yield
     finally:
         setattr(model, part, original)
 
 
 def train_one(arm: str, recipe: str, settings: tuple, seed: int) -> dict:
+    """Train one model; returns its line."""
     name = f"seeds-{arm.replace(' ', '-')}-{seed}"
     run = train(Train(recipe, set=(*SIZE, *settings), name=name, seed=seed, eval_every=10**6, log_seconds=60, device="cpu"))
     config, metrics = run_config(str(run)), read_metrics(run)
@@ -108,7 +110,8 @@ def main(arms: list[str]) -> None:
         for arm in arms:
             rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
             if not any(row["arm"] == arm and row["seed"] == seed for row in rows):
-                row = one(arm, seed)
+                with replaced(arm):
+                    row = train_one(arm, *ARMS[arm], seed)
                 with open(out, "a") as f:
                     f.write(json.dumps(row) + "\n")
                 print(arm, seed, row["val_bpb"], flush=True)

@@ -32,13 +32,8 @@ RUNS = [  # arm, seed, steps, settings
 def one(arm: str, seed: int, steps: int, settings: tuple) -> dict:
     recipe, name = ladder.ARMS[arm][0], "-".join(s.split("=")[1] for s in settings)
     ladder.SIZE = (*SIZE, f"steps={steps}")
-    part, replacement = ladder.PATCHES.get(arm, ("MLP", ladder.model.MLP))
-    original = getattr(ladder.model, part)
-    setattr(ladder.model, part, replacement)
-    try:  # the folder of a run begins with `seeds-`
+    with ladder.replaced(arm):  # the folder of a run begins with `seeds-`
         row = ladder.train_one(f"{arm}-{steps}-{name}", recipe, settings, seed)
-    finally:
-        setattr(ladder.model, part, original)
     return row | {"arm": arm, "steps": steps, "command": f"python results/{HERE.name}/record.py"}
 
 

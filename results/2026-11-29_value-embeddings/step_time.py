@@ -22,13 +22,8 @@ ROUNDS = 21
 def build(arm: str):
     settings = dict(s.split("=") for s in (*SIZE, "matrix_lr=0.02", DECAY))
     plan = resolve(ladder.ARMS[arm][0], **settings, steps=450)
-    part, replacement = ladder.PATCHES.get(arm, ("MLP", ladder.model.MLP))
-    original = getattr(ladder.model, part)
-    setattr(ladder.model, part, replacement)
-    try:
+    with ladder.replaced(arm):
         model = make_model(plan, "cpu").init_weights(1)
-    finally:
-        setattr(ladder.model, part, original)
     return model, make_optimizer(model, plan)
 
 
