@@ -54,9 +54,9 @@ mine = False  # train with your own pieces from the exercises and lessons, in wo
 # The next cell checks everything above before any work is done: types, ranges, and names that do not exist.
 
 # %%
-from gpt2course.ops import runbook
+from gpt2course.ops import parameters, runbook
 
-params = runbook.Params.from_namespace(globals())
+params = parameters.Params.from_namespace(globals())
 print(params)
 
 # %% [markdown]
@@ -64,7 +64,7 @@ print(params)
 # a small machine needs.
 
 # %%
-run = runbook.open_run(params)
+run = parameters.open_run(params)
 
 # %% [markdown]
 # ## 1. Preflight

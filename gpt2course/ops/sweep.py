@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2course.files import UserError, atomic_file, duration, home, locked, read_json
-from gpt2course.ops.runbook import Params
+from gpt2course.ops.parameters import Params
 from gpt2course.ranks import end_with_parent
 from gpt2course.recipes import Plan, one_of, resolve, settings_from_text, within
 from gpt2course.runlog import read_metrics

@@ -17,7 +17,7 @@ from gpt2course.course.pieces import PIECES
 from gpt2course.data import load_corpus
 from gpt2course.files import UserError
 from gpt2course.load import load_model
-from gpt2course.ops import runbook
+from gpt2course.ops import parameters, runbook
 from gpt2course.recipes import resolve_run
 from gpt2course.runlog import read_metrics
 
@@ -341,18 +341,18 @@ def test_the_command_trains_with_what_is_kept(corpus, monkeypatch, capsys):
 
 def test_the_runbook_trains_with_them(clone, monkeypatch, capsys):
     """Each stage of the core goes through the command; other pieces are another run; the recorded curve is drawn beside."""
-    monkeypatch.setattr(runbook, "CLONE", clone)
+    monkeypatch.setattr(parameters, "CLONE", clone)
     names = []
     for text in (None, "x = 1", "x = 2"):
         if text:
             write("norm", text)
-        run = runbook.open_run(runbook.Params.check(mine="true"))
+        run = parameters.open_run(parameters.Params.check(mine="true"))
         names.append(run.name)
         assert runbook.train_command(run)[0][:4] == ["gpt2course.course.mine", "train", "jan29", "--profile"]
     assert len({*names}) == 3 and all(re.fullmatch(r"jan29-d4-mine-[0-9a-f]{6}", name) for name in names)
     assert capsys.readouterr().out.count("so this is a new run") == 2  # told each time that the pieces changed
-    plain = runbook.open_run(runbook.Params.check())
-    assert plain.name == "jan29-d4" and runbook.program(plain, "sample") == ["gpt2course.sample"]
+    plain = parameters.open_run(parameters.Params.check())
+    assert plain.name == "jan29-d4" and plain.program("sample") == ["gpt2course.sample"]
     asked = []
     monkeypatch.setattr(runbook, "stage", lambda run, name, argv, *rest: asked.append(argv[:2]) or {"pieces": ["a"], "xz_bpb": 2.0})
     monkeypatch.setattr(runbook, "weights", lambda run: [])

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from gpt2course.ops.runbook import Params
+from gpt2course.ops.parameters import Params
 from gpt2course.recipes import resolve_run, settings_from_text
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"

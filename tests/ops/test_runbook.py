@@ -24,7 +24,7 @@ from gpt2course.course import plots
 from gpt2course.files import UserError, read_json, write_json
 from gpt2course.ops import download
 from gpt2course.ops import runbook as rb
-from gpt2course.ops.runbook import Params, Run
+from gpt2course.ops.parameters import Params, Run, open_run
 
 BOOK = ROOT / "runbooks" / "speedrun.ipynb"
 TOY = "depth=2 width=32 head_dim=16 sequence_len=32 vocab_size=300 batch_tokens=256 steps=60 tiny_batch_lr=0.3 eval_bytes=2000"
@@ -149,7 +149,7 @@ def test_whatever_papermill_passes_is_coerced_or_refused_in_one_line(values):
 def test_a_run_is_derived_or_refused_in_one_line(course_home, profile, recipe, changes, devices, device_batch, name):
     text = " ".join(f"{k}={v}" for k, v in changes.items())
     try:
-        run = rb.open_run(Params.check(profile=profile, recipe=recipe, settings=text, devices=devices, device_batch=device_batch, name=name))
+        run = open_run(Params.check(profile=profile, recipe=recipe, settings=text, devices=devices, device_batch=device_batch, name=name))
     except UserError as e:
         assert "\n" not in str(e)
         return
@@ -177,7 +177,7 @@ def test_what_people_mistype_gets_a_hint():
         with pytest.raises(UserError, match=f"^parameter {name} .*{text}"):
             Params.check(**{name: value})
     with pytest.raises(UserError, match="gives 'depth' twice"):
-        rb.open_run(Params.check(depth=4, settings="depth=6"))
+        open_run(Params.check(depth=4, settings="depth=6"))
 
 
 def test_the_namespace_of_a_notebook():

@@ -28,7 +28,7 @@ from gpt2course.files import UserError, coerce, write_json
 from gpt2course.load import load_model
 from gpt2course.ops.leaderboard import CSV
 from gpt2course.ops.leaderboard import read as read_leaderboard
-from gpt2course.ops.runbook import Params, open_run
+from gpt2course.ops.parameters import Params, open_run
 from gpt2course.recipes import (
     LADDER,
     Recipe,

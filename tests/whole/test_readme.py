@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2course.ops.runbook import Params
+from gpt2course.ops.parameters import Params
 from gpt2course.recipes import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
