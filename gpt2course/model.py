@@ -71,7 +71,7 @@ class GPTConfig:
         return self.n_embd // self.n_head
 
     def window(self, layer: int) -> tuple[int, int]:
-        """The attention window (W, 0) of a layer. All-short layers hurt (nanochat).
+        """The attention window (W, 0) of a layer. The last layer is always long, as in nanochat.
 
         A long window is T, as in nanochat. In training it shows the whole past, in a longer text the last T tokens.
         """

@@ -265,8 +265,9 @@ lab.result("00.record6", 1.65)
 # ## Where the 600x comes from
 #
 # Now split the factor. First, what does a dollar buy at the peak? A TPU v3 chip has a [peak of 123
-# TFLOP/s](https://cloud.google.com/tpu/docs/v3) and two cores. The model card's 256 cores are 128 chips, so each of the "32
-# TPU v3" should be a board of four. If they were single chips, a dollar bought four times less in 2019.
+# TFLOP/s](https://cloud.google.com/tpu/docs/v3) and two cores. The leaderboard writes "32 TPU v3 chips".
+# But the model card's 256 cores are 128 chips, so each of the 32 should be a board of four. If they were single chips, a dollar
+# bought four times less in 2019.
 
 # %%
 buys_2026 = H100 / 3  # FLOP/s for a dollar an hour
@@ -359,7 +360,8 @@ print(f"January's run here, never resting: {years:,.0f} years")
 #
 # One change, same data, same two seeds: 40 steps of training or 80. Twice the FLOPs should take twice the time. What do they
 # buy? `lab.train` calls a function after each step, so each step can be timed. The clock here is `process_time`: it counts
-# only the seconds in which the processor works for this program. One thread: one that waits would count as working.
+# only the seconds in which the processor works for this program. We use one thread, since a second one that only waits would be
+# counted as working.
 
 # %%
 def timed_run(steps, seed):
@@ -381,8 +383,7 @@ for seed, (short, long) in enumerate(zip(results[40], results[80]), 1):
 
 # %% [markdown]
 # The first step includes all preparations, such as reading the text. With it, twice the work seems to take less than twice
-# the time. Without it the ratio is about 2: three pairs on a busy machine gave 1.92 to 2.11, and 1.38 to 1.57 with the
-# first step.
+# the time. Without it the ratio is about 2.
 #
 # What the FLOPs buy is measured in bits per byte of text that the model has not seen. Knowing nothing costs 8; less is
 # better.

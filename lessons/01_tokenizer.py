@@ -72,7 +72,7 @@ for n in (1, 2, 50, 100):
     print(f"a pair that occurs {n:3} times saves {saved:6.1f} bits")
 
 # %% [markdown]
-# More places save more bits, so the most frequent pair is the best next merge. The rule is greedy: nobody promises that 1,000
+# More places save more bits, so the most frequent pair is nearly always the best next merge. The rule is greedy: nobody promises that 1,000
 # best next merges are the best 1,000.
 #
 # ## Count

@@ -133,7 +133,7 @@ lab.keep("attention", causal_attention)
 #
 # ## Positions
 #
-# Attention has no idea of order. Put the first three tokens in another order, and the last one receives the same:
+# An attention layer does not see the order of earlier tokens. Put the first three tokens in another order, and the last one receives the same:
 
 # %%
 mixed = [2, 0, 1, 3]
@@ -351,7 +351,7 @@ grads = {n: p.grad.norm() for n, p in model.blocks[0].named_parameters()}
 print(f"loss {loss:.3f};", ", ".join(f"{n[:-7]} {g:.1g}" for n, g in grads.items()))
 
 # %% [markdown]
-# In the first step only the output matrices receive a gradient. After it they are not zero, and everything learns.
+# Inside the layers only the output matrices receive a gradient in the first step. After it everything learns.
 #
 # **QK-norm.** A score is a product of two learned things. Ten times larger matrices give scores that are a hundred times larger,
 # and one wrong look has all the weight. RMSNorm of queries and keys gives each the length √D, so no score exceeds √D. That is
@@ -423,7 +423,7 @@ plots.show(figures.changes(figures.best_arms(rows)))
 #
 # **The answer.** At one small rate the models are 0.01 apart. Each at its own best rate they are nearly half a bit apart: 0.49 in
 # three recorded seeds (3.49 and 3.00), less in the live ones. The gain needs a
-# rate at which the model of 2019 does badly. With its own three rates modern reaches 2.90.
+# higher rate, from which the model of 2019 gains nothing. With its own three rates modern reaches 2.90.
 #
 # ## On the ladder
 #

@@ -18,8 +18,8 @@
 #
 # 40 minutes, and 75 for the exercises; any CPU will do.
 #
-# Lesson 04 trained every weight with AdamW: a running mean of each number's gradients over the root of that of their
-# squares, and a little decay. The next rung of the ladder gives the matrices inside the layers another optimizer.
+# Lesson 04 trained every weight with AdamW: the mean of recent gradients over the root of the mean of their squares, and a
+# little decay. The next rung of the ladder gives the matrices inside the layers another optimizer.
 #
 # First a puzzle. A layer W of four numbers has to learn the easiest task there is, to give its input back. It sees two inputs:
 # a long one along (1, 1) and a short one along (-1, 1).
@@ -83,7 +83,7 @@ for name, inputs in {"along the axes": straight, "turned by 45°": X}.items():
 
 # %% [markdown]
 # Along the axes Adam solves it. Turned by 45° it fails at every rate: the weak direction is spread over all four numbers, and
-# the strong one rules each of them. Nothing in a network lines its directions up with the axes. We need a step that looks at the
+# the strong one rules each of them. In a network the strong directions need not lie along the axes. We need a step that looks at the
 # matrix, not at its numbers one by one.
 #
 # ## The directions of a matrix
@@ -465,7 +465,7 @@ lab.result("05.gain", round(gap, 4))
 
 # %% [markdown]
 # The whole gap is larger than the spread between seeds. For its parts use that runs of one seed share their first weights and their data:
-# `lab.paired` subtracts seed by seed; ± is a 95 % interval of the mean. The first two steps are beyond it.
+# `lab.paired` subtracts seed by seed; ± is half the 95 % interval of the mean. Only that of cautious decay includes 0.
 #
 # What this does not show: the rates of embedding and head, the momentum and the schedules were the recipe's on all sides and were not swept. And it
 # is one small size. Wen and others tuned ten optimizers with equal care ([arXiv 2509.02046](https://arxiv.org/abs/2509.02046)).
@@ -542,8 +542,8 @@ print(f"Muon is {gap:.4f} lower than AdamW, {gap / means['AdamW']:.1%} of its bi
 # </details>
 
 # %% [markdown]
-# > **Takeaway.** The gradient of a matrix has a few strong directions. Muon moves equally far in all of them, by five rounds of matrix
-# > products. Its gain is real at this size, and a third smaller than it seemed before AdamW's weight decay was tuned as well.
+# > **Takeaway.** The gradient of a matrix has a few strong directions and many weak ones. Muon moves equally far in all, by five
+# > rounds of matrix products. Its gain is real at this size, and a third smaller than it seemed before AdamW's weight decay was tuned as well.
 #
 # [Exercises 05](../exercises/05_muon.ipynb): the best step under other limits, the iteration for any shape, many matrices in one
 # stack, whether a gap is real, and the cost.

@@ -110,7 +110,7 @@ from gpt2course.course.figures import windows as figures
 
 tiny = GPTConfig(n_layer=4, window_pattern="SSSL", short_window=6)
 u = torch.arange(24)
-reach = [tiny.window(i)[0] for i in range(4)]  # 6, 6, 6, -1
+reach = [tiny.window(i)[0] for i in range(4)]  # 6, 6, 6, 2048
 names = [f"layer {i}, {c}" for i, c in enumerate("SSSL")]
 layers = {name: sees(u, u, reach[i]).tolist() for i, name in enumerate(names)}
 plots.show(figures.masks(layers))
@@ -450,7 +450,7 @@ print(f"mean {sum(apart) / len(apart):+.4f} ± {half:.4f}")
 # Attention skips work by never asking for the tiles that nobody sees: 150 of 1,024 at T 2,048 with a window of 256. The
 # answer stays the same because a softmax can be built tile by tile: a maximum, a sum and an output that are rescaled when
 # the maximum grows. What differs is rounding, 4e-07. A mask alone saves no time. On the machine that made this page the
-# tiles took about a sixth of its time.
+# tiles took about a fifth of its time.
 
 # %% [markdown]
 # ## Questions
