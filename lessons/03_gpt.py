@@ -351,7 +351,7 @@ grads = {n: p.grad.norm() for n, p in model.blocks[0].named_parameters()}
 print(f"loss {loss:.3f};", ", ".join(f"{n[:-7]} {g:.1g}" for n, g in grads.items()))
 
 # %% [markdown]
-# Inside the layers only the output matrices receive a gradient in the first step. After it everything learns.
+# Inside the layers only the output matrices receive a gradient at first; then everything learns.
 #
 # **QK-norm.** A score is a product of two learned things. Ten times larger matrices give scores that are a hundred times larger,
 # and one wrong look has all the weight. RMSNorm of queries and keys gives each the length √D, so no score exceeds √D. That is

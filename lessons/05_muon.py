@@ -18,8 +18,8 @@
 #
 # 40 minutes, and 75 for the exercises; any CPU will do.
 #
-# Lesson 04 trained every weight with AdamW: the mean of recent gradients over the root of the mean of their squares, and a
-# little decay. The next rung of the ladder gives the matrices inside the layers another optimizer.
+# Lesson 04 trained every weight with AdamW: the mean of recent gradients over the root mean of their squares, and a little
+# decay. The next rung of the ladder gives the matrices inside the layers another optimizer.
 #
 # First a puzzle. A layer W of four numbers has to learn the easiest task there is, to give its input back. It sees two inputs:
 # a long one along (1, 1) and a short one along (-1, 1).
@@ -465,7 +465,7 @@ lab.result("05.gain", round(gap, 4))
 
 # %% [markdown]
 # The whole gap is larger than the spread between seeds. For its parts use that runs of one seed share their first weights and their data:
-# `lab.paired` subtracts seed by seed; ± is half the 95 % interval of the mean. Only that of cautious decay includes 0.
+# `lab.paired` subtracts seed by seed; ± is half the 95 % interval of the mean. Only cautious decay's includes 0.
 #
 # What this does not show: the rates of embedding and head, the momentum and the schedules were the recipe's on all sides and were not swept. And it
 # is one small size. Wen and others tuned ten optimizers with equal care ([arXiv 2509.02046](https://arxiv.org/abs/2509.02046)).

@@ -233,8 +233,8 @@ for name in ("value_embeds.1.weight", "blocks.1.attn.ve_gate.weight", "wte.weigh
     print(f"{name:28} {group['kind']}, rate {rate:.3f}, decay {decay:g}")
 
 # %% [markdown]
-# A table is looked up, not multiplied, so it gets AdamW (lesson 05), at the embedding's rate, and no decay: decay would
-# shrink a rare token's row at every step, though the token hardly ever comes. The gate lies in a block and gets Muon
+# A table is looked up, not multiplied, so it gets AdamW (lesson 05), at the embedding's rate. In January it had no decay; a search
+# in March found that tables want some, and `record` decays them by 0.01. The gate lies in a block and gets Muon
 # with its decay. That decay is cautious and ends at 0, which may be what spares the gates from the puzzle's fate.
 # We look at them below.
 #
@@ -283,7 +283,7 @@ plots.show(figures.gates(spread))
 
 # %% [markdown]
 # After 40 steps the gates have left 1 and differ by token. Within a token they hardly differ yet, and what depends on the
-# token alone its row could learn without a gate. Context comes later, if at all; exercise 8.4 measures it.
+# token alone its row could learn without a gate. Context comes later, if at all; we did not measure it.
 #
 # ## Are they worth more than the same parameters elsewhere?
 #
@@ -416,7 +416,7 @@ lab.result("08.gain", round(-sum(gains) / len(gains), 4))
 plots.show(plots.ladder(lab.ladder(), list(LADDER)))  # rungs with three seeds
 
 # %% [markdown]
-# The top rung, `record`, is higher here in every pair: its settings were found at depth 24. Does an effect grow with size? The steps again, beside
+# The top rung, `record`, was found at depth 12 and more, in far longer runs. Does an effect grow with size? The steps again, beside
 # [one larger run each](../results/2026-11-29_ladder-larger) on other text (width 192, three million tokens):
 
 # %%

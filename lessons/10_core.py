@@ -448,7 +448,7 @@ for arm in ("0.2", "0.02"):
 # %% [markdown]
 # Both verdicts on bits per byte: larger than the spreads. Both scores overlap, although every toy stands well above the four random models.
 # So mini-CORE tells a trained model from an untrained one, and not a good one from a better one. CORE has 237
-# times as many questions. (Rates were swept on neither side. The question is only what the measures see.)
+# times as many questions. (Rates were swept on neither side.)
 #
 # ## How many runs?
 #
@@ -551,7 +551,7 @@ print(f"the bar: 0.2565, standard error {core.bootstrap(bar).std():.4f}")
 
 # %% [markdown]
 # What does one number say? It says how far above guessing a model is, on the mean of 22 tasks, with a standard error of 0.006 for the questions and as much again for the seed.
-# Record 4's mean lies 0.0006 above the bar, with a standard error of 0.0020; the bar was measured on a sample too (at most 1,000 questions a task: 0.0071). So the recipe is *at* GPT-2's
+# Record 4's mean lies 0.0006 above the bar. Its standard error, 0.0020, is of rounding alone: its seven runs share seed and data. The bar was measured on a sample too (at most 1,000 questions a task: 0.0071). So the recipe is *at* GPT-2's
 # level, and no one knows on which side. One run above 0.256525 shows less than it seems. To tell 0.003 takes about 70 runs of each recipe;
 # to tell 0.0005 bits per byte takes four (exercise 10.3).
 #
@@ -580,11 +580,12 @@ print(f"the bar: 0.2565, standard error {core.bootstrap(bar).std():.4f}")
 # several. So CORE can move although the model knows no more than before.
 # </details>
 #
-# 4. Why is a paired difference of no help against the noise of seeds?
+# 4. Why is pairing by question no help against the noise of seeds?
 #
 # <details><summary>Answer</summary>
 #
-# Pairing removes what both models share, the questions. Each still has its own weights. Only more runs average that away.
+# It removes what both models share, the questions. Each still has its own weights. Runs paired by seed (lesson 07) help a little; more runs help
+# for sure.
 # </details>
 
 # %% [markdown]

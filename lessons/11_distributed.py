@@ -508,7 +508,7 @@ plots.show(figures.losses(curves))
 
 # %% [markdown]
 # The verdict: no difference is shown, as we hoped. Two seeds would be weak evidence. The losses are strong evidence: over
-# 12 steps they agree to about 2e-05, and rounding alone, in another order of the same sums, does that much. It shows
+# 12 steps they agree to better than 1e-04, and rounding alone, in another order of the same sums, does that much. It shows
 # nothing about GPUs, where NCCL sums in an order of its own.
 #
 # ## A rank dies

@@ -54,8 +54,8 @@ print([f"{1e3 * seconds(torch.matmul, x, x):.2f} ms" for name in ("left", "right
 
 # %% [markdown]
 # `process_time` counts only the seconds in which this process computed. So it hardly sees a browser beside it. (On a GPU
-# no clock of the CPU will do: a call returns before the GPU has finished. There, events on the GPU measure, as in
-# [tools/bench.py](../tools/bench.py).)
+# a call returns before the GPU has finished. Wait for it with `torch.cuda.synchronize()` first, or measure with the GPU's own
+# events, as in [tools/bench.py](../tools/bench.py).)
 #
 # ## A plain step
 #
@@ -406,7 +406,8 @@ class Eight(torch.autograd.Function):
         return product8(g, W, E5M2), product8(g.T, x, E5M2)
 
 # %% [markdown]
-# The sums stay in float32, as on the GPU. A CPU has no 8-bit units, but torch computes the GPU's operation there too,
+# The sums stay in float32 here. An H100 adds 8-bit products in about 14 bits ([arXiv 2412.19437](https://arxiv.org/abs/2412.19437)), and
+# the package allows that in the forward pass. A CPU has no 8-bit units, but torch computes the GPU's operation there too,
 # `torch._scaled_mm`, slowly. So the package's layer runs here, and yours can be compared with it:
 
 # %%
@@ -582,8 +583,8 @@ for step in rehearsed("parts_d24.jsonl"):
 plots.show(figures.memory(bars))
 
 # %% [markdown]
-# Activations take most, and they grow with the batch. The plain loss would add its 8.0 GiB of float32 logits and a copy in
-# bfloat16. A fused loss is one of the changes with which nanochat's pull request 830 ran batch 32 (at depth 22, 81.8 minutes).
+# Activations take most, and they grow with the batch. At batch 32 the plain loss would add several tensors of
+# 8.0 GiB; above, four of the logits' size lived at once. A fused loss is one of the changes with which nanochat's pull request 830 ran batch 32 (at depth 22, 81.8 minutes).
 # Other settings of the rehearsal:
 
 # %%
@@ -621,10 +622,10 @@ for name in ("flops_per_token", "flops_per_token_causal"):
 # **8 bits**, published (nanochat's dev/LOG.md, 2 February 2026): a forward product 1.38 times as fast; depth 26 as a whole
 # 1.17 times; at equal capability about 1.05, since 8 bits learn a little less a token; depth 12 slower; without
 # `torch.compile` 4 times slower, presumably because each scale and cast is then a pass over memory. The head alone in 8 bits gave
-# 1 %. Amdahl's law gives the bound, from the head's 6.1 % of the FLOPs:
+# 1 % at depth 12 (13 January). It has 18.8 % of the FLOPs there. If that were its share of time, Amdahl's law would promise more:
 
 # %%
-print(f"at most {whole(0.061, 1.38):.3f} times; with a head in no time {1 / 0.939:.3f}")
+print(f"{whole(0.188, 1.38):.3f} times; with a head in no time {1 / 0.812:.3f}")
 
 # %% [markdown]
 # **All together**, published: Sebastian Raschka's
@@ -634,8 +635,8 @@ print(f"at most {whole(0.061, 1.38):.3f} times; with a head in no time {1 / 0.93
 # ## The answer
 #
 # In this step, more than half of the milliseconds went into head and loss, many of them into passes over logits of 34 MB that need not
-# exist. Chunks saved those, skipping saved hidden scores: about 1.9 times as fast on the machine that made this page, with the same
-# loss. The other rows gained nothing. At full size, half of the January step's 656 ms would be enough at the GPUs' peak. The
+# exist. Chunks saved those passes, cheaper operations a part of the rest, and skipped tiles the scores that the window hides: together about 1.9
+# times as fast on the machine that made this page, with the same loss. The last three rows gained nothing. At full size, half of the January step's 656 ms would be enough at the GPUs' peak. The
 # rest are products below the peak, passes over memory, and waiting.
 
 # %% [markdown]

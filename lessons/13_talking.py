@@ -384,9 +384,10 @@ lines = {"read again": per_second(again), "with the cache": per_second(cached)}
 plots.show(figures.speed(lines, "tokens in the text"))
 
 # %% [markdown]
-# The speed with the cache falls little: one position goes through the matrices, whatever the length. Towards short texts the gain
-# vanishes. There a call's fixed costs and the reading of the weights are nearly all, and both ways pay them. It vanishes a
-# second time beyond T: then the oldest token must leave, all others change their position, and no key is right any more.
+# With the cache the speed falls by about a third: one position goes through the matrices whatever the length, but the cache is read, and here
+# copied. Towards short texts the gain vanishes. There a call's fixed costs and the reading of the weights are nearly all, and both
+# ways pay them. It vanishes a second time beyond T: then the oldest token must leave. RoPE sees distances alone, so moving up
+# changes no score among the others. But their keys and values in later layers contain what the dropped token said.
 # `sample.context` reads again there.
 #
 # Look at the left end once more. Nine positions take far less than nine times as long as one. So one position leaves most of
@@ -483,7 +484,7 @@ print(f"a token's multiplications: {weights / peak * 1e6:.1f} µs, "
 # go through the matrices for 1,000 tokens, in place of 500,500. `13.speedup` has what that made of the 1,000th on your machine; here it was
 # about fifty times as fast. What still has to be paid for each step at depth 24 is one reading of all weights, 1.46 GB or 0.44 ms, which
 # many texts can share, and the reading of each text's own cache, up to 302 MB, or 189 MB cut to the windows. The first
-# tokens of a text gain nothing, and beyond T the cache is of no use.
+# tokens of a text gain nothing, and beyond T the package reads again.
 
 # %% [markdown]
 # ## Questions
@@ -515,8 +516,9 @@ print(f"a token's multiplications: {weights / peak * 1e6:.1f} µs, "
 #
 # <details><summary>Answer</summary>
 #
-# The oldest tokens may then leave while the others move up, so a text can go on beyond T. It is not what reading again
-# computes: in deeper layers the kept values still contain what the dropped tokens said.
+# Among tokens that move up together it changes no score, since RoPE sees distances. It keeps BOS, which stays in front, as near as
+# in training, so a text can go on beyond T. It is not what reading again computes: in deeper layers the kept values still contain
+# what the dropped tokens said.
 # </details>
 
 # %% [markdown]

@@ -104,8 +104,7 @@ for who in (theirs, small):
 
 # %% [markdown]
 # Both write nonsense after 50 steps. But here every step went through code
-# written in this course: packing, attention, RoPE, Muon, the schedule. The two ends differ a little although each piece equals the package's up to rounding. The first gradient of the lambdas is rounding
-# alone, and Adam makes a whole step of its sign.
+# written in this course: packing, attention, RoPE, Muon, the schedule. Here the two ends agree. Longer runs part, since each piece equals the package's only up to rounding.
 #
 # ## What the hours need
 #
@@ -200,7 +199,8 @@ for minute in (0, 1, 3.3, 10, 30, 60, 91, 120, 150, 180, 182.4):
 # - **Minute 0 to 14**: preflight, text, tokenizer, a small run of the same command that is judged by its loss and speed, compilation.
 # - **Each step**, 656 ms: every GPU reads 2 times 16 rows of 2,048 tokens. Our rehearsal without GPUs found 58.9 GB in use
 # on each, and 3.7 GB sent by each for the gradients and again for the new weights, in 36 messages.
-# - **Training minute 3**: Muon's momentum has risen to 0.95. **Training minute 91**, 105 of the visit: the rates begin to fall.
+# - **Training minute 3**: Muon's momentum has risen to 0.95. **Training minute 91**, 105 of the visit: the rates of our `jan29` begin to fall
+# (record 1's, with a warm-down of 0.4, at 110).
 # - **Every ten minutes**, in our runbook, a checkpoint. **The end**: bits per byte, CORE's 22 tasks, samples, an export.
 #
 # ## The bill
@@ -268,7 +268,7 @@ for every in (2, 10, 30, 182):
 #
 # A record of nanochat (dev/LEADERBOARD.md) needs CORE above 0.256525 on all examples, a lower time of training, and its bits per byte. It
 # must be simple, and help at every depth. modded-nanogpt asks for proof: p below 0.01 in its main track, (3.28 - mean) √n of at least 0.004 in that for optimizers. A claim in the
-# main one (pull request 358) was measured again, because its first p, the chance of such runs without a gain, came from repeats of one seed. Its 20
+# main one (pull request 358) was measured again, because its first p, the chance of such losses if the true mean were 3.28, came from repeats of one seed. Its 20
 # new runs, mean 3.27886, would pass the simpler rule too:
 
 # %%

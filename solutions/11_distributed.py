@@ -33,7 +33,8 @@
 # | `me.wait(v)` | wait for the result of a collective, and return it |
 # | `v.shape`, `v[a:b]`, `v.flatten()`, `v.view(m, n)`, `me.stack([v, ...])`, `me.pad(v, rows)` | free; pad adds zeros at the end |
 #
-# Computing takes ticks, and so does sending: 64 numbers of a gradient a tick, 64 numbers sent. AdamW is four times as fast,
+# Computing takes ticks, and so does sending: 64 numbers of a gradient a tick, 64 numbers sent, and 1 tick more for each
+# round of the ring (world - 1 rounds; an all-reduce has twice as many). AdamW is four times as fast,
 # Muon half as fast. There is one network: a collective begins when all ranks have started it and the one before has ended. A
 # rank computes meanwhile. The targets are what a good program needs, and 15 % more for ticks.
 
