@@ -1,6 +1,6 @@
 # `make help` lists the targets: each says after ## what it does. GNU make 3.81 or newer.
 # Set-up itself is tools/setup.py; the recipe only finds a Python to run it with. Everything else runs on .venv's Python.
-PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
+PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python .venv/bin/python)
 RUN := .venv/bin/python
 PROFILE ?= laptop
 EXECUTED := work/speedrun/speedrun-$(PROFILE)$(if $(MINE),-mine).ipynb
@@ -29,7 +29,7 @@ test: setup ## every test, two at a time, then those that need the machine alone
 	@code=0; $(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not alone$(if $(FAST), and not slow)" $(PYTEST) || code=1; \
 	$(if $(FAST),,$(RUN) -m pytest -m alone $(PYTEST) || code=1;) exit $$code
 
-lab: setup ## open JupyterLab
+lab: setup ## open JupyterLab; in a container or on a rented machine: LAB=--allow-root
 	@$(RUN) -m jupyterlab $(LAB)
 
 start: setup ## put a lesson's exercises in work/ for you to do: make start EX=05

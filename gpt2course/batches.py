@@ -284,7 +284,7 @@ class Prefetch:
             self.close()
             raise item
         rows, state = item
-        return rows.to(self.device, non_blocking=True), state
+        return rows.to(self.device, non_blocking=self.device.type == "cuda"), state  # MPS would read freed memory
 
     def close(self) -> None:
         """End the thread; batches that nobody took are dropped, and the loader cannot be used any more."""

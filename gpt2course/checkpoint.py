@@ -17,7 +17,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from gpt2course.files import UserError, atomic_dir, read_json, sha256, write_json
-from gpt2course.runlog import read_metrics
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -112,18 +111,7 @@ def tidy(run, step: int, say=print) -> None:
         shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
 
 
-def prune(run, keep: int, keep_best: bool) -> None:
-    """Delete all checkpoints but the newest `keep`, and the best if keep_best."""
-    best = best_step(run) if keep_best else None
+def prune(run, keep: int) -> None:
+    """Delete all checkpoints but the newest `keep`."""
     for old in all_checkpoints(run)[:-keep]:
-        if best is None or old.name != f"step_{best:08d}":
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def best_step(run) -> int | None:
-    """The step of the kept checkpoint with the lowest bpb in training's evaluations; None before the first one."""
-    have = {p.name for p in all_checkpoints(run)}
-    evals = [m for m in read_metrics(run) if m["kind"] == "eval"]
-    same = [m for m in evals if m["val_bytes"] == evals[0]["val_bytes"]]  # the last one may be on more text
-    found = [(m["val_bpb"], m["step"]) for m in same if f"step_{m['step']:08d}" in have]
-    return min(found)[1] if found else None
+        shutil.rmtree(old, ignore_errors=True)

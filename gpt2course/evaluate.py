@@ -104,7 +104,7 @@ def bits_per_byte(
     model.eval()
     for i in range(0, len(inputs), batch):
         x, y = (torch.from_numpy(a[i : i + batch]).to(device) for a in (inputs, targets))
-        nats += model(x, y, reduction="none").double().sum().item()  # ignored targets count 0
+        nats += model(x, y, reduction="none").cpu().double().sum().item()  # ignored targets count 0; MPS has no float64
         if progress:
             progress(min(i + batch, len(inputs)), len(inputs))
     model.train(training)

@@ -36,6 +36,10 @@ class UserError(Exception):
     """
 
 
+class Busy(UserError):
+    """Another process is at work on the same thing: an error of the second start, not of the first."""
+
+
 def home() -> Path:
     """The folder for data, tokenizers, evaluation bundles and runs: `$GPT2COURSE_HOME`, or `~/.cache/gpt2course`.
 
@@ -263,7 +267,7 @@ def locked(path, what: str = "", wait: bool = False):
             fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             f.seek(0)
-            raise UserError(f"{what} by process {f.read().strip() or '?'}; wait for it to end") from None
+            raise Busy(f"{what} by process {f.read().strip() or '?'}; wait for it to end") from None
         except (ImportError, OSError):
             pass
         f.truncate(0)

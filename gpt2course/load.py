@@ -80,9 +80,7 @@ def make_folder(folder: Path, tokenizer: Tokenizer, config: dict) -> None:
         write_json(folder / "config.json", config)
         return
     old = run_config(folder)
-    fixed = config.keys() - {"corpus_notes", "machine", "commit", "command"}  # the rest must not change
-    if old["machine"]["devices"] != config["machine"]["devices"]:
-        fixed -= {"device_batch"}  # another number of rows on each rank
+    fixed = config.keys() - {"corpus_notes", "machine", "commit", "command", "device_batch"}  # the rest must not change
     if different := sorted(k for k in fixed if old.get(k) != config[k]):
         why = f"run {folder.name!r} was started with other settings ({', '.join(different)})"
         raise UserError(f"{why}; use another --name, or --fresh to start again")

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from gpt2course.files import UserError, read_json, write_json
+from gpt2course.files import Busy, UserError, read_json, write_json
 
 TIMEOUT = datetime.timedelta(minutes=10)  # of one exchange; torchrun notices a rank that dies at once
 PATIENCE = datetime.timedelta(days=7)  # of the ranks that wait until rank 0 has made something, such as a tokenizer
@@ -142,8 +142,9 @@ def lasting_errors(path: Path | None, team: Ranks):
         yield
     except (UserError, torch.OutOfMemoryError) as e:
         no_memory = isinstance(e, torch.OutOfMemoryError)
-        error = UserError("the GPU ran out of memory; use a lower --device-batch") if no_memory else e
-        if kept and (team.first or no_memory):  # any rank may run out of memory, alone
+        asked = str(e).partition("\n")[0][:300]
+        error = UserError(f"the GPU ran out of memory; use a lower --device-batch ({asked})") if no_memory else e
+        if kept and (team.first or no_memory) and not isinstance(e, Busy):  # any rank may run out of memory, alone
             with contextlib.suppress(OSError):  # a full disk must not hide the error
                 write_json(path, {"error": str(error), "restart": this_torchrun})
         raise error from None
@@ -179,13 +180,13 @@ def orphaned() -> bool:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The named device; auto is cuda where there is one, else mps, else cpu. MPS results may differ from the CPU's.
+    """The named device; auto is cuda where there is one, else cpu. MPS must be named; its results may differ.
 
     A GPU is returned with its index, as tensors on it have, and becomes CUDA's current device.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = next(d for d in ("cuda", "mps", "cpu") if available[d])
+        name = "cuda" if available["cuda"] else "cpu"
     if not available.get(name.split(":")[0], False):
         have = ", ".join(d for d, ok in available.items() if ok)
         raise UserError(f"device {name!r} is not available; this machine has {have}")

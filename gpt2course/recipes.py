@@ -258,6 +258,8 @@ def resolve_run(
     if profile not in PROFILES:
         raise UserError(f"profile {profile!r} does not exist; {closest(profile, PROFILES)}")
     sizes = dict(PROFILES[profile])
+    if recipe == "gpt2":
+        sizes.pop("weight_decay", None)  # AdamW's, a fixed one
     corpus, most = sizes.pop("corpus"), sizes.pop("device_batch")
     plan = resolve(recipe, **(sizes | settings))
     rows = plan.batch_tokens // plan.model.sequence_len

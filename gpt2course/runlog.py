@@ -30,7 +30,8 @@ class Log:
     def say(self, line: str) -> None:
         if not self.first:
             return
-        print(line, flush=True)
+        with contextlib.suppress(OSError):  # a full disk, to which the runbook sends what is printed, stops nothing
+            print(line, flush=True)
         with contextlib.suppress(OSError), open(self.text, "a", encoding="utf-8") as f:
             f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 

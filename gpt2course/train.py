@@ -2,12 +2,13 @@
 
 One run is one folder, `home()/runs/<name>/`: config.json, metrics.jsonl (one JSON object a line), log.txt, tokenizer/
 and checkpoints/. After a crash, a kill or Ctrl-C the same command continues from the newest good checkpoint, and ends
-with the same weights, to the bit, as a run that nothing interrupted.
+with the same weights as a run that nothing interrupted: on a CPU to the bit, on a GPU up to rounding.
 
 `train` shows the whole of training. The functions after it come in the order in which it calls them.
 
-On several GPUs: torchrun --standalone --nproc_per_node=8 -m gpt2course.train jan29 --profile 8xh100. Neither the
-batches nor the checkpoints depend on the number of ranks: what 8 ranks saved, 4 or 1 can continue.
+On several GPUs: torchrun --standalone --nproc_per_node=8 -m gpt2course.train jan29 --profile 8xh100, with
+TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120 in the environment, or torchrun gives a save only 30 seconds. Neither the batches nor
+the checkpoints depend on the number of ranks: what 8 ranks saved, 4 or 1 can continue.
 """
 
 import contextlib
@@ -67,7 +68,6 @@ class Train:
     save_minutes: float = within(10.0, 0)  # minutes between checkpoints; the last step is always saved
     save_every: int | None = within(None, 1)  # also every so many steps
     keep: int = within(2, 1)  # newest checkpoints kept
-    keep_best: bool = True  # save before each evaluation too, and keep the checkpoint of the lowest bpb
     log_seconds: float = within(10.0, 0)  # seconds between printed lines
     price_per_hour: float | None = within(None, 0)  # of the machine, in dollars, to show the cost so far
     max_hours: float | None = within(None, 0)  # stop with a checkpoint when training has taken this long
@@ -111,11 +111,9 @@ def train(args: Train) -> Path:
         few = first_bytes(corpus.val, plan.recipe.eval_bytes)
         eval_every = args.eval_every or math.ceil(plan.steps / 8)
         log_every = max(1, plan.steps // (2000 if device.type == "cuda" else 500))
-        reason = None
+        reason = asked(run)[0] if run.step else None  # a limit that an earlier start has reached
         while run.step < plan.steps and reason is None:
             if run.step and run.step % eval_every == 0:
-                if args.keep_best:  # before the evaluation, so that an error in it cannot cost the weights
-                    save(run)
                 evaluate(run, few)
             take_step(run)
             if run.step % log_every == 0 or run.step == plan.steps:
@@ -126,7 +124,9 @@ def train(args: Train) -> Path:
         if reason is None:
             finish(run, few)
         else:
-            log.say(f"stopped at step {run.step} by {reason}; a checkpoint is saved, the same command continues")
+            how = "" if reason.startswith("signal") else " with a higher limit"
+            how += " without --fresh" if args.fresh else ""
+            log.say(f"stopped at step {run.step} by {reason}; a checkpoint is saved, the same command continues{how}")
     return folder
 
 
@@ -232,14 +232,16 @@ def prepare_kernels(run: Run, compute: torch.dtype, compiled: bool) -> None:
     if run.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
     name, why = run.team.from_first(lambda: kernels.choose(args.attention, *on))  # rank 0 first: it may download one
-    kernels.choose(name, *on)
+    if not run.team.first:
+        kernels.choose(name, *on)
     run.log.say(f"attention by {name}: {why}; loss by {kernels.choose_loss(run.device, compute)}")
     run.eight = fp8.convert(model) if args.fp8 else None
     if compiled and hasattr(model, "rope"):
         model.rope(run.plan.model.sequence_len, run.device)  # a table made in the first step would compile twice
     if compiled and run.device.type == "cuda":
         memory, world = torch.cuda.get_device_properties(run.device).total_memory, run.team.world
-        sizes = step_sizes(run.plan, B=run.config["device_batch"], world=world, fp8=args.fp8)
+        four = {"compute_bytes": 4, "embed_bytes": 4} if compute == torch.float32 else {}
+        sizes = step_sizes(run.plan, B=run.config["device_batch"], world=world, fp8=args.fp8, **four)
         again = must_recompute(memory, run.plan, **sizes)
         partitioner.activation_memory_budget = 0.9 if again else 1.0  # below 1: pointwise work first
         if again:
@@ -353,7 +355,7 @@ def save(run: Run, must: bool = False) -> None:
             return False
         took = round(time.perf_counter() - began, 3)
         run.log.write(kind="checkpoint", **run.progress, path=str(folder.relative_to(run.folder)), took=took)
-        checkpoint.prune(run.folder, run.args.keep, run.args.keep_best)
+        checkpoint.prune(run.folder, run.args.keep)
         return True
 
     if run.team.from_first(write):
@@ -373,8 +375,6 @@ def evaluate(run: Run, documents: list[str], final: bool = False) -> None:
     run.log.write(kind="eval", **run.progress, val_bpb=bpb, val_bytes=size, final=final, took=took)
     whole = " (all of it)" if len(documents) == len(run.corpus.val) else ""
     run.log.say(f"step {run.step}/{run.plan.steps}  val bpb {bpb:.4f} on {size:,} bytes{whole}")
-    if run.team.first:
-        checkpoint.prune(run.folder, run.args.keep, run.args.keep_best)
 
 
 def finish(run: Run, few: list[str]) -> None:

@@ -17,7 +17,7 @@ NAME=${NAME:-speedrun} PROFILE=${PROFILE:-8xh100} COPY_TO=${COPY_TO:-} COPY_MINU
 RUNS=''
 OUT=work/speedrun/$NAME.ipynb
 PATH=$PWD/.venv/bin:$PATH
-papermill='' copied=0 code=0
+papermill='' copy='' copied=0 code=0
 
 step() { # print a command, and run it unless this is a dry run
   printf '+ %s\n' "$*"
@@ -26,8 +26,14 @@ step() { # print a command, and run it unless this is a dry run
 
 copy_off() { # --delete-after: checkpoints that the run has deleted go at the copy too, once the new ones are whole
   copied=$SECONDS
-  [ -z "$COPY_TO" ] || [ -z "$RUNS" ] || step rsync -rt --delete-after --exclude '.*.tmp' "$RUNS/$NAME" "$COPY_TO/" ||
-    echo "warning: the copy to $COPY_TO failed; it is tried again later" >&2
+  [ -n "$COPY_TO" ] && [ -n "$RUNS" ] || return 0
+  local command=(rsync -rt --delete-after --exclude '.*.tmp' "$RUNS/$NAME" "$COPY_TO/")
+  printf '+ %s\n' "${command[*]}"
+  [ -z "$DRY_RUN" ] || return 0
+  "${command[@]}" & # a signal interrupts `wait` at once, but not rsync
+  copy=$!
+  wait "$copy" || echo "warning: the copy to $COPY_TO failed; it is tried again later" >&2
+  copy=''
 }
 
 # shellcheck disable=SC2329  # called by the traps
@@ -35,6 +41,7 @@ stopped() { # $1: the signal. This machine will be gone soon: save a checkpoint,
   trap '' TERM USR1
   echo "signal $1: stopping with a checkpoint"
   [ -z "$papermill" ] || kill "$papermill" 2>/dev/null || true
+  [ -z "$copy" ] || kill "$copy" 2>/dev/null || true # the checkpoint first
   papermill=''
   step python -m gpt2course.ops.runbook stop "$NAME" --wait 240 || true
   copy_off

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One node of a Slurm cluster: sbatch launch/slurm.sh -r recipe record -r price_per_hour 24
-# Submit it from the clone, on a disk that every node sees, after `make setup` on a node with internet. See launch/README.md.
+# Submit it from the clone, on a disk that every node sees, after `TORCH_INDEX= make setup` on a node with internet. See launch/README.md.
 #SBATCH --job-name=gpt2course
 #SBATCH --nodes=1
 #SBATCH --ntasks=1

@@ -28,7 +28,7 @@
 # %% tags=["parameters"]
 size = "laptop"  # laptop: minutes on two cores; h100: the full size, on one card
 corpus = None  # default: embedded, or climbmix at full size; or the path of a folder of shards
-minutes = None  # stop with a checkpoint after so many minutes; run the notebook again to continue
+minutes = None  # stop with a checkpoint after so many minutes; restart the kernel and run all to continue
 first = None  # only the first so many runs
 settings = ""  # settings for every run in place of the grid's, such as "steps=20"
 out = None  # folder of the results; default: $GPT2COURSE_HOME/sweeps/ladder-<size>

@@ -140,7 +140,7 @@ G = torch.randn(48, 48, generator=noise) * torch.logspace(0, -1.5, 48)
 
 
 def draw(f):
-    states = [torch.linalg.svdvals(f(G, POLAR_EXPRESS[:k], 1.02)).tolist() for k in range(6)]
+    states = [torch.linalg.svdvals(torch.as_tensor(f(G, POLAR_EXPRESS[:k], 1.02))).tolist() for k in range(6)]
     return figures.iterations({"Polar Express": states}, band=0.14113)
 
 

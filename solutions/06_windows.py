@@ -77,7 +77,7 @@ check("6.1", tile_kinds)
 
 # %% tags=["picture", "ex-6.1"]
 def draw(f):
-    return figures.tiles(f(128, (40, 8), 8, 4))
+    return figures.tiles([list(map(int, row)) for row in f(128, (40, 8), 8, 4)])
 
 
 pictures("6.1", draw, tile_kinds)

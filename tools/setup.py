@@ -10,6 +10,7 @@ packages are replaced in place; when a set-up was cut short or the folder was mo
 at a time.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -61,7 +62,7 @@ def make_venv() -> None:
         STAMP.write_text("", encoding="utf-8")
         venv.create(VENV, with_pip=True)
     except (subprocess.CalledProcessError, OSError) as error:
-        mend = "on Debian and Ubuntu: sudo apt install python3-venv"
+        mend = f"on Debian and Ubuntu: sudo apt install python3.{sys.version_info.minor}-venv"
         need(False, f"Python could not make a virtual environment ({error}); {mend}")
 
 
@@ -71,12 +72,15 @@ def main() -> None:
     intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
     no_build = "PyTorch has no build for this Python, one for Intel Macs; with Apple silicon install an arm64 Python"
     need(not intel_mac, no_build)
-    with open(ROOT / "pyproject.toml", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another set-up of this folder to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a read-only clone, or a file system without locks
+            # to write, because NFS does not lock a file that is open to read
+            lock = stack.enter_context(open(ROOT / "pyproject.toml", "a", encoding="utf-8"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("waiting for another set-up of this folder to end")
+                fcntl.flock(lock, fcntl.LOCK_EX)
         set_up()
 
 
@@ -127,6 +131,7 @@ def set_up() -> None:
     need(versions != "", "torch or gpt2course cannot be imported (see above)")
     STAMP.write_text(state, encoding="utf-8")
     say(f"{VENV} is ready: {versions}")
+    say("commands that begin with python, papermill or torchrun need it: source .venv/bin/activate")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import itertools
 import re
+import symtable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,9 +41,9 @@ class Part:
 
     def calls(self, other: "Part") -> list[str]:
         """The functions of another exercise, checked before this one, that the answer calls."""
-        text = "\n".join(c.source for c in self.answers)
+        text = "\n".join(c.source for c in [*self.answers, *self.cells])
         before = other.end < self.end and other is not self
-        return [name for name in other.names if before and re.search(rf"\b{name}\(", text)]
+        return [name for name in other.names if before and re.search(rf"(?<![.\w]){name}\(", text)]
 
 
 def same(a: str, b: str) -> bool:
@@ -53,6 +54,14 @@ def same(a: str, b: str) -> bool:
 def defines(source: str, names: list[str]) -> set[str]:
     """Which of the names a cell defines at its top level, by def, class or an assignment."""
     return {name for name in names if re.search(rf"^(?:async +def|def|class) +{name}\b|^{name} *=", source, re.M)}
+
+
+def assigned(source: str) -> set[str]:
+    """The names that a cell assigns or defines outside functions and classes; imports do not count."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        table = symtable.symtable(source, "cell", "exec")
+        return {s.get_name() for s in table.get_symbols() if s.is_assigned() and not s.is_imported()}
+    return set()
 
 
 def read(path: Path) -> list[Code]:
@@ -78,9 +87,13 @@ def split(number: str, code: list[Code], canonical: list[Cell], name: str) -> li
     if all(part.state == "missing" for part in parts):
         raise UserError(f"{name} has no exercise of lesson {number}")
     parts.sort(key=lambda part: part.end)
-    given = ["", *(c.source for c in canonical if c.kind != "text")]
-    theirs = [c for c in code if "picture" not in c.tags and not any(same(c.source, x) for x in given)]
-    begin = -1
+    setup = [c.source for c in canonical if c.kind == "setup"]
+    given, theirs, begin = ["", *(c.source for c in canonical if c.kind not in ("text", "setup"))], [], -1
+    for cell in code:
+        ours = any(same(cell.source, x) for x in setup)  # it has run; again only where it sets back what they changed
+        again = ours and any(assigned(c.source) & assigned(cell.source) for c in theirs)
+        if "picture" not in cell.tags and not any(same(cell.source, x) for x in given) and (again or not ours):
+            theirs.append(cell)
     for part in parts:
         part.cells = [c for c in theirs if begin < c.number <= part.end]
         begin = part.end
@@ -105,6 +118,8 @@ def find(exercise: Exercise, code: list[Code], stub: str) -> Part:
     tests = [c.number for c in code if call.search(c.source) or {"check", f"ex-{id}"} <= set(c.tags)]
     below = [n for n in tests if n >= part.answers[0].number]
     part.end = below[-1] if below else part.answers[-1].number
+    if not any(c.number <= part.end and not same(c.source, stub) for c in part.answers):
+        part.end = part.answers[-1].number  # nothing but the stub stands above the check: the answer stands below it
     others = renamed(part.answers, stub)
     if len(names) == len(others) == 1 and not any(defines(c.source, names) for c in part.answers):
         part.called = others[0]

@@ -260,7 +260,7 @@ def begin(number: str) -> str:
         there = relative(target)
         return (
             f"{there} exists already and stays as it is. Open it with: make lab\n"
-            f"To begin again, move it away first: mv {there} {relative(target.with_suffix(''))}-old.ipynb"
+            f"To begin again, move it away first: mv -n {there} {relative(target.with_suffix(''))}-old.ipynb"
         )
     return f"{relative(target)} is your copy. Open it with: make lab\nGrade it with: make grade EX={number}"
 

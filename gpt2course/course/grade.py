@@ -217,7 +217,8 @@ def spoilt(found: dict | None, kind: str, what: str, timeout: float) -> tuple[st
     """(state, message) if nothing after this cell means anything; None if the run can go on."""
     problem = found.get("problem") if found else "dead"
     if problem == "timeout":
-        return "hangs", f"{what} took longer than {timeout:g} s and was stopped: does every loop end?"
+        more = "does every loop end? (--timeout 300 gives a cell more time)"
+        return "hangs", f"{what} took longer than {timeout:g} s and was stopped: {more}"
     if problem == "dead":
         return "kernel died", f"{what} ended the kernel: look for exit, os._exit, or far too much memory"
     if kind == "guard" and not explicit_pass(found):
@@ -237,7 +238,8 @@ def verdict(check: dict, error: str, changed: bool, other: str = "") -> tuple[st
     if "problem" not in check:
         return "not judged", f"the check was {check.get('outcome')}, not passed"
     if check["problem"] == "differs":
-        return "printed", "the check passed, but something else was printed with its line"
+        what = "the check passed, but your function showed something beside its line"
+        return "printed", f"{what}: remove display(), logging or plt.show() from it"
     empty, wrong = message.endswith("not attempted yet"), check["ename"] == "Wrong"
     if error and (empty or "NameError" in message or not wrong):
         return "stopped", error
@@ -264,6 +266,11 @@ def judge(number: str, canonical, parts: list[Part], timeout: float, say=lambda 
                 problem = one_line(" ".join(map(str, (found or {"problem": "the kernel died"}).values())))
                 raise UserError(f"the setup of lesson {number} stopped ({problem}); update the course with: make setup")
             if bad := spoilt(found, kind, what, timeout):
+                if kind == "yours" and id and not any(code in p.answers for p in parts):  # an experiment, no answer
+                    say(f"again, without {what}: {bad[0]}")
+                    for part in parts:
+                        part.cells = [c for c in part.cells if c is not code]
+                    break
                 say(f"again, without the cells of {id or 'your setup'}: {bad[0]}")
                 states.setdefault(id, bad)
                 without.add(id)
@@ -349,7 +356,8 @@ def grade_folder(number: str, folder: Path, target: Path, timeout: float) -> Non
         name = str(path.relative_to(folder))
         try:
             report = grade(number, path, timeout)
-            write_json(target.with_suffix("") / (re.sub(r"[^\w.-]", "_", name) + ".json"), report)
+            file = re.sub(r"[^\w.-]", lambda m: f"%{ord(m[0]):02x}", name) + ".json"  # a file for each name
+            write_json(target.with_suffix("") / file, report)
             total, points = report["points"], [r["points"] for r in report["exercises"]]
             message = "; ".join(r["message"] for r in report["exercises"] if r["message"])
         except (UserError, OSError) as e:
@@ -378,7 +386,7 @@ class Grade:
 
     lesson: tyro.conf.Positional[str]  # such as 05
     notebook: tyro.conf.Positional[str] = ""  # default: your copy, work/05_muon.ipynb
-    report: str = ""  # path of the report (JSON); default: work/05_muon.grade.json
+    report: str = ""  # path of the report (JSON); default: beside the notebook, work/05_muon.grade.json
     timeout: float = 60.0  # seconds for a cell
     folder: str = ""  # grade every notebook in this folder and below it
     csv: str = "marks.csv"  # with --folder: path of the table of marks
@@ -389,20 +397,25 @@ def main(args: Grade) -> None:
     if not 1 <= args.timeout <= 3600:
         raise UserError(f"--timeout {args.timeout:g} is not allowed; it must be 1 to 3600 seconds for a cell")
     if args.folder:
+        if Path(args.csv).suffix != ".csv":
+            raise UserError(f"--csv {args.csv} is not allowed; its name must end in .csv")
         grade_folder(number, Path(args.folder), Path(args.csv), args.timeout)
         return
     notebook = Path(args.notebook) if args.notebook else build.file_of("work", number)
     if not args.notebook and not notebook.exists():
         raise UserError(f"{relative(notebook)} does not exist; begin with: make start EX={number}")
     report = grade(number, notebook, args.timeout, say=lambda text: print(f"... {text}", file=sys.stderr, flush=True))
-    target = Path(args.report or build.file_of("work", number).parent / f"{notebook.stem}.grade.json")
+    target = Path(args.report or notebook.with_suffix(".grade.json"))
     write_json(target, report)
     print(table(report))
     print(f"report: {relative(target)}")
     if not args.notebook:  # your own copy: what passed is kept, and can train a model
         passed = {r["id"] for r in report["exercises"] if r["state"] == "passed"}
         given = [c.source for c in build.unsolved(number) if c.kind == "setup"]
-        for line in mine.keep_passed(passed, [*given, *(c.source for c in read(notebook))]):
+        cells = [*given, *(c.source for c in read(notebook))]
+        parts = split(number, read(notebook), build.unsolved(number), notebook.name)
+        cells += [f"{part.names[0]} = {part.called}" for part in parts if part.called]
+        for line in mine.keep_passed(passed, cells):
             print(line)
     if report["points"] < report["of"]:
         sys.exit(1)

@@ -10,12 +10,14 @@ import functools
 import inspect
 import itertools
 import json
+import math
 import random
 import statistics
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -148,7 +150,9 @@ def hole(lesson: str, function, *inputs: tuple):
 
     The course's version is the solution in the source of the lesson ("05"). Arguments changed in place count too.
     """
-    name = function.__name__
+    name = getattr(function, "__name__", "<lambda>")
+    if not name.isidentifier():
+        raise UserError("write the function with def, under the name that the cell above gives it")
     _lent[name] = pieces.source_of(build.lesson_cells(lesson), name)
     space = {"__name__": f"lesson_{lesson}"}
     exec(_lent[name], space)
@@ -158,10 +162,9 @@ def hole(lesson: str, function, *inputs: tuple):
             for f in (space[name], function):
                 given = copy.deepcopy(args)
                 found.append((f(*given), given))
-        except NotImplementedError:
-            problem = "not written yet"
         except Exception as e:
-            problem = f"your code stopped with {type(e).__name__}: {e}{checks.where(e)}"
+            stopped = f"your code stopped with {type(e).__name__}: {e}{checks.where(e)}"
+            problem = "not written yet" if checks.untouched(e) else stopped
         else:
             if alike(*found):
                 continue
@@ -196,13 +199,19 @@ def _differ(wanted, got) -> str:
 
 
 def alike(a, b) -> bool:
-    """Whether two results are equal: tensors and numbers up to rounding, lists and tuples item by item."""
+    """Whether b may stand for a, the wanted result: tensors and numbers up to rounding, lists and tuples item by item.
+
+    Numbers may come as tensors or numpy's, lists as arrays or ranges, truth values as 0 and 1.
+    """
+    if isinstance(a, torch.Tensor) and isinstance(b, int | float | np.generic | np.ndarray):
+        b = torch.as_tensor(b)
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+    b = b.tolist() if hasattr(b, "tolist") else list(b) if isinstance(b, range) else b
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(alike, a, b))
-    if isinstance(a, float) and isinstance(b, int | float | torch.Tensor):
-        return alike(torch.tensor(a), torch.as_tensor(b))
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-6) or a != a and b != b
     return type(a) is type(b) and bool(a == b)
 
 
@@ -248,7 +257,9 @@ def _note(key: str = "", **entry) -> dict:
 
 
 def _told(entry: dict) -> str:
-    guess, found = entry.get("prediction", "no prediction"), entry["result"]
+    guess, found = entry.get("prediction"), entry["result"]
+    if guess is None:
+        return f"no prediction, result {found}"
     if isinstance(guess, str) or isinstance(found, str) or not found:
         return f"{guess}, result {found}, {'right' if guess == found else 'not right'}"
     times = guess / found
@@ -260,9 +271,12 @@ def _told(entry: dict) -> str:
 
 def predict(key: str, value) -> None:
     """Keep what you expect, a number or a word, before you measure it."""
+    value = value.item() if hasattr(value, "item") else value
+    if not isinstance(value, str) and not (isinstance(value, int | float) and math.isfinite(value)):
+        raise UserError(f"{key}: a prediction is one number or one word, not {value!r}")
     late = "result" in _note().get(key, {})
     kept = _note()[key] if late else _note(key, prediction=value)[key]
-    again = f"; to predict again, delete {build.relative(build.work() / 'predictions.json')}"
+    again = f"; to predict again, delete its entry in {build.relative(build.work() / 'predictions.json')}"
     print(f"{key}: the result is known: {_told(kept)}{again}" if late else f"{key}: you predict {value}")
 
 

@@ -44,7 +44,7 @@ def file_of(name: str) -> Path:
 
 def source_of(cells: list[str], name: str) -> str:
     """The source of a function in the cells of a notebook: its last definition, and the imports and names it needs."""
-    known = {}  # name -> (number of the statement that defines it last, its source)
+    known, stars = {}, []  # name -> (number of the statement that defines it last, its source); `from x import *`
     for number, (node, text) in enumerate(pair for cell in cells for pair in statements(cell)):
         if "= lab.hole(" in text:  # the function stays what its cell made it
             continue
@@ -52,6 +52,8 @@ def source_of(cells: list[str], name: str) -> str:
             names = [node.name]
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+            if names == ["*"]:
+                stars.append(text)
         else:
             names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
         known |= {n: (number, text) for n in names}
@@ -62,7 +64,7 @@ def source_of(cells: list[str], name: str) -> str:
             taken[number] = text
             wanted += globals_of(symtable.symtable(text, "piece", "exec"))
     texts = [taken[number] for number in sorted(taken)]
-    imports = [text for text in texts if text.startswith(("import ", "from "))]
+    imports = [*stars, *(text for text in texts if text.startswith(("import ", "from ")))]
     return "\n\n\n".join(["\n".join(imports)] * bool(imports) + [text for text in texts if text not in imports]) + "\n"
 
 
@@ -164,9 +166,13 @@ def keep(name: str, text: str, origin: str) -> str:
         found = examine(name, load(name, text))
     except UserError as e:
         raise UserError(f"{name} is not kept: {e}") from None
-    with atomic_file(file_of(name)) as f:
+    path, before = file_of(name), file_of(name).with_suffix(".before")
+    old = f"; the one before it is now {before.name}" if path.exists() else ""
+    if old:
+        path.replace(before)
+    with atomic_file(path) as f:
         f.write(text)
-    return f"{name} is kept in {build.relative(file_of(name))}: {found}"
+    return f"{name} is kept in {build.relative(path)}: {found}{old}"
 
 
 def keep_passed(ids: set[str], cells: list[str]) -> list[str]:

@@ -164,7 +164,8 @@ def _packing(pieces):
 
 def _attention(pieces):
     f, package = pieces["attention"], attention.attention
-    windows = len(inspect.signature(f).parameters) > 3  # whether f takes (q, k, v, window)
+    fourth = list(inspect.signature(f).parameters.values())[3:4]
+    windows = any(p.default is p.empty or "window" in p.name for p in fourth)  # whether f takes (q, k, v, window)
 
     def attend(q, k, v, window=attention.FULL, pad=None):
         whole = not 0 <= window[0] < k.size(1) - 1

@@ -144,7 +144,7 @@ def convert(model) -> Float8:
     linears = {name: m for name, m in blocks.named_modules(prefix="blocks") if fits(m)}
     if not linears:
         problem = "no layer of this model has both sides multiples of 16 and at least 128"
-        raise UserError(f"fp8: {problem}; choose a larger depth, or leave out --fp8")
+        raise UserError(f"fp8: {problem}; choose a larger depth, or leave out --fp8 (recipe gpt2 has none)")
     device = next(iter(linears.values())).weight.device
     check_available(device)
     for m in linears.values():

@@ -93,7 +93,8 @@ def failure(stage: str, lines: list[str], log: Path, code: int | None = None) ->
         if line.startswith("error: "):
             return UserError(f"stage {stage}: {line.removeprefix('error: ')}")
         if line.startswith("stopped "):
-            return UserError(f"training {line}; run this notebook again to resume")
+            first = "raise that limit, then " if " by max_" in line else ""
+            return UserError(f"training {line}; {first}run this notebook again to resume")
     how = "without a result" if code is None else f"with exit code {code}"
     how += " (killed: is there enough memory?)" if code == -signal.SIGKILL else ""
     last = "\n".join([line for line in readable(lines) if line.strip()][-8:])
@@ -171,7 +172,8 @@ def background(run: Run, name: str, argv: list[str], key: str, team: int = 0) ->
     record = {"inputs": key, "log_from": log.stat().st_size}
 
     def write():  # in the child, which inherits the lock of `start`: whenever it runs, its record is there
-        write_json(path, record | {"pid": os.getpid(), "created": psutil.Process().create_time()})
+        me = {"pid": os.getpid(), "created": psutil.Process().create_time(), "node": platform.node()}
+        write_json(path, record | me)
 
     launch(argv, log, "ab", team, RESTARTS, preexec_fn=write)
     return read_json(path)
@@ -225,7 +227,7 @@ def start(run: Run) -> dict:
         (run.folder / "error.json").unlink(missing_ok=True)
         record = background(run, "train", argv, key, run.sizes.devices)
     print(f"training runs in process {record['pid']} and continues if this notebook stops")
-    print(f"to stop it with a checkpoint: python -m gpt2course.ops.runbook stop {run.name}")
+    print(f"to stop it with a checkpoint: {sys.executable} -m gpt2course.ops.runbook stop {run.name}")
     return record
 
 
@@ -266,8 +268,11 @@ def stop(name: str, wait: float = 300.0) -> bool:
 def wait_for_shards(run: Run, what: str, enough) -> None:
     """Wait until the background download has brought enough, and print its progress."""
     log, spoke = run.folder / "download.log", -math.inf
-    while not enough(progress := download.progress(run.corpus)):
-        if not living(run.folder, "download"):
+    while True:
+        alive = living(run.folder, "download")  # before the shards are counted, so that none is missed
+        if enough(progress := download.progress(run.corpus)):
+            return
+        if not alive:
             record = read_json(run.folder / "download.pid", "the data cell has not run:")
             raise failure("download", read_lines(log, record["log_from"])[0], log)
         if time.monotonic() - spoke >= EVERY:
@@ -442,6 +447,10 @@ def main(action: Positional[typing.Literal["stop"]], name: Positional[str], wait
     if not (folder / "stages").is_dir():
         have = sorted(p.parent.name for p in (files.home() / "runs").glob("*/stages"))
         raise UserError(f"there is no run {name!r} in {folder.parent}; there are {', '.join(have) or 'none'}")
+    with contextlib.suppress(FileNotFoundError):
+        node = json.loads((folder / "train.pid").read_text(encoding="utf-8")).get("node")
+        if node not in (None, platform.node()) and state(folder) == "stopped":
+            raise UserError(f"the training of run {name!r} was started on machine {node}; stop it there")
     ended = stop(name, coerce("wait", wait, float, 0))
     print(f"run {name} is {state(folder)}; its output is in {folder / 'train.log'}")
     sys.exit(0 if ended else 1)

@@ -107,7 +107,7 @@ def sweep(runs: list[Run], args: Sweep, name: str) -> list[dict]:
             began = time.monotonic()
             row = train(run, args, out, end)
             if row is None:
-                print(f"minutes = {args.minutes:g} are over; run the notebook again to continue", flush=True)
+                print(f"minutes = {args.minutes:g} are over; restart the kernel and run all to continue", flush=True)
                 return rows
             with atomic_file(path) as f:
                 f.writelines(json.dumps(row) + "\n" for row in [*rows, row])
@@ -126,7 +126,7 @@ def train(run: Run, args: Sweep, out: Path, end: float) -> dict | None:
     command = [
         sys.executable, "-m", "gpt2course.train", run.recipe, "--name", folder.name, "--seed", str(run.seed),
         "--corpus", corpus, "--device", args.device, "--eval-every", str(max(1, math.ceil(steps / 20))),
-        "--final-eval-bytes", str(final_eval_bytes), "--save-minutes", "2", "--keep", "1", "--no-keep-best",
+        "--final-eval-bytes", str(final_eval_bytes), "--save-minutes", "2", "--keep", "1",
         "--log-seconds", str(EVERY), "--set", *run.set,
     ]  # fmt: skip
     with open(out / "train.log", "a+", encoding="utf-8", errors="replace") as log:

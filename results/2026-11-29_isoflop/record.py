@@ -62,7 +62,7 @@ def one(role: str, seed: int, budget: float, depth: int, width: int, rate: float
     settings = (*settings, f"steps={round(budget / step)}")
     name = f"isoflop-{budget:g}-d{depth}-w{width}-r{rate:g}-s{seed}".replace("+", "")
     run = train(Train("muon", set=settings, name=name, seed=seed, eval_every=10**6, final_eval_bytes=200_000,
-                      save_minutes=3, keep=1, keep_best=False, log_seconds=60, device="cpu"))  # fmt: skip
+                      save_minutes=3, keep=1, log_seconds=60, device="cpu"))  # fmt: skip
     config, metrics = run_config(str(run)), read_metrics(run)
     done, final = metrics[-1], [m for m in metrics if m["kind"] == "eval"][-1]
     plan, machine = config["plan"], config["machine"]

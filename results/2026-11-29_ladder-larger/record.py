@@ -33,7 +33,7 @@ def one(arm: str, seed: int, T: int) -> dict:
     """Train one model; returns its line."""
     ladder.SIZE = (*SIZE, f"sequence_len={T}")
     corpus = f"{os.environ['GPT2COURSE_DEV_DATA']}/corpus"
-    ladder.Train = functools.partial(ladder.Train, corpus=corpus, final_eval_bytes=500_000, save_minutes=3, keep_best=False)
+    ladder.Train = functools.partial(ladder.Train, corpus=corpus, final_eval_bytes=500_000, save_minutes=3)
     with ladder.replaced(arm):  # the folder of a run begins with `seeds-`
         row = ladder.train_one(f"{arm}-larger-{T}", *ladder.ARMS[arm], seed)
     return row | {"arm": arm, "T": T, "command": f"python results/{HERE.name}/record.py"}

@@ -437,7 +437,7 @@ def test_rows_for_a_gpu_are_pinned_by_the_thread_and_copied_without_waiting(monk
     if device == "cuda":
         assert calls[0] == ("pin", "prefetch") and ("cuda", True, has_gpu) in calls
     else:
-        assert calls == [("cpu", True, False)]
+        assert calls == [("cpu", False, False)]
     assert rows.tolist() == toy().next_rows(5).tolist()
 
 

@@ -143,6 +143,12 @@ def test_a_tensor_that_differs_between_ranks_is_found_and_named(tmp_path):
     assert first.startswith("UserError: parameter blocks.3.mlp.c_fc.weight of rank 1 is not that of rank 0") and other == "SystemExit: 2"
 
 
+def test_the_gpu_of_a_mac_must_be_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert ranks.pick_device().type == "cpu" and ranks.pick_device("mps").type == "mps"
+
+
 CUDA = {"is_available": lambda: True, "device_count": lambda: 2}
 
 

@@ -1,5 +1,6 @@
 """Training end to end at toy size: it learns, it resumes bit for bit, it refuses what would ruin a run."""
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,6 @@ from helpers import SIZE, curve, grammar, same, weights, write_corpus
 
 from gpt2course import checkpoint
 from gpt2course import train as train_module
-from gpt2course.checkpoint import best_step
 from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte
 from gpt2course.files import UserError, locked
@@ -27,7 +27,7 @@ from gpt2course.load import load_model
 from gpt2course.model import GPT
 from gpt2course.optim import MuonAdamW
 from gpt2course.recipes import resolve
-from gpt2course.runlog import read_metrics
+from gpt2course.runlog import Log, read_metrics
 from gpt2course.tokenizer import Tokenizer
 from gpt2course.train import Train, train
 
@@ -211,7 +211,7 @@ def test_activations_are_computed_again_only_where_memory_is_tight(gigabytes, B,
     for name in ("choose", "choose_loss"):
         monkeypatch.setattr(f"gpt2course.train.kernels.{name}", lambda *_: ("fa3", "a test"))
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
-    team = SimpleNamespace(world=8, from_first=lambda make: make())
+    team = SimpleNamespace(world=8, first=True, from_first=lambda make: make())
     args = SimpleNamespace(attention="auto", fp8=False)
     run = SimpleNamespace(args=args, model=model, device=device, plan=plan, team=team, log=SimpleNamespace(say=said.append), config={"device_batch": B})
     with train_module.partitioner.patch(activation_memory_budget=0.7):
@@ -333,13 +333,24 @@ def test_bad_arguments(home, corpus, changes, text):
 # ---- checkpoints
 
 
-def test_the_newest_and_the_best_checkpoints_are_kept(home, corpus, monkeypatch):
-    for name, keep, best in (("k", 2, True), ("l", 1, False)):
-        scores = iter([3.0, 2.0, 2.5, 2.6, 2.7, 2.8, 2.9, 2.9])
-        monkeypatch.setattr("gpt2course.train.bits_per_byte", lambda *_: (next(scores), 1999))  # noqa: B023
-        run = train(settings(corpus, name=name, save_every=3, eval_every=4, keep=keep, keep_best=best))
-        assert [p.name for p in checkpoint.all_checkpoints(run)] == ["step_00000008", "step_00000021", "step_00000024"][0 if best else 2 :]
-        assert best_step(run) == (8 if best else None) or not best
+def test_the_newest_checkpoints_are_kept(home, corpus):
+    for keep in (2, 1):
+        run = train(settings(corpus, name=f"k{keep}", save_every=3, keep=keep))
+        assert [p.name for p in checkpoint.all_checkpoints(run)] == ["step_00000021", "step_00000024"][-keep:]
+
+
+def test_a_smaller_device_batch_continues_a_run(home, corpus):
+    """As after running out of memory."""
+    train(settings(corpus, name="a", device_batch=8, stop_after=5))
+    run = train(settings(corpus, name="a", device_batch=2))
+    assert kinds(run, "done") == [24] and kinds(run, "train") == list(range(1, 25))
+
+
+def test_a_limit_that_is_reached_already_trains_no_further(home, corpus, capsys):
+    for args in (dict(stop_after=3), dict(max_hours=1e-9), dict(stop_after=5)):
+        run = train(settings(corpus, name="a", **args))
+    assert kinds(run, "train") == [1, 2, 3, 4, 5]
+    assert capsys.readouterr().out.count("stopped at step 3 by") == 2
 
 
 def test_checkpoints_by_the_clock(home, corpus):
@@ -385,7 +396,7 @@ def test_a_line_of_nuls_in_the_metrics_stops_nothing(home, corpus, whole, capsys
     lines = (run / "metrics.jsonl").read_bytes().split(b"\n")
     (run / "metrics.jsonl").write_bytes(b"\n".join([*lines[:4], b"\0" * 80, b'{"kind": "tr', b"[]", *lines[4:]]))
     train(settings(corpus, name="a", eval_every=8))
-    assert is_whole(run, whole) and capsys.readouterr().err.count("3 of 17 lines cannot be read") == 1
+    assert is_whole(run, whole) and capsys.readouterr().err.count("3 of 16 lines cannot be read") == 1
 
 
 # ---- a full disk
@@ -412,6 +423,17 @@ def fill(disk):
                 f.write(b"x" * 512)
             except OSError:
                 return
+
+
+def test_a_full_disk_under_what_is_printed_stops_nothing(tmp_path, monkeypatch):
+    """The runbook sends what training prints to a file on the same disk."""
+    full = open("/dev/full", "w")
+    with monkeypatch.context() as m:
+        m.setattr(sys, "stdout", full)
+        Log(tmp_path, True).say("step 1")
+    assert (tmp_path / "log.txt").read_text().endswith("step 1\n")
+    with contextlib.suppress(OSError):
+        full.close()
 
 
 def test_a_really_full_disk_stops_nothing(small_disk, corpus, whole, monkeypatch, capsys):

@@ -57,6 +57,7 @@ from gpt2course.course import checks as _checks
 
 _checks.LESSONS["99"] = "toy"
 _checks.__path__.append({folder!r})
+size = 1
 '''
 
 EXERCISE = f'''
@@ -231,7 +232,7 @@ def test_start_never_overwrites(toy, capsys):
     assert json.loads(mine.read_text()) == toy.stubs() and "make grade EX=99" in capsys.readouterr().out
     mine.write_text("my work")
     build.main(build.Args("start", ("99",)))
-    assert mine.read_text() == "my work" and "mv work/99_toy.ipynb work/99_toy-old.ipynb" in capsys.readouterr().out
+    assert mine.read_text() == "my work" and "mv -n work/99_toy.ipynb work/99_toy-old.ipynb" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", "77", "5.2", "muon", "../05", "005", "-5", "٥٥"])
@@ -283,6 +284,16 @@ def test_a_cell_belongs_to_the_exercise_that_it_answers(toy):
     assert kept == [("99.1", "yours"), ("99.3", "yours"), ("99.1", "yours"), ("99.3", "check"), ("99.3", "guard")]
 
 
+@pytest.mark.parametrize("scratch, again", [("size, rows = 3, []", True), ("other = 3", False), ("import math as size", False)])
+def test_a_setup_cell_runs_again_where_a_cell_has_changed_its_names(toy, scratch, again):
+    toy = toy(2)
+    book = toy.solved({})
+    setup = next("".join(c["source"]) for c in book["cells"] if "setup" in tags(c))
+    after = book["cells"].index(cell_of(book, 1, "check")) + 1
+    book["cells"][after:after] = [own(scratch), own(setup, "setup")]
+    assert any(grade.same(c.source, setup) for c in toy.split(book)["99.2"].cells) == again
+
+
 def test_a_copy_of_an_answer_is_no_harm(toy):
     toy = toy(2)
     book = toy.solved({})
@@ -329,6 +340,7 @@ def test_what_the_command_refuses(toy, tmp_path):
         (dict(timeout=0), "--timeout 0 is not allowed"),
         (dict(timeout=float("nan")), "--timeout nan is not allowed"),
         (dict(folder=str(tmp_path / "exercises")), "has no notebook"),
+        (dict(folder=str(tmp_path), csv="marks"), "--csv marks is not allowed; its name must end in .csv"),
     ]:
         with pytest.raises(UserError, match=re.escape(message)):
             grade.main(grade.Grade("99", **arguments))
@@ -414,7 +426,7 @@ def test_the_guard_sees_code_files_modules_and_the_kernel(toy, monkeypatch):
 
 def test_honest_notebooks_get_their_points(toy):
     """One kernel, no second run: what plain nbval passes passes here."""
-    toy = toy(9)
+    toy = toy(10)
     plus_two = "def f{n}(x):\n    return plus(x, 1)\n"
     book = toy.solved({
         1: plus_two.replace("{n}", "1"),  # needs the setup and a helper in another cell
@@ -426,6 +438,7 @@ def test_honest_notebooks_get_their_points(toy):
         7: "print('hello')\ndef f7(x):\n    print('hello')\n    return x + 1\n",
         8: "# NBVAL_RAISES_EXCEPTION\n%reset -f\n" + right(8),
         9: "def f9(x):\n    return x",  # a first try; the learner's own cell below is better
+        10: cell_of(toy.stubs(), 10)["source"],  # the answer is below its check, which was run again
     })  # fmt: skip
     cells = book["cells"]
 
@@ -438,11 +451,12 @@ def test_honest_notebooks_get_their_points(toy):
     insert(2, "check", "def f2(x):\n    return plus_one(x)")
     insert(3, "check", right(3))
     insert(9, "check", right(9))
+    cells.insert(cells.index(cell_of(book, 10, "check")) + 1, own(right(10)))
     cells.remove(cell_of(book, 4, "check"))
     cell_of(book, 4)["metadata"] = {}
     again = []
     report = grade.grade("99", toy.save(book), SECONDS, say=again.append)
-    assert report["points"] == report["of"] == 45 and not again, grade.table(report)
+    assert report["points"] == report["of"] == 55 and not again, grade.table(report)
     assert report["note"] and json.loads(json.dumps(report)) == report
 
 
@@ -495,6 +509,7 @@ def test_what_is_spoilt_costs_its_own_points_only(toy):
     deleted, doubled, tagged = range(last + 1, last + 4)
     book = toy.solved(answers | {tagged: f"def f{tagged}(x): return x"})
     book["cells"].remove(cell_of(book, deleted))
+    book["cells"].insert(book["cells"].index(cell_of(book, 2, "check")), own("while True: pass"))  # an experiment of its own
     book["cells"].append(own(right(doubled).replace("+", "*"), "answer", f"ex-99.{doubled}"))
     for kind in ("answer", "check"):
         cell_of(book, tagged, kind)["metadata"]["tags"] += ["nbval-skip", "nbval-raises-exception", "raises-exception"]
@@ -552,7 +567,7 @@ def test_a_folder_of_submissions(toy, tmp_path, capsys):
     assert rows[0] == ["file", "99.1", "99.2", "total", "message"]
     assert [row[:4] for row in rows[1:]] == [["'=bob.ipynb", "0", "0", "0"], ["ann/work.ipynb", "1", "2", "3"], ["bad.ipynb", "0", "0", "0"]]
     assert rows[1][4].startswith("[99.1] Add one, 1 - not attempted yet; [99.2] Add one, 2 - ") and rows[2][4] == "" and "not graded: " in rows[3][4]
-    assert sorted(p.name for p in (tmp_path / "out" / "marks").iterdir()) == ["_bob.ipynb.json", "ann_work.ipynb.json"]
+    assert sorted(p.name for p in (tmp_path / "out" / "marks").iterdir()) == ["%3dbob.ipynb.json", "ann%2fwork.ipynb.json"]
 
 
 def test_a_setup_that_stops_is_not_the_learners_fault(toy, monkeypatch):

@@ -4,10 +4,12 @@ import contextlib
 import functools
 import inspect
 import json
+import math
 import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -273,6 +275,9 @@ def test_the_grader_keeps_what_passed(clone):
     assert "def my_root" in mine.file_of("attention").read_text() and mine.yours("attention")[0]
     assert "not kept: work/mine/attention.py does not load: it has no function 'causal_attention'" in mine.keep_passed({"3.1"}, ["x = 1"])[0]
     assert mine.yours("attention")[0]  # the one before stays
+    kept = mine.file_of("attention").read_text()
+    assert mine.keep("attention", mine.solution("attention"), "for a test").endswith("; the one before it is now attention.before")
+    assert mine.file_of("attention").with_suffix(".before").read_text() == kept
 
 
 def test_a_wrong_piece_is_not_kept_and_one_that_became_wrong_is_told(capsys):
@@ -467,6 +472,15 @@ def test_what_a_hole_says_of_large_results():
     assert lab._differ([1], None) == "gives None, expected [1]" and lab._short((a, 2)) == "(a tensor of shape (3, 4), 2)"
 
 
+@pytest.mark.parametrize("wanted, got, fine", [
+    (1, np.int64(1), True), (1, torch.tensor(1), True), (True, torch.tensor(True), True), (False, torch.tensor(True), False), (True, 1, True), (2, 3, False),
+    (torch.tensor(1.5), 1.5, True), ([1.0, 2.0], np.array([1.0, 2.0]), True), ([0, 1, 2], range(3), True), ((1, [2.0]), [1, (2.00001,)], True),
+    ([1, 2], torch.tensor([1, 3]), False), (float("nan"), float("nan"), True), ("a", "a", True), ("1", 1, False), (None, 0, False), ([1], None, False),
+])  # fmt: skip
+def test_what_may_stand_for_a_result(wanted, got, fine):
+    assert lab.alike(wanted, got) == fine
+
+
 def test_predictions(clone, capsys, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda x: shown.append(x.data))
@@ -478,9 +492,12 @@ def test_predictions(clone, capsys, monkeypatch):
     lab.predict("07.sign", "larger")
     lab.result("07.sign", "smaller")
     lab.result("08.none", 1.0)
-    lab.predict("09.open", 1)
-    lines = ["06.loss: you predict 2.91", "06.loss: you predict 3.0", "06.loss: 3, result 4, -25.0%", "06.loss: the result is known: 3, result 4, -25.0%; to predict again, delete work/predictions.json",
-             "07.sign: you predict larger", "07.sign: larger, result smaller, not right", "08.none: no prediction, result 1.0, not right", "09.open: you predict 1"]  # fmt: skip
+    lab.predict("09.open", np.int64(1))
+    for value in (None, (1, 2), math.nan, [3]):
+        with pytest.raises(UserError, match="a prediction is one number or one word"):
+            lab.predict("09.open", value)
+    lines = ["06.loss: you predict 2.91", "06.loss: you predict 3.0", "06.loss: 3, result 4, -25.0%", "06.loss: the result is known: 3, result 4, -25.0%; to predict again, delete its entry in work/predictions.json",
+             "07.sign: you predict larger", "07.sign: larger, result smaller, not right", "08.none: no prediction, result 1.0", "09.open: you predict 1"]  # fmt: skip
     assert capsys.readouterr().out.splitlines() == lines
     lab.predictions()
     assert "numbers: 0" in shown[0] and "| 06.loss | 3, result 4, -25.0% |" in shown[1] and "| 07.sign |" in shown[1]

@@ -29,7 +29,7 @@ FAKES = {
     "nvidia-smi": '[ "${GPUS:-1}" = 1 ]', "make": "", "scontrol": "", "python": 'if [ "$1" = -c ]; then echo "$GPT2COURSE_HOME"; fi',
     "papermill": """n=$(grep -c '^papermill' "$CALLS"); mkdir -p "$(dirname "$2")" "$GPT2COURSE_HOME/runs/$NAME"; echo notebook > "$2"; echo "$n" >> "$GPT2COURSE_HOME/runs/$NAME/metrics.jsonl"
 what=$(cut -d' ' -f"$n" <<< "${PAPERMILL:-0}"); if [ "$what" = wait ]; then echo $$ > "$CALLS.pid"; exec /bin/sleep 60; fi; exit "$what" """,
-    "rsync": '[ -z "${RSYNC_FAILS:-}" ] || exit 23; from="${@: -2:1}"; [ -d "$from" ] || exit 23; mkdir -p "${@: -1}"; cp -r "$from" "${@: -1}"',
+    "rsync": '[ -z "${RSYNC_FAILS:-}" ] || exit 23; [ -z "${RSYNC_HANGS:-}" ] || [ "$(grep -c "^rsync.*delete" "$CALLS")" != 1 ] || exec /bin/sleep 60; from="${@: -2:1}"; [ -d "$from" ] || exit 23; mkdir -p "${@: -1}"; cp -r "$from" "${@: -1}"',
 }  # fmt: skip
 
 
@@ -189,6 +189,17 @@ def test_it_copies_while_it_works_and_a_failed_copy_is_only_a_warning(node):
     assert code == 0 and "warning: the copy to" in out
 
 
+def test_a_signal_does_not_wait_for_a_copy(node):
+    child = node.start(PAPERMILL="wait", COPY_TO=str(node.path / "shelf"), COPY_MINUTES="0", RSYNC_HANGS="1")
+    deadline = time.monotonic() + 20
+    while not any("delete" in call for call in node.calls("rsync")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.terminate()
+    child.communicate(timeout=20)
+    assert child.returncode == 75 and node.calls()[-2].startswith("python -m gpt2course.ops.runbook stop")
+    assert (node.path / "shelf" / "r1" / "metrics.jsonl").is_file()
+
+
 def test_without_rsync_it_says_so_before_anything_is_paid_for(node):
     (node.path / "bin" / "rsync").unlink()
     if shutil.which("rsync", path="/usr/bin:/bin"):
@@ -246,4 +257,4 @@ def test_sky_yaml_runs_and_takes_the_run_up(node):
         assert code == 0, out
         assert (shelf / "r1" / "metrics.jsonl").read_text() == "1\n2\n"[: 2 * machine]
         shutil.rmtree(node.path / "home")
-    assert "-r recipe record -r price_per_hour 24 --log-output" in node.calls("papermill")[0] and task["setup"] == "make setup"
+    assert "-r recipe record -r price_per_hour 24 --log-output" in node.calls("papermill")[0] and "make setup PYTHON=" in task["setup"]

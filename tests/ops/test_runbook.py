@@ -322,10 +322,19 @@ def test_a_training_is_attached_to_and_stopped(run, trains, capsys):
     assert rb.stop("toy", wait=30) and rb.state(run.folder) == "stopped"
     lines = rb.read_lines(run.folder / "train.log", record["log_from"])[0]
     assert re.match("training stopped at step 7 by signal SIGTERM; .*; run this notebook again to resume$", str(rb.failure("train", lines, Path())))
+    limit = rb.failure("train", ["stopped at step 7 by max_hours 1.0; a checkpoint is saved"], Path())
+    assert str(limit).endswith("; raise that limit, then run this notebook again to resume")
     assert "Traceback" not in "".join(rb.readable(lines))
     trains("say:ready", "done:")
     assert rb.start(run)["log_from"] > record["log_from"]
     wait_for(lambda: rb.state(run.folder) == "finished")
+
+
+def test_a_training_on_another_machine_is_stopped_there(run):
+    write_json(run.folder / "train.pid", {"inputs": "k", "log_from": 0, "pid": 1, "created": 0.0, "node": "gpu-17"})
+    (run.folder / "train.log").touch()
+    with pytest.raises(UserError, match="run 'toy' was started on machine gpu-17; stop it there"):
+        rb.main("stop", "toy")
 
 
 @pytest.mark.slow

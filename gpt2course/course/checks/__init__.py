@@ -198,9 +198,11 @@ def tried(f, args, what: str, hint: str):
     """The result of f(*args) on legal but unusual arguments, of which an answer that stops is told."""
     try:
         return call(f, *args, keep="its inputs")
-    except (Wrong, NotImplementedError):
+    except Wrong:
         raise
     except Exception as e:
+        if untouched(e):
+            raise
         line = " ".join(f"{what} stopped your code with {type(e).__name__}: {e}".split())[:160]
         raise Wrong(f"{line}{where(e)}: {hint}") from None
 
@@ -344,6 +346,11 @@ def where(error: Exception) -> str:
     return f" (line {frames[-1].lineno}{': ' if line else ''}{line})" if frames else ""
 
 
+def untouched(error: Exception) -> bool:
+    """Whether a stub raised this. (torch's NotImplementedError, for what a device cannot do, has a text.)"""
+    return isinstance(error, NotImplementedError) and not error.args
+
+
 # ---- exercises by id
 
 
@@ -374,7 +381,7 @@ def run(id: str, *answer) -> str | None:
     head, dtype = f"[{id}] {exercise.title} - ", torch.get_default_dtype()
     out, err = contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed)
     try:
-        with out, err, torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with out, err, torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):
             torch.manual_seed(0)
             torch.set_default_dtype(torch.float32)
             exercise.check(*(guarded(exercise, f) if callable(f) else f for f in answer))
@@ -382,10 +389,12 @@ def run(id: str, *answer) -> str | None:
         return None
     except Wrong as e:
         line = head + " ".join(str(e).split())
-    except NotImplementedError:
-        return head + "not attempted yet"
-    except Exception as e:  # raised by the learner's code
-        line = head + " ".join(f"your code stopped with {type(e).__name__}: {e}".split())[:300] + where(e)
+    except Exception as e:  # raised by the learner's code, or by ours on what it returned
+        if untouched(e):
+            return head + "not attempted yet"
+        inside = any(frame.name == "call_answer" for frame in traceback.extract_tb(e.__traceback__))
+        what = "your code stopped with" if inside else "what came out cannot be read:"
+        line = head + " ".join(f"{what} {type(e).__name__}: {e}".split())[:300] + where(e)
     finally:
         torch.set_default_dtype(dtype)
     if lines := printed.lines():
@@ -408,9 +417,10 @@ def pictures(id: str, draw: Callable, *answer) -> None:
     for name, functions in (("yours", answer), ("the reference", right)):
         try:
             fig = draw(*functions)
-        except NotImplementedError:
-            print("yours: not attempted yet")
         except Exception as e:
+            if untouched(e):
+                print("yours: not attempted yet")
+                continue
             print(f"{name}: no picture, " + " ".join(f"{type(e).__name__}: {e}".split())[:200] + where(e))
         else:
             print(f"{name}:")

@@ -115,7 +115,7 @@ def _served(f, lengths, row_tokens: int, buffer_docs: int, n: int, case: str) ->
     """All rows of an answer to 2.3, n at a time, with the state through JSON each time."""
     rows, state = [], None
     for _ in range(len(lengths) + 2):
-        got = call(f, lengths, row_tokens, buffer_docs, n, state, keep="the lengths or the state")
+        got = call(f, lengths, row_tokens, buffer_docs, n, json.loads(json.dumps(state)), keep="the lengths")
         got = several(got, 2, "two things, the rows and the state")
         some = [[tuple(piece) for piece in plain(row, "a row")] for row in several(got[0], None, "a list of rows")]
         need(len(some) <= n, f"{case}: {len(some)} rows came out, and n is {n}")

@@ -60,7 +60,7 @@ def bill(f) -> None:
         known(got, wanted, what, [
             ([*wanted[:4], wanted[4] / gpus] if gpus > 1 else [], "price is for one GPU and hour; there are several GPUs"),
             ([*wanted[:3], wanted[3] * mfu, wanted[4] * mfu], "the GPUs reach mfu of their peak, not all of it"),
-            ([*wanted[:3], wanted[3] / mfu * mfu**-1 * mfu**2 * mfu, 0], "mfu divides, it does not multiply"),
+            ([*wanted[:3], wanted[3] * mfu**2, wanted[4] * mfu**2], "mfu divides, it does not multiply"),
             ([*wanted[:3], wanted[3] * 3600, wanted[4] * 3600], "these are seconds; an hour has 3,600"),
             ([*wanted[:3], wanted[3] * gpus, wanted[4] * gpus] if gpus > 1 else [], "all GPUs work at once: gpus is missing"),
             ([*with_law, *wanted[3:]], "D has a law of its own through the points; C = 6 N D is an estimate"),

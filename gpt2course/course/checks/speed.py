@@ -194,9 +194,9 @@ def _pays(steps, ms, price, once, faster, more):
 
 
 def pays(f) -> None:
-    for args in ((1000, 500.0, 24.0, 60.0, 1.25, 1.0), (14889, 832.0, 24.0, 120.0, 1.17, 1.17 / 1.05),
+    for args in ((1000, 500.0, 24.0, 60.01, 1.25, 1.0), (14889, 832.0, 24.0, 120.0, 1.17, 1.17 / 1.05),
                  (400, 250.0, 10.0, 90.0, 2.0, 1.0), (5000, 300.0, 18.0, 30.0, 1.1, 1.2),
-                 (70, 1000.0, 36.0, 7.5, 1.5, 1.05), (2000, 100.0, 8.0, 0.0, 4.0, 1.0)):  # fmt: skip
+                 (70, 1000.0, 36.0, 7.6, 1.5, 1.05), (2000, 100.0, 8.0, 0.0, 4.0, 1.0)):  # fmt: skip
         steps, ms, price, once, faster, more = args
         saved, least = _pays(*args)
         what = f"{steps} steps of {ms:g} ms at ${price:g}, once {once:g} s, faster {faster:.4g}, more {more:.4g}"
