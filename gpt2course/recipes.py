@@ -156,7 +156,7 @@ LADDER = {r.name: r for r in (GPT2_2019, MODERN, MUON, WINDOWS, LAMBDAS, JAN29, 
 
 # Sizes for a machine, by its memory and speed. `corpus` and `device_batch` (rows that a device takes at a time) are not
 # fields of a recipe; all the others are. One is no size: the recipes' rules for weight decay were tuned at depth 12 and
-# more, and give 1.8 at depth 4 for 0.2; a tenth of it was best there (results/2026-11-29_laptop-decay).
+# more, and give 1.8 at depth 4 for 0.2; a tenth of it was best there for jan29 (results/2026-11-29_laptop-decay).
 PROFILES = {
     "laptop": dict(corpus="embedded", device_batch=16, depth=4, width=128, head_dim=64, sequence_len=256,
                    vocab_size=4096, batch_tokens=2048, steps=2000, eval_bytes=130_000, weight_decay=0.02),

@@ -272,7 +272,7 @@ WRONG = {
     ("2.3", "the state changed"): (changes_the_state, "work on a copy"),
     ("2.3", "the last row dropped"): (drops_the_last, "are lost"),
     ("2.3", "rows alone"): (lambda *a: SOLVED["serve"](*a)[0], "two things|values came out"),
-    ("2.3", "documents without tokens"): (lambda *a: (lambda rows, s: ([[d for d, _ in row] for row in rows], s))(*SOLVED["serve"](*a)), "your code stopped|a piece is"),
+    ("2.3", "documents without tokens"): (lambda *a: (lambda rows, s: ([[d for d, _ in row] for row in rows], s))(*SOLVED["serve"](*a)), "cannot be read|a piece is"),
     ("2.3", "no return"): (lambda *a: None, "return missing"),
     ("2.4", "1 + share"): (bill(read=lambda c: 1 + c), "half is lost"),
     ("2.4", "cropping forgotten"): (bill(read=lambda c: 1), "cropped tokens are read too"),

@@ -477,7 +477,7 @@ WRONG |= {  # with the eye of a reviewer: state, sizes, text, types, rounding
     ("5.4", "lowest of all seeds"): (lambda r, a, b: compared(r, a, b, choose=lambda runs: cell(min(runs, key=lambda x: x["val_bpb"]))), "the cell was chosen with all seeds; seed 1 alone chooses it"),
     ("5.5", "rank by shape[0]"): (lambda s, steps=5: flops({k: tuple(sorted(v)) for k, v in s.items() if "attn" in k}, steps), "2 k l k + 2 k k k + 2 k k l with k = 2, l = 4"),
     ("5.5", "ints of 32"): (lambda s, steps=5: int(np.array([flops(s, steps)]).astype(np.int32)[0]), "the matrices whose names begin with blocks., each by itself"),
-    ("5.5", "pops shapes"): (lambda s, steps=5: (flops(s, steps), s.clear())[0], "your code stopped"),
+    ("5.5", "pops shapes"): (lambda s, steps=5: (flops(s, steps), s.clear())[0], "changed shapes in place"),
     ("5.5", "blocks anywhere in value"): (lambda s, steps=5: flops(s, steps, takes=lambda n: "block" in n or n.startswith("value")), "the value embeddings are in it; they are tables,"),
     ("5.5", "at least 2 steps"): (lambda s, steps=5: flops(s, max(2, steps)), "2 k l k + 2 k k k + 2 k k l with k = 2, l = 4"),
     ("5.5", "no side above 2000"): (lambda s, steps=5: flops({k: v for k, v in s.items() if max(v) < 2000}, steps), "the matrices whose names begin with blocks., each by itself"),

@@ -244,11 +244,12 @@ def test_an_interrupted_stage_ends_its_command(run, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
+    before = psutil.Process().children()
     with monkeypatch.context() as m:
         m.setattr(time, "sleep", interrupt)
         with pytest.raises(KeyboardInterrupt):
             rb.stage(run, "data", ["act", "sleep:600"], [])
-    assert not [c for c in psutil.Process().children() if c.status() != psutil.STATUS_ZOMBIE]
+    assert not [c for c in psutil.Process().children() if c not in before and c.status() != psutil.STATUS_ZOMBIE]
     assert rb.stage(run, "data", ["act", "result:2"], []) == {"value": "2"}
 
 

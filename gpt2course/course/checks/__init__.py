@@ -381,7 +381,7 @@ def run(id: str, *answer) -> str | None:
     head, dtype = f"[{id}] {exercise.title} - ", torch.get_default_dtype()
     out, err = contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed)
     try:
-        with out, err, torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):
+        with out, err, torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             torch.set_default_dtype(torch.float32)
             exercise.check(*(guarded(exercise, f) if callable(f) else f for f in answer))

@@ -354,7 +354,7 @@ def iteration_flops(f) -> None:
         ({"blocks.1.attn.ve_gate.weight": (2, 4), "x0_lambdas": (2,)}, [1], 80, "a gate of 2 x 4 and two lambdas",
          {0: "all matrices whose names begin with blocks. count"}, ""),
     ]:  # fmt: skip
-        known(f(dict(shapes), *steps), wanted, f"the FLOPs of {what}", errors, otherwise)
+        known(call(f, dict(shapes), *steps, keep="shapes"), wanted, f"the FLOPs of {what}", errors, otherwise)
     small = dict(depth=6, width=64, head_dim=32, vocab_size=1024, sequence_len=128, batch_tokens=1024)
     for plan in (resolve("jan29", **small), resolve("jan29", depth=24)):
         model = build(plan.model)
