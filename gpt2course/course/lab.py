@@ -353,7 +353,7 @@ def ladder(upto: str | None = None) -> dict[str, list[float]]:
 
     gpt2, modern and muon at the best rate and decay of rate-and-decay (of the cells with three seeds or more the one
     with the least mean); where there is none yet, at the best rate of ladder-laptop. The rungs after them are those of
-    ladder-seeds.
+    ladder-seeds, and so are these where it has as many seeds.
     """
     found = {}
     for r in recorded("ladder-laptop"):
@@ -366,7 +366,7 @@ def ladder(upto: str | None = None) -> dict[str, list[float]]:
         later.setdefault(r["arm"], []).append(r["val_bpb"])
     whole = [(arm, bpb) for (arm, _, _), bpb in swept.items() if len(bpb) >= 3]
     found |= dict(sorted(whole, key=lambda cell: -statistics.mean(cell[1])))  # the best of an arm comes last and stays
-    found = {arm: bpb for arm, bpb in later.items() if len(bpb) >= 3} | found
+    found |= {arm: bpb for arm, bpb in later.items() if len(bpb) >= max(3, len(found.get(arm, [])))}
     names = [name for name in LADDER if name in found]
     return {name: found[name] for name in (names[: names.index(upto) + 1] if upto else names)}
 

@@ -77,7 +77,7 @@ def test_rate_and_decay():
         assert min(rates) < rate < max(rates) and decay < max(decays) and 0 in decays, f"{arm}: the best cell {rate}, {decay} is at an end of what was tried"
         found[arm] = [r["val_bpb"] for r in rows if (r["arm"], r["rate"], r["decay"]) == (arm, rate, decay)]
         assert len(found[arm]) == 3
-    assert all(lab.ladder()[arm] == found[arm] for arm in ("gpt2", "modern", "muon"))
+    assert all(lab.ladder()[arm][:3] == pytest.approx(found[arm], abs=1e-3) for arm in ("gpt2", "modern", "muon"))
     assert min(found.pop("gpt2")) - max(found["modern"]) > 0.4
     gap = statistics.mean(found["modern"]) - statistics.mean(found["muon"])
     assert gap == pytest.approx(0.0245, abs=5e-5) and min(found["modern"]) > max(found["muon"])
