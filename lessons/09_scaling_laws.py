@@ -458,7 +458,8 @@ lab.verdict(first, second)
 from gpt2course.files import UserError
 
 cluster = lab.cluster(flops=1e11)
-print("sizes at each budget:", {f"{c:.2g}": len(ns) for c, ns in cluster.offers().items()})
+offers = {f"{c:.2g}": len(ns) for c, ns in cluster.offers().items()}
+print("sizes at each budget:", offers)
 print(cluster.submit(6e10, 26_112))
 try:
     cluster.submit(6e10, 40_960)

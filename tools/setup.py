@@ -62,7 +62,8 @@ def make_venv() -> None:
         STAMP.write_text("", encoding="utf-8")
         venv.create(VENV, with_pip=True)
     except (subprocess.CalledProcessError, OSError) as error:
-        mend = f"on Debian and Ubuntu: sudo apt install python3.{sys.version_info.minor}-venv"
+        version = ".".join(platform.python_version().split(".")[:2])
+        mend = f"on Debian and Ubuntu: sudo apt install python{version}-venv"
         need(False, f"Python could not make a virtual environment ({error}); {mend}")
 
 

@@ -29,7 +29,7 @@ from tyro.conf import Positional
 
 from gpt2course import core_tasks
 from gpt2course.data import SHARD_CORPORA, SHARD_DISK, parse_shards, shard_path
-from gpt2course.files import SYSTEM, UserError, command, duration, fsync_dir, home, locked
+from gpt2course.files import EVERY, SYSTEM, UserError, command, duration, fsync_dir, home, locked
 from gpt2course.files import sha256 as digest_of
 
 HUB, MIRROR, TOKEN = "https://huggingface.co", "GPT2COURSE_MIRROR", "HF_TOKEN"
@@ -39,7 +39,6 @@ HINTS = {401: f"it may need a token in {TOKEN}", 403: f"it may need a token in {
 TRIES = 8  # attempts in a row that bring nothing new; about two minutes with the waits
 TIMEOUT = 30.0  # seconds without a byte
 WORKERS = 8  # shards downloaded at a time
-EVERY = 15.0  # seconds between two progress lines
 # Training shards that a tokenizer needs: it reads 2 billion characters and at most 10,000 of a document, which leaves
 # about 95 % of a shard's 250 million.
 FIRST = 10

@@ -30,13 +30,12 @@ from gpt2course import files, ranks
 from gpt2course.core_tasks import MINI, default_bundle
 from gpt2course.course import plots
 from gpt2course.data import SHARD_CORPORA
-from gpt2course.files import UserError, coerce, duration, locked, read_json, run_folder, write_json
+from gpt2course.files import EVERY, UserError, coerce, duration, locked, read_json, run_folder, write_json
 from gpt2course.ops import download, leaderboard
 from gpt2course.ops.parameters import CLONE, Params, Run, digest
 from gpt2course.runlog import read_metrics
 
 STAGES = ("preflight", "data", "tokenizer", "smoke", "train", "evaluate", "core", "samples", "export", "summary")
-EVERY = 15.0  # seconds between two lines of progress; papermill stores every line
 RESTARTS = 5  # how often torchrun restarts the ranks before the training cell fails
 PROMPTS = ("The capital of France is", "My fellow citizens, the state of", "In 1969,", "The human heart is",
            "She was born in", "Water is")  # fmt: skip

@@ -17,13 +17,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2course.files import UserError, atomic_file, duration, home, locked, read_json
+from gpt2course.files import EVERY, UserError, atomic_file, duration, home, locked, read_json
 from gpt2course.ops.parameters import Params
 from gpt2course.ranks import end_with_parent
 from gpt2course.recipes import Plan, one_of, resolve, settings_from_text, within
 from gpt2course.runlog import read_metrics
 
-EVERY = 15  # seconds between lines of progress
 SIZES = {  # size of a grid -> (corpus, bytes of validation text at the end)
     "laptop": ("embedded", 200_000),
     "h100": ("climbmix", 8_000_000),

@@ -17,6 +17,7 @@ from gpt2course.files import UserError, read_json, sha256
 from gpt2course.load import EXPORT, SUMS, load_model
 from gpt2course.ops import export
 from gpt2course.recipes import Plan
+from gpt2course.runlog import read_metrics
 from gpt2course.sample import generate
 from gpt2course.train import Train, train
 
@@ -86,7 +87,7 @@ def test_the_card_says_what_the_run_was(home, tmp_path):
     (run / "stages").mkdir(exist_ok=True)
     (run / "stages" / "core.json").write_text(json.dumps({"result": {"result": {"name": "mini-CORE", "core": 0.125, "tasks": {}}}}))
     export.export("jan29", tmp_path / "out")
-    card, bpb = (tmp_path / "out" / "README.md").read_text(), [line for line in checkpoint.read_metrics(run) if line["kind"] == "eval"][-1]["val_bpb"]
+    card, bpb = (tmp_path / "out" / "README.md").read_text(), [line for line in read_metrics(run) if line["kind"] == "eval"][-1]["val_bpb"]
     assert "recipe `jan29`, depth 3" in card and "step 6 of 6, 1,536 tokens" in card and f"{bpb:.4f} bits per byte, mini-CORE 0.1250" in card
     assert "- your own" in card and not re.search(r"[{}]|None", card)
 

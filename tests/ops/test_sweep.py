@@ -100,7 +100,7 @@ def test_stopped_and_killed_it_continues_to_the_same_numbers(undisturbed, corpus
 
 def test_minutes_end_a_call(corpus, course_home, capsys):
     assert sweep.sweep(RUNS, Sweep(corpus=corpus, device="cpu", minutes=0.001), "toy") == []
-    assert "minutes = 0.001 are over; run the notebook again" in capsys.readouterr().out
+    assert "minutes = 0.001 are over; restart the kernel and run all" in capsys.readouterr().out
 
 
 def test_a_failure_is_one_line(course_home):

@@ -340,7 +340,7 @@ def test_from_nothing_and_then_nothing(machine, capfd):
     asked = machine.run()
     assert len(asked) == len(STEPS) and all(step in line for step, line in zip(STEPS, asked))
     assert "--require-hashes --no-deps" in asked[1] and "--index-url https://cpu.example --retries 0" in asked[1]
-    assert capfd.readouterr().out.rstrip().endswith(f"{machine.root}/.venv is ready: ok")
+    assert f"{machine.root}/.venv is ready: ok\n" in capfd.readouterr().out
     assert machine.run() == [] and machine.made == 1
     assert capfd.readouterr().out == f"{machine.root}/.venv is up to date\n"
 
@@ -437,7 +437,7 @@ def test_what_cannot_work_is_said_before_anything_is_done(machine):
         raise subprocess.CalledProcessError(1, ["ensurepip"])
 
     machine.module.venv.create = no_venv
-    with pytest.raises(SystemExit, match="^set-up stopped: Python could not make a virtual environment .*apt install python3[.]..-venv"):
+    with pytest.raises(SystemExit, match="^set-up stopped: Python could not make a virtual environment .*apt install python3[.][0-9]+-venv"):
         machine.run()
     machine.module.venv.create = machine.create
     assert len(machine.run()) == len(STEPS)
@@ -475,4 +475,4 @@ def test_no_line_of_this_project_names_a_place_of_one_machine():
     for name in files:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".yml", ".csv", ".json", ".jsonl", ".ipynb", ".lock") and path.name != "test_setup.py" and path.exists():
-            assert not re.search(r"/(home|root|work|Users)/\w", path.read_text()), name
+            assert not re.search(r"(?<![A-Za-z])/(home|root|work|Users)/\w", path.read_text()), name
