@@ -340,6 +340,8 @@ without = [n for n in names_08 if n in arms]
 _ = against("jan29", without)
 
 # %% [markdown]
+# So at this size, at the recipe's rates, x0 costs, and the residual lambdas change nothing that shows.
+#
 # ## A cliff of another kind
 #
 # Adam's step is m / √v. The running mean of gradients, m, forgets by the factor beta1; that of their squares, v, by beta2.
@@ -419,11 +421,10 @@ print({name: round(value, 4) for name, value in forecast.items()})
 # %%
 known = {name: b for name, b in lab.ladder().items() if name in list(LADDER)[:5]}
 plots.show(plots.ladder(known, list(LADDER)))
-print("rungs without three seeds yet:", [n for n in list(LADDER)[:5] if n not in known])
 
 # %% [markdown]
-# In one larger and longer run ([width 192, three million tokens](../results/2026-11-29_ladder-larger), another text, one seed) the same lambdas
-# *gained* 0.042 bits per byte. So do not take the small loss for a law. More seeds are being recorded.
+# In two larger and longer runs ([width 192, three million tokens](../results/2026-11-29_ladder-larger), another text) the same lambdas *gained* 0.042
+# and 0.031 bits per byte. So do not take the small loss for a law.
 #
 # **A story.** In August 2025 someone plotted every lambda of a modded-nanogpt run and explained what each layer does. A
 # day later he wrote that the labels of x and x0 had been swapped, which turned the analysis around, and left the old text in place

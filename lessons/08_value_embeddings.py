@@ -333,7 +333,7 @@ tell("tables - base", *lab.paired(live["base"], live["tables"]))
 tell("tables - wide", *lab.paired(live["wide"], live["tables"]))
 
 # %% [markdown]
-# In pairs the tables gain on the base with both seeds. It is a hint, no more: forty steps of a toy, the recipes' rates, which were not
+# In pairs the tables gain on the base with both seeds. It is a hint, no more: forty steps of a toy, rates that nobody
 # swept. The course recorded longer runs: depth 4, width 128, 450 steps, all arms with the rate and decay of lesson 05's best
 # Muon.
 
@@ -385,17 +385,16 @@ for name, (apart, half) in found.items():
 # (nanochat found that a gate helps, in longer runs.)
 #
 # What this does not show: these runs read half a token for each parameter; in long runs wide MLPs may do better. Rate and decay are
-# lesson 05's, tuned without tables. Other rates of Muon for `wide` and of the tables, one seed each:
+# lesson 05's. Other rates of Muon for `wide` and of the tables, one seed each:
 
 # %%
 others = [r for r in more if r["steps"] == 450 and r["settings"] != usual]
-print(f"recorded so far: {len(others)}")
 for r in others:
     apart = r["val_bpb"] - known[r["arm"], 450][r["seed"]]
     print(f"{names[r['arm']]}, {', '.join(r['settings'])}: {apart:+.4f}")
 
 # %% [markdown]
-# And at equal *seconds*? We timed single steps of the three arms in turn, in processor time; the median of the paired ratios:
+# No rate closes the gap. And at equal *seconds*? We timed single steps of the three arms in turn, in processor time; the median of the paired ratios:
 
 # %%
 from statistics import median
@@ -416,8 +415,8 @@ lab.result("08.gain", round(-sum(gains) / len(gains), 4))
 plots.show(plots.ladder(lab.ladder(), list(LADDER)))  # rungs with three seeds
 
 # %% [markdown]
-# The top rung, `record`, was found at depth 12 and more, in far longer runs. Does an effect grow with size? The steps again, beside
-# [one larger run each](../results/2026-11-29_ladder-larger) on other text (width 192, three million tokens):
+# The top rung, `record`, was found at depth 12 and more, in far longer runs; here it loses 0.029. Does an effect grow with size? The steps
+# again, beside [two larger runs each](../results/2026-11-29_ladder-larger) on other text (width 192, three million tokens):
 
 # %%
 def by_arm(name):
@@ -438,8 +437,8 @@ effects = {
 plots.show(figures.pairs(effects))
 
 # %% [markdown]
-# One larger run each, so no interval: windows gain 0.031 there, lambdas 0.042, where the small runs lost 0.023, and tables 0.040. Some grow,
-# some shrink. `jan29` without one thing at a time, at the small size:
+# Tables gain 0.042 ± 0.026 there, less than here. Lambdas gain 0.042 and 0.031, where the small runs lose 0.023. Windows gain 0.031 and 0.004:
+# one run alone would have misled. `jan29` without one thing at a time, at the small size:
 
 # %%
 arms = {"without value embeddings": small["lambdas"]}
@@ -447,8 +446,8 @@ arms |= {arm[6:]: runs for arm, runs in small.items() if " without " in arm}
 plots.show(figures.pairs({a: lab.paired(small["jan29"], r) for a, r in arms.items()}))
 
 # %% [markdown]
-# One seed where there is no bar. Without Muon the run loses most (AdamW at its own best rate and decay, 0.077), then without tables. Without x0 or gates
-# it is *lower*, as lesson 07 found of x0's rate.
+# Without Muon it loses most (0.085; AdamW has its own best rate and decay), then without tables, windows and QK-norm. Gates, softcap and residual
+# lambdas show nothing. Without x0 it is *lower*, as lesson 07 found.
 #
 # ## What is not free
 #
@@ -493,7 +492,7 @@ print(f"price: {slower['tables'] - 1:.1%} of the time here; "
       f"{each:.1f} GB on each of 8 GPUs at depth 24")  # fmt: skip
 
 # %% [markdown]
-# In FLOPs, parameters can be free. In every pair recorded so far they were worth more than as many that compute: a matrix must share
+# In FLOPs, parameters can be free. In every recorded pair they were worth more than as many that compute: a matrix must share
 # its numbers among all tokens, a row belongs to one. They are not free in memory: 2.7 gigabytes on each of eight GPUs at depth
 # 24, with gradient and Adam's means, and 4.8 on one alone.
 
