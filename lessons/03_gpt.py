@@ -429,7 +429,7 @@ plots.show(figures.changes(figures.best_arms(rows)))
 #
 # The course's *ladder* is its recipes from `gpt2` to `record`, each with an idea more. It is recorded with a larger model:
 # depth 4, width 128, 450 steps. The rate of the matrices and the weight decay are swept on both
-# sides, three seeds at the best. The rates of table and head are not swept.
+# sides, three seeds or more at the best. The rates of table and head are not swept.
 
 # %%
 from gpt2course.recipes import LADDER, resolve
