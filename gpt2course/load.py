@@ -136,7 +136,9 @@ def load_model(name_or_path, device: str = "auto") -> tuple[torch.nn.Module, Tok
     The fastest attention and loss kernels of the device are installed too (fast/kernels.py).
     """
     config, where = run_config(name_or_path), pick_device(device)
-    plan, (compute, embed) = Plan.from_json(config["plan"]), compute_dtypes(where)
+    on_gpu = where.type == config.get("machine", {}).get("type") == "cuda"  # a run in float32 there stays in float32
+    dtype = "float32" if on_gpu and config.get("dtype") == "float32" else "auto"
+    plan, (compute, embed) = Plan.from_json(config["plan"]), compute_dtypes(where, dtype)
     model = make_model(plan, where, compute, embed)
     if config.get("format") == EXPORT:
         folder = weights = find_run(name_or_path)

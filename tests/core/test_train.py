@@ -18,7 +18,7 @@ import pytest
 import torch
 from helpers import SIZE, curve, grammar, same, weights, write_corpus
 
-from gpt2course import checkpoint
+from gpt2course import checkpoint, load
 from gpt2course import train as train_module
 from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte
@@ -397,6 +397,23 @@ def test_a_line_of_nuls_in_the_metrics_stops_nothing(home, corpus, whole, capsys
     (run / "metrics.jsonl").write_bytes(b"\n".join([*lines[:4], b"\0" * 80, b'{"kind": "tr', b"[]", *lines[4:]]))
     train(settings(corpus, name="a", eval_every=8))
     assert is_whole(run, whole) and capsys.readouterr().err.count("3 of 16 lines cannot be read") == 1
+
+
+def test_a_run_in_float32_on_a_gpu_is_loaded_in_float32(home, corpus, monkeypatch):
+    run, asked = train(settings(corpus, name="a", stop_after=1)), []
+    config = json.loads((run / "config.json").read_text())
+
+    def dtypes(device, name):
+        asked.append(name)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(load, "pick_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(load, "compute_dtypes", dtypes)
+    for trained_on, dtype in (("cuda", "float32"), ("cuda", "bfloat16"), ("cpu", "float32")):
+        (run / "config.json").write_text(json.dumps(config | {"dtype": dtype, "machine": config["machine"] | {"type": trained_on}}))
+        with pytest.raises(UserError, match="far enough"):
+            load_model("a")
+    assert asked == ["float32", "auto", "auto"]
 
 
 # ---- a full disk
