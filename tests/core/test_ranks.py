@@ -15,7 +15,7 @@ import torch.distributed as dist
 from helpers import curve, on_ranks, write_corpus
 
 from gpt2course import ranks
-from gpt2course.files import UserError
+from gpt2course.files import Busy, UserError, locked
 from gpt2course.model import GPT
 from gpt2course.recipes import make_optimizer, resolve
 from gpt2course.runlog import read_metrics
@@ -331,6 +331,15 @@ def test_an_error_is_remembered_within_one_torchrun_only(tmp_path, corpus, monke
     started("first", "0")  # started by a person
     train(good)
     assert not marker.exists()
+
+
+def test_a_second_start_leaves_no_error_for_the_first(tmp_path, monkeypatch):
+    """The notebook that follows a training kills it for an error that is kept."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    with pytest.raises(Busy), ranks.lasting_errors(tmp_path / "error.json", ranks.Ranks()), locked(tmp_path / "lock", "run 'a' is being trained"):
+        with locked(tmp_path / "lock", "run 'a' is being trained"):
+            pass
+    assert not (tmp_path / "error.json").exists()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
