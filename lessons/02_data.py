@@ -282,8 +282,8 @@ lab.result("02.cropped", round(cropped[-1], 3))
 # %% [markdown]
 # It loses more and more. The lower picture shows why. A document longer than a row never fits, and it leaves the buffer only
 # when it is the shortest of all. So long documents collect, and less is left to choose from. At first best fit is even below
-# the dashed line, because the long ones wait. Even here it has not settled: after 40,000 rows nine of ten waiting documents
-# are long, and 14 % is cropped. Measure a loader late, and cut very long documents before packing.
+# the dashed line, because the long ones wait. Even here it has not settled: the share of long
+# documents still rises. Measure a loader late, and cut very long documents before packing.
 #
 # ## Stop and resume
 #

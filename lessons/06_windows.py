@@ -450,7 +450,7 @@ print(f"mean {sum(apart) / len(apart):+.4f} ± {half:.4f}")
 # Attention skips work by never asking for the tiles that nobody sees: 150 of 1,024 at T 2,048 with a window of 256. The
 # answer stays the same because a softmax can be built tile by tile: a maximum, a sum and an output that are rescaled when
 # the maximum grows. What differs is rounding, 4e-07. A mask alone saves no time. On the machine that made this page the
-# tiles took about a fifth of its time.
+# tiles took a fifth to a sixth of its time.
 
 # %% [markdown]
 # ## Questions

@@ -114,8 +114,8 @@ check("7.2", without_residual_lambdas)
 # If the list is too short, return None.
 #
 # A tiny example: the differences 0.01 and 0.03 have s = 0.01414. With t95 = [12.71, 4.30, 3.18] and effect 0.03, n = 2 gives 0.127,
-# n = 3 gives 0.035 and n = 4 gives 0.0225: the answer is 4. (Plan for more: where half the interval just equals a true effect, the
-# interval still holds 0 in about half of all experiments.)
+# n = 3 gives 0.035 and n = 4 gives 0.0225: the answer is 4. (Plan for more: at that n a measured effect lies below the true one in half
+# of all experiments, and then the interval holds 0.)
 #
 # Then try it on `lab.recorded("ladder-seeds")` with the effect that nanochat published for depth 8, 0.0103.
 #
@@ -172,7 +172,8 @@ pictures("7.3", draw, seeds_needed)
 #
 # <details><summary>Help: which counts, FLOPs or bytes?</summary>
 #
-# In the time in which it moves one byte an H100 does about 300 operations of matrix products, or about 20 of other kinds. A mix does
+# In the time in which it moves one byte an H100 does about 300 operations of matrix products, or about 20 of other kinds
+# (67 TFLOP/s in float32, its data sheet). A mix does
 # 3 for every 6 bytes. So it waits for
 # memory, and fusing it with its neighbours, as torch.compile does, saves most of the time.
 # </details>

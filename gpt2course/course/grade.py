@@ -412,10 +412,10 @@ def main(args: Grade) -> None:
     if not args.notebook:  # your own copy: what passed is kept, and can train a model
         passed = {r["id"] for r in report["exercises"] if r["state"] == "passed"}
         given = [c.source for c in build.unsolved(number) if c.kind == "setup"]
-        cells = [*given, *(c.source for c in read(notebook))]
-        parts = split(number, read(notebook), build.unsolved(number), notebook.name)
-        cells += [f"{part.names[0]} = {part.called}" for part in parts if part.called]
-        for line in mine.keep_passed(passed, cells):
+        code = read(notebook)
+        parts = split(number, code, build.unsolved(number), notebook.name)
+        renamings = [f"{part.names[0]} = {part.called}" for part in parts if part.called]
+        for line in mine.keep_passed(passed, [*given, *(c.source for c in code), *renamings]):
             print(line)
     if report["points"] < report["of"]:
         sys.exit(1)

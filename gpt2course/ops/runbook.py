@@ -10,14 +10,10 @@ attaches to a training that runs, resumes one that was stopped, and skips one th
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import math
 import os
 import platform
-import re
-import signal
-import subprocess
 import sys
 import time
 import typing
@@ -32,6 +28,7 @@ from gpt2course.course import plots
 from gpt2course.data import SHARD_CORPORA
 from gpt2course.files import EVERY, UserError, coerce, duration, locked, read_json, run_folder, write_json
 from gpt2course.ops import download, leaderboard
+from gpt2course.ops.children import failure, launch, read_lines, show
 from gpt2course.ops.parameters import CLONE, Params, Run, digest
 from gpt2course.runlog import read_metrics
 
@@ -40,64 +37,11 @@ RESTARTS = 5  # how often torchrun restarts the ranks before the training cell f
 PROMPTS = ("The capital of France is", "My fellow citizens, the state of", "In 1969,", "The human heart is",
            "She was born in", "Water is")  # fmt: skip
 
-ENDED = re.compile(r".*failed \(exitcode: (-?\d+)\) local_rank: (\d+).*")  # written by torchrun
 # The package's run of the laptop profile, to which a run with the learner's pieces is compared
 RECORDED = CLONE / "results" / "2026-11-29_laptop-curve" / "metrics.jsonl"
-NOISE = re.compile(r"[IWE]\d{4} \d\d:|error: |Traceback |  File |    |\[rank\d+\]: (\s|Traceback)")
 
 
-# ---- child processes and what they write
-
-
-def launch(argv: list[str], log: Path, mode: str, team: int, restarts: int, **options) -> subprocess.Popen:
-    """Start `python -m argv` in a session of its own, with its output in `log`; team: as so many ranks of torchrun."""
-    env = os.environ | {"PYTHONUNBUFFERED": "1"}
-    if team:
-        ranks_of = [f"--nproc_per_node={team}", f"--max-restarts={restarts}"]
-        argv = ["torch.distributed.run", "--standalone", *ranks_of, "-m", *argv]
-        # Ranks that are restarted must not read the addresses of the ranks before them (pytorch #135712), and after
-        # SIGTERM ranks need time to save a checkpoint.
-        env |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
-    with open(log, mode) as out:
-        return subprocess.Popen(
-            [sys.executable, "-m", *argv], env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            start_new_session=True, **options,
-        )  # fmt: skip
-
-
-def read_lines(log: Path, offset: int = 0) -> tuple[list[str], int]:
-    """The whole lines of a log from a byte on, and the offset of the next one. Of a bar drawn with \\r, its end."""
-    with open(log, "rb") as f:
-        f.seek(offset)
-        data = f.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    return [line.rpartition("\r")[2] for line in whole.decode("utf-8", "replace").split("\n")[:-1]], offset + len(whole)
-
-
-def readable(lines: list[str]) -> list[str]:
-    """The lines for people: no errors, which are raised, no tracebacks, and of torchrun only that a rank ended."""
-    own = itertools.takewhile(lambda line: not line.startswith("torch.distributed.elastic."), lines)
-    ended = (ENDED.sub(r"rank \2 ended with exit code \1", line) for line in own)
-    return [line for line in ended if not NOISE.match(line)]
-
-
-def show(lines: list[str]) -> None:
-    for line in readable(lines):
-        print(line, flush=True)
-
-
-def failure(stage: str, lines: list[str], log: Path, code: int | None = None) -> UserError:
-    """The one error of a command that ended without a result, from the lines that it wrote."""
-    for line in reversed(lines):
-        if line.startswith("error: "):
-            return UserError(f"stage {stage}: {line.removeprefix('error: ')}")
-        if line.startswith("stopped "):
-            first = "raise that limit, then " if " by max_" in line else ""
-            return UserError(f"training {line}; {first}run this notebook again to resume")
-    how = "without a result" if code is None else f"with exit code {code}"
-    how += " (killed: is there enough memory?)" if code == -signal.SIGKILL else ""
-    last = "\n".join([line for line in readable(lines) if line.strip()][-8:])
-    return UserError(f"stage {stage} ended {how}; run this notebook again to resume. The end of {log}:\n{last}")
+# ---- stages, and what they leave
 
 
 def fingerprint(path) -> list:
@@ -446,10 +390,11 @@ def main(action: Positional[typing.Literal["stop"]], name: Positional[str], wait
     if not (folder / "stages").is_dir():
         have = sorted(p.parent.name for p in (files.home() / "runs").glob("*/stages"))
         raise UserError(f"there is no run {name!r} in {folder.parent}; there are {', '.join(have) or 'none'}")
-    with contextlib.suppress(FileNotFoundError):
-        node = json.loads((folder / "train.pid").read_text(encoding="utf-8")).get("node")
-        if node not in (None, platform.node()) and state(folder) == "stopped":
-            raise UserError(f"the training of run {name!r} was started on machine {node}; stop it there")
+    node = None
+    with contextlib.suppress(UserError, AttributeError):  # no pid file yet, or a damaged one
+        node = read_json(folder / "train.pid").get("node")
+    if node not in (None, platform.node()) and state(folder) == "stopped":
+        raise UserError(f"the training of run {name!r} was started on machine {node}; stop it there")
     ended = stop(name, coerce("wait", wait, float, 0))
     print(f"run {name} is {state(folder)}; its output is in {folder / 'train.log'}")
     sys.exit(0 if ended else 1)

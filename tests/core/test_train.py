@@ -354,7 +354,7 @@ def test_a_limit_that_is_reached_already_trains_no_further(home, corpus, capsys)
 
 
 def test_checkpoints_by_the_clock(home, corpus):
-    run = train(settings(corpus, name="c", save_minutes=0.0, set=sized("steps=6")))  # and before each evaluation, but no step twice
+    run = train(settings(corpus, name="c", save_minutes=0.0, set=sized("steps=6")))  # no step twice
     assert kinds(run, "checkpoint") == [1, 2, 3, 4, 5, 6]
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from gpt2course.course import plots
 from gpt2course.files import UserError, read_json, write_json
-from gpt2course.ops import download
+from gpt2course.ops import children, download
 from gpt2course.ops import runbook as rb
 from gpt2course.ops.parameters import Params, Run, open_run
 
@@ -287,9 +287,9 @@ def test_lines_of_a_growing_log_come_once_and_whole(tmp_path_factory, lines, cut
     log = tmp_path_factory.getbasetemp() / "log"
     data = "".join(f"{line}\n" for line in lines).encode()
     log.write_bytes(data[:cut])
-    first, at = rb.read_lines(log)
+    first, at = children.read_lines(log)
     log.write_bytes(data + rest.encode())
-    second, at = rb.read_lines(log, at)
+    second, at = children.read_lines(log, at)
     assert first + second == lines and at == len(data)
 
 
@@ -321,11 +321,11 @@ def test_a_training_is_attached_to_and_stopped(run, trains, capsys):
     wait_for(lambda: starts(run) == 1)
     assert rb.stop("toy", wait=0.01) is False and f"kill -9 {record['pid']}" in capsys.readouterr().out
     assert rb.stop("toy", wait=30) and rb.state(run.folder) == "stopped"
-    lines = rb.read_lines(run.folder / "train.log", record["log_from"])[0]
-    assert re.match("training stopped at step 7 by signal SIGTERM; .*; run this notebook again to resume$", str(rb.failure("train", lines, Path())))
-    limit = rb.failure("train", ["stopped at step 7 by max_hours 1.0; a checkpoint is saved"], Path())
+    lines = children.read_lines(run.folder / "train.log", record["log_from"])[0]
+    assert re.match("training stopped at step 7 by signal SIGTERM; .*; run this notebook again to resume$", str(children.failure("train", lines, Path())))
+    limit = children.failure("train", ["stopped at step 7 by max_hours 1.0; a checkpoint is saved"], Path())
     assert str(limit).endswith("; raise that limit, then run this notebook again to resume")
-    assert "Traceback" not in "".join(rb.readable(lines))
+    assert "Traceback" not in "".join(children.readable(lines))
     trains("say:ready", "done:")
     assert rb.start(run)["log_from"] > record["log_from"]
     wait_for(lambda: rb.state(run.folder) == "finished")
@@ -380,7 +380,7 @@ def test_an_error_that_would_come_again_ends_at_once(run, trains):
     trains("say:ready", "fail:odd")
     with pytest.raises(UserError, match=re.compile("stage train ended without a result; .*ValueError: odd", re.S)):
         rb.train(run)
-    assert "rank 0 ended with exit code 1" in rb.readable(rb.read_lines(run.folder / "train.log")[0])
+    assert "rank 0 ended with exit code 1" in children.readable(children.read_lines(run.folder / "train.log")[0])
 
 
 def test_a_training_has_its_record_although_its_kernel_was_killed_while_it_started_it(run, monkeypatch):
@@ -391,7 +391,7 @@ def test_a_training_has_its_record_although_its_kernel_was_killed_while_it_start
         popen(*args, **options)
         os._exit(9)  # no line of `background` runs any more
 
-    monkeypatch.setattr(rb.subprocess, "Popen", die)
+    monkeypatch.setattr(subprocess, "Popen", die)
     if (kernel := os.fork()) == 0:
         rb.background(run, "train", ["act", "sleep:600"], "k")
     assert os.waitstatus_to_exitcode(os.waitpid(kernel, 0)[1]) == 9

@@ -24,7 +24,7 @@ LAZY = {"tyro", "readline", "fcntl", "triton", "transformers", "tokenizers", "fl
 # No room may grow beyond this. The aims were 4,400, 750, 1,500 and 1,300 lines with six lessons and without a learner's own pieces;
 # LOG.md of 2026-11-29 says what stands above them. In the course room are a simulator of messages, the real ranks and the budget
 # game of lessons 09 and 11 (350 lines), and a learner's pieces (700).
-LINES = {"core": 5300, "fast": 840, "ops": 1835, "course": 2815}
+LINES = {"core": 5300, "fast": 840, "ops": 1845, "course": 2815}
 WHOLE = 17_700  # with fifteen lessons: their checks and figures are about 7,000
 
 

@@ -252,7 +252,7 @@ def test_row_13_every_text_file_is_opened_as_utf8_by_name():
             if isinstance(node, ast.Call) and not any(k.arg in ("encoding", None) for k in node.keywords):
                 name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
                 mode = node.args[1] if name == "open" and len(node.args) > 1 else None
-                binary = mode is not None and (not isinstance(mode, ast.Constant) or "b" in mode.value)  # runbook.launch takes the mode
+                binary = mode is not None and (not isinstance(mode, ast.Constant) or "b" in mode.value)  # children.launch takes the mode
                 if name in ("read_text", "write_text") or name == "open" and isinstance(node.func, ast.Name) and not binary:
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == []
