@@ -431,8 +431,10 @@ print("windows - muon, seed by seed:", *(f"{x:+.4f}" for x in apart), end="; ")
 print(f"mean {sum(apart) / len(apart):+.4f} ± {half:.4f}")
 
 # %% [markdown]
-# At this size windows gain 0.006 bits per byte, with each of five seeds. Lesson 08 has two larger runs. A rung needs three recorded seeds. From `windows` on, a rung takes the rate and the
-# weight decay that were best for `muon`; they are not swept again. Published runs found:
+# At this size (T 256, windows of 128) windows gain 0.007 bits per byte, in each of eight pairs. [Two larger
+# pairs](../results/2026-11-29_ladder-larger) gain 0.031 and 0.004, with windows of 64 0.044 and 0.008; the one at T 1,024 loses 0.012.
+# From `windows` on, a rung takes the rate and the weight decay that were best for `muon`; they are not swept again. Published runs
+# found:
 #
 # - **A mask costs.** On 8xA100, nanochat made 309K tokens/s with L, and 226K with SSSL given to torch as a mask: 27 %
 # *slower* with fewer FLOPs. With FlashAttention 3 windows ran at 315K (nanochat pull request 540).

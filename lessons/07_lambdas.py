@@ -423,8 +423,8 @@ known = {name: b for name, b in lab.ladder().items() if name in list(LADDER)[:5]
 plots.show(plots.ladder(known, list(LADDER)))
 
 # %% [markdown]
-# In two larger and longer runs ([width 192, three million tokens](../results/2026-11-29_ladder-larger), another text) the same lambdas *gained* 0.042
-# and 0.031 bits per byte. So do not take the small loss for a law.
+# In two larger and longer pairs ([width 192, three million tokens](../results/2026-11-29_ladder-larger), another text) the same lambdas
+# *gained* 0.042 and 0.031 bits per byte. So do not take the small loss for a law.
 #
 # **A story.** In August 2025 someone plotted every lambda of a modded-nanogpt run and explained what each layer does. A
 # day later he wrote that the labels of x and x0 had been swapped, which turned the analysis around, and left the old text in place

@@ -37,6 +37,7 @@ H100_FREE = 84.9e9  # bytes free on an empty H100
 MFU_NODE, MFU_ONE, MFU_FORWARD = 0.5, 0.4, 0.3  # expected: record 1 on 8 H100, single GPUs, forward passes alone
 SETUP, TOKENIZER, COMPILE = 300.0, 240.0, 180.0  # seconds
 DOWNLOAD = 200e6  # bytes/s
+SAVE = 0.7e9  # bytes/s of a checkpoint, copied from the GPUs, written and read again for its sha256; training waits
 CORE_TOKENS = 68e6  # that the questions of CORE ask a model to read
 UNEVEN, TOO_UNEVEN = 0.93, 0.8  # rate of the slowest GPU as a share of the median: a warning, a STOP
 
@@ -88,7 +89,7 @@ def measure(head_dim: int, kind: str = "cuda", seconds: float = 0.5, size: int =
         gpus.append({"name": torch.cuda.get_device_name(i), "free": free, "rate": rate})
     dtype = compute_dtypes(device)[0]
     attention = kernels.choose("auto", device, dtype, head_dim)  # takes no kernel whose results are wrong
-    return {"gpus": gpus, "driver": describe_machine(device)["driver"], "attention": attention}
+    return {"gpus": gpus, "driver": describe_machine(device)["driver"], "attention": attention, "bytes": dtype.itemsize}
 
 
 def measure_in_child(head_dim: int) -> dict:
@@ -139,9 +140,10 @@ def judge_absent(profile: str, files: list) -> list[Finding]:
 # ---- memory, disk, data
 
 
-def judge_memory(sizes: RunSizes, free: float, on_gpu: bool, where: str = "here") -> Finding:
-    """free: bytes of the emptiest GPU, or of the system."""
-    plan, arguments = sizes.plan, step_sizes(sizes.plan, on_gpu) | {"world": sizes.devices}
+def judge_memory(sizes: RunSizes, free: float, on_gpu: bool, where: str = "here", each: int = 2) -> Finding:
+    """free: bytes of the emptiest GPU, or of the system. each: bytes of a value; GPUs without bfloat16 need 4."""
+    plan, old = sizes.plan, {"compute_bytes": 4, "embed_bytes": 4} if each == 4 else {}
+    arguments = step_sizes(plan, on_gpu, **old) | {"world": sizes.devices}
     arguments["recompute"] = must_recompute(free, plan, B=sizes.device_batch, **arguments)  # as train.py does
     need = SLACK * memory_estimate(plan.params, B=sizes.device_batch, **arguments).total
     text = f"device batch {sizes.device_batch} needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free {where}"
@@ -158,7 +160,7 @@ def judge_memory(sizes: RunSizes, free: float, on_gpu: bool, where: str = "here"
 def judge_disk(plan: Plan, to_come: float, folder: Path, free: float) -> Finding:
     """to_come: bytes of shards that the run downloads; free: bytes in the folder."""
     m = memory_estimate(plan.params, B=1, **step_sizes(plan, False))
-    need = 4 * (m.weights + m.optimizer) + to_come + 1e9  # checkpoints: the newest two, the best, one being written
+    need = 3 * (m.weights + m.optimizer) + to_come + 1e9  # checkpoints: the newest two, one being written
     text = f"{free / 1e9:.1f} GB free in {folder}, the run needs about {need / 1e9:.1f} GB"
     return ("ok", "disk", text) if free >= need else ("STOP", "disk", f"{text}; set GPT2COURSE_HOME to another disk")
 
@@ -201,7 +203,9 @@ def projection(plan: Plan, n: int, gpu: str, to_come: float, args: Preflight) ->
         return [("ok", "time", f"unknown, because the peak rate of {gpu} is unknown")]
     train, forward = hours(plan.flops, n, peak, mfu), plan.flops_per_token / 3 / (MFU_FORWARD * peak * n)  # s a token
     evaluations = 10 * plan.recipe.eval_bytes / BYTES_PER_TOKEN * forward  # eight during the run, two at its end
-    other = SETUP + TOKENIZER + COMPILE + to_come / DOWNLOAD + evaluations + CORE_TOKENS * forward
+    m = memory_estimate(plan.params, B=1, **step_sizes(plan))
+    saves = train * 6 * (m.weights + m.optimizer) / SAVE  # one in ten minutes
+    other = SETUP + TOKENIZER + COMPILE + to_come / DOWNLOAD + evaluations + CORE_TOKENS * forward + saves
     paid, price = train + other / 3600, args.price_per_hour
     text = f"about {train:.2f} h of training on {n} x {gpu} at {mfu:.0%} of the peak, {paid:.2f} h with everything else"
     out = [("ok", "time", text)]
@@ -280,7 +284,7 @@ def look_devices(sizes: RunSizes, profile: str) -> tuple[list[Finding], str]:
     except (RuntimeError, ValueError, subprocess.TimeoutExpired) as e:
         return [("STOP", "gpus", f"a test of the GPUs failed ({e}); restart the machine, or take another")], ""
     gpus = found["gpus"]
-    memory = judge_memory(sizes, min(gpu["free"] for gpu in gpus[: sizes.devices]), True)
+    memory = judge_memory(sizes, min(gpu["free"] for gpu in gpus[: sizes.devices]), True, each=found["bytes"])
     findings = judge_gpus(gpus, found["driver"], GPUS.get(profile, 1), sizes.devices)
     return [*findings, judge_attention(*found["attention"]), memory], gpus[0]["name"]
 

@@ -25,7 +25,7 @@ RUNS = [  # arm, seed, steps, settings
     *(("lambdas", seed, 645, ladder.MUON) for seed in (1, 2)),
     *(("wide", 1, 450, (f"matrix_lr={rate}", DECAY)) for rate in (0.014, 0.028)),
     *(("jan29", 1, 450, (*ladder.MUON, f"ve_lr={rate}")) for rate in (0.15, 0.6)),
-    *((arm, 3, steps, ladder.MUON) for arm, steps in (("wide", 314), ("jan29", 645))),
+    *((arm, 3, steps, ladder.MUON) for arm, steps in (("wide", 314), ("jan29", 645), ("lambdas", 645))),
 ]
 
 

@@ -64,12 +64,9 @@ def test_torch_compile_keeps_the_masks(kernel, monkeypatch):
     assert "arange" not in text and "masked_fill" not in text
 
 
-def test_extreme_scores_and_the_smallest_window():
+def test_extreme_scores():
     q, k, v = tensors(12)
-    assert torch.equal(attention(q, k, v, (0, 0)), v)  # each token sees itself alone
     assert attention(1e4 * q, 1e4 * k, v, (5, 0)).isfinite().all()
-    ones = torch.ones_like(v)
-    torch.testing.assert_close(attention(q, k, ones, (3, 0)), ones)  # weights sum to one
 
 
 def test_it_looks_back_only():
@@ -98,7 +95,7 @@ def test_the_installed_kernel_gets_whole_sequences_of_its_device_only():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(-1, 12), st.none() | st.tuples(*[st.integers(0, 5)] * 2), st.sampled_from([4, 2]))
 def test_reading_in_parts_equals_reading_all(parts, W, pad, Hkv):
-    """Also with filler, which fits into the first part. A short window keeps W keys and no more."""
+    """Also with filler, which fits into the first part. A short window keeps W keys and no more. Rows that leave: test_model.py."""
     T = sum(parts)
     q, k, v = tensors(T, Hkv=Hkv, seed=T)
     pad = pad and torch.tensor([min(n, parts[0] - 1) for n in pad])
@@ -110,22 +107,3 @@ def test_reading_in_parts_equals_reading_all(parts, W, pad, Hkv):
         start += n
         assert cache.past["layer"][0].size(1) == (start if W < 0 else min(start, W))
     torch.testing.assert_close(torch.cat(got, dim=1), attention(q, k, v, (W, 0), pad), atol=1e-12, rtol=1e-12)
-
-
-def test_rows_that_are_kept_are_not_changed():
-    q, k, v = tensors(12)
-    both, alone = Cache(torch.tensor([4, 2])), Cache(torch.tensor([2]))
-    x = torch.arange(2 * 10 * 3.0).view(2, 10, 3)
-    for cache, rows in ((both, slice(None)), (alone, slice(1, 2))):
-        cache.advance(10)
-        cache.attend("layer", q[rows, :10], k[rows, :10], v[rows, :10], (5, 0))
-        shifted = cache.shift(x[rows])
-        assert torch.equal(shifted[-1, 3:], x[1, 2:]) and not shifted[-1, :3].any()  # filler leaves no embedding
-    both.keep([1])
-    for cache, rows in ((both, slice(1, 2)), (alone, slice(1, 2))):
-        cache.advance(2)
-        last = cache.attend("layer", q[rows, 10:], k[rows, 10:], v[rows, 10:], (5, 0))
-        assert torch.equal(cache.shift(x[rows, :2])[0, 0], x[1, 9])
-        if cache is both:
-            kept = last
-    assert torch.equal(kept, last)

@@ -69,11 +69,11 @@ def documents(lengths: list[int | None]) -> list[str]:
 def plain(texts: list[str], T: int, index: int, streams: int, buffer_docs: int, rows: int):
     """One stream's rows by the rules as they are stated, scanning the whole buffer for every pick.
 
-    Returns (rows, the document indices in the buffer before each pick, picks as (index, length, tokens used), the state).
+    Returns (rows, the document indices in the buffer before each pick, picks as (row, index, length, tokens used), the state).
     """
     mine = list(range(index, len(texts), streams))
     buffer, place, out, seen, picks, epoch, skipped = [], 0, [], [], [], 0, 0
-    for _ in range(rows):
+    for number in range(rows):
         row = []
         while len(row) < T + 1:
             while len(buffer) < min(buffer_docs, len(mine)):
@@ -93,10 +93,10 @@ def plain(texts: list[str], T: int, index: int, streams: int, buffer_docs: int, 
                     if len(doc) < len(buffer[best][1]):
                         best = k
             i, doc = buffer.pop(best)
-            picks.append((i, len(doc), min(space, len(doc))))
+            picks.append((number, i, len(doc), min(space, len(doc))))
             row += doc[:space]
         out.append(row)
-    cropped = [length - used for _, length, used in picks if length > used]
+    cropped = [length - used for *_, length, used in picks if length > used]
     state = dict(stream=index, epoch=epoch, next=place, skipped=skipped, placed=len(picks), cropped=len(cropped), cropped_tokens=sum(cropped))
     return out, seen, picks, state | dict(buffer_tokens=sum(len(doc) for _, doc in buffer), buffer=[i for i, _ in buffer])
 
@@ -146,14 +146,17 @@ def test_rows_buffers_and_state_equal_the_plain_scan(lengths, options, n):
         want, seen, picks, state = plain(texts, T, s, streams, buffer_docs, len(range(s, n, streams)))
         assert rows[s::streams].tolist() == want  # global row j comes from stream j % streams
         assert notes[s] == seen  # the same top-ups: the buffer is the same before every pick
+        assert [(row, i) for row, found in enumerate(batches.last_documents[s::streams]) for i in found] == [(row, i) for row, i, *_ in picks]
         assert batches.state_dict()["stream_states"][s] == state
         placed += len(picks)
-        cropped += sum(length > used for _, length, used in picks)
-        dropped += sum(length - used for _, length, used in picks)
+        cropped += sum(length > used for *_, length, used in picks)
+        dropped += sum(length - used for *_, length, used in picks)
     found = statistics(batches.state_dict())
     assert (found["documents"], found["cropped"], found["cropped_tokens"]) == (placed, cropped, dropped)
     assert found["epoch"] == pytest.approx((placed + found["skipped"]) / len(texts))
     assert found["cropped_share"] == pytest.approx(dropped / (n * (T + 1) + dropped))
+    batches.next_rows(1)
+    assert len(batches.last_documents) == 1  # of the rows served last
 
 
 def json_copy(value):
@@ -300,26 +303,6 @@ def test_long_documents_are_not_kept_in_memory_neither_in_a_run_nor_in_a_resume(
         tracemalloc.stop()
     assert run < 35e6 and resume < 10e6  # of 100: the texts of two top-ups of 128; of a few blocks of 10
     assert again.next_rows(20).tolist() == loader.next_rows(20).tolist()
-
-
-# ---- the documents of a row
-
-
-@settings(max_examples=60, deadline=None)
-@given(LENGTHS, SETTINGS)
-def test_last_documents_are_those_whose_tokens_are_in_the_row(lengths, options):
-    if not usable(lengths, options["streams"]):
-        return
-    batches = Batches(Split(documents(lengths)), Coder(), **options)
-    for _ in range(6):
-        rows = batches.next_rows(3)
-        assert len(batches.last_documents) == 3
-        for row, found in zip(rows.tolist(), batches.last_documents):
-            starts = [at for at, token in enumerate(row) if token == BOS]
-            firsts = [row[at + 1] // 1000 - 1 if at + 1 < len(row) else None for at in starts]
-            assert [want if i is not None else None for i, want in zip(firsts, found, strict=True)] == firsts
-            if firsts[-1] is None:  # of the last one only BOS fitted: any document, of the row's stream
-                assert found[-1] % options["streams"] == found[0] % options["streams"] and lengths[found[-1]]
 
 
 # ---- the thread

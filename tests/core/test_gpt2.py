@@ -246,28 +246,8 @@ def test_it_equals_transformers(tmp_path, bare):
 # ---- the cache
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(1, 10), min_size=1, max_size=4), st.integers(0, 14), st.integers(0, 99))
-@torch.no_grad()
-def test_rows_read_into_a_cache_equal_each_row_alone(lengths, more, seed):
-    """Texts of different lengths, then `more` tokens one at a time, the first row leaving half-way."""
-    model, longest, rows = tiny(compute_dtype=torch.float64).double(), max(lengths), list(range(len(lengths)))
-    texts = tokens(B=len(lengths), seed=seed)
-    cache = Cache(torch.tensor([longest - n for n in lengths]))
-    idx = torch.stack([torch.cat([torch.full((longest - n,), seed % 97), text[:n]]) for text, n in zip(texts, lengths)])
-    for step in range(more + 1):
-        if step:
-            if step == more // 2 and len(rows) > 1:
-                rows = rows[1:]
-                cache.keep(list(range(1, len(rows) + 1)))
-            idx = torch.stack([texts[i, lengths[i] + step - 1 : lengths[i] + step] for i in rows])  # (B, 1)
-        for i, got in zip(rows, model(idx, cache=cache)):
-            new = slice(lengths[i] + step - 1, lengths[i] + step) if step else slice(0, lengths[i])
-            torch.testing.assert_close(got[new.start - new.stop :], model(texts[i : i + 1])[0, new], atol=2e-6, rtol=0)
-
-
 def test_positions_of_a_cache_are_those_of_the_text():
-    """They end at 24 tokens of text, however many columns of filler there are."""
+    """They end at 24 tokens of text, however many columns of filler there are. What is computed with one: test_model.py."""
     model, cache = tiny(), Cache(torch.tensor([9, 9]))
     assert model(tokens(T=30), cache=cache).shape == (2, 30, 97)
     for _ in range(3):

@@ -59,26 +59,30 @@ def advance(plan, model, optimizer, steps, rank, world):
     return losses
 
 
-def whole_run(recipe, dtype, changes, rank, world):
+def run_of(recipe, dtype, changes, rank, world, steps=range(STEPS), saved=None):
+    """Some steps, all by default, from what an earlier call returned."""
     plan, model, optimizer = build(recipe, dtype, (rank, world), **changes)
-    losses = advance(plan, model, optimizer, range(STEPS), rank, world)
+    if saved:
+        model.load_state_dict(saved["weights"])
+        optimizer.load_state_dict(saved["state"])
+    losses = advance(plan, model, optimizer, steps, rank, world)
     return {"losses": losses, "weights": dict(model.state_dict()), "state": optimizer.state_dict()}
 
 
 @functools.cache
 def alone(recipe, dtype, changes):
-    return whole_run(recipe, dtype, dict(changes), 0, 1)
+    return run_of(recipe, dtype, dict(changes), 0, 1)
 
 
 @pytest.mark.parametrize("recipe,changes,world", [("jan29", (), 2), ("record", CLIPPED, 4)])
 def test_ranks_train_the_same_model(recipe, changes, world, tmp_path):
     """30 steps in float64: the losses agree with one process's to 1e-8, so do weights and state, and all ranks hold the same weights to the bit.
 
-    With the recipe's eps of 1e-10 the weights of embeddings are left out: where a gradient cancels to 1e-17 of rounding, Adam divides that by
+    With the recipe's eps of 1e-10 weights and state agree to 1e-4 only: where a gradient cancels to 1e-17 of rounding, Adam divides that by
     eps, and weights that matter to no loss differ by up to 1e-5.
     """
     one = alone(recipe, torch.float64, changes)
-    found = on_ranks(world, tmp_path / "run", functools.partial(whole_run, recipe, torch.float64, dict(changes)))
+    found = on_ranks(world, tmp_path / "run", functools.partial(run_of, recipe, torch.float64, dict(changes)))
     assert one["losses"][-1] < 0.8 * one["losses"][0]  # it learns, so that there is something to agree on
     for rank in range(world):
         assert all(torch.equal(found[0]["weights"][k], found[rank]["weights"][k]) for k in one["weights"])
@@ -91,25 +95,13 @@ def test_ranks_train_the_same_model(recipe, changes, world, tmp_path):
             torch.testing.assert_close(found[0][kind][name], tensor, atol=close, rtol=close)
 
 
-def second_half(weights, state, rank, world):
-    plan, model, optimizer = build("record", torch.float64, (rank, world), **dict(CLIPPED))
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(state)
-    advance(plan, model, optimizer, range(STEPS // 2, STEPS), rank, world)
-    return {"weights": dict(model.state_dict()), "state": optimizer.state_dict()}
-
-
-def first_half(rank, world):
-    plan, model, optimizer = build("record", torch.float64, (rank, world), **dict(CLIPPED))
-    advance(plan, model, optimizer, range(STEPS // 2), rank, world)
-    return {"weights": dict(model.state_dict()), "state": optimizer.state_dict()}
-
-
 def test_saved_on_two_ranks_resumed_on_one_and_on_four(tmp_path):
-    half = on_ranks(2, tmp_path / "half", first_half)[0]
+    some_steps = functools.partial(run_of, "record", torch.float64, dict(CLIPPED))
+    half = on_ranks(2, tmp_path / "half", functools.partial(some_steps, steps=range(STEPS // 2)))[0]
+    rest = functools.partial(some_steps, steps=range(STEPS // 2, STEPS), saved=half)
+    four = on_ranks(4, tmp_path / "rest", rest)[0]
     one = alone("record", torch.float64, CLIPPED)
-    four = on_ranks(4, tmp_path / "rest", functools.partial(second_half, half["weights"], half["state"]))[0]
-    for found in (second_half(half["weights"], half["state"], 0, 1), four):
+    for found in (rest(0, 1), four):
         for kind in ("weights", "state"):
             for name, tensor in one[kind].items():
                 torch.testing.assert_close(found[kind][name], tensor, atol=1e-8, rtol=1e-8)
@@ -231,10 +223,6 @@ def torchrun(*args, **kw):
     return process.returncode, out
 
 
-def workers(process):
-    return [int(p) for p in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()]
-
-
 def until(process, condition, seconds=120):
     began = time.time()
     while not condition():
@@ -262,21 +250,18 @@ def losses(run):
 
 
 @pytest.mark.slow
-def test_torchrun_trains_what_one_process_trains(one_and_two, tmp_path, corpus):
-    """The first losses agree to rounding (float32), so the batches are the same; what two ranks saved, one and four continue."""
-    code, out = torchrun(1, tmp_path, corpus, name="one")
-    assert code == 0, out
-    one, two = losses(tmp_path / "runs" / "one"), losses(one_and_two / "runs" / "two")
-    assert set(two) == set(range(1, 25)) and [two[s] for s in (1, 2, 3)] == pytest.approx([one[s] for s in (1, 2, 3)], rel=1e-4)
+def test_what_two_ranks_saved_one_and_four_continue(one_and_two, tmp_path, corpus):
+    """The next loss agrees to rounding (float32), so the batches are the same."""
     code, out = torchrun(2, tmp_path, corpus, "--stop-after", "12", name="half")
     assert code == 0 and out.count("stopped at step 12 by stop_after 12") == 1, out
     for world in (1, 4):
         shutil.copytree(tmp_path / "runs" / "half", tmp_path / "runs" / f"from{world}")
         code, out = torchrun(world, tmp_path, corpus, name=f"from{world}")
         assert code == 0 and "resumed from step_00000012" in out, out
-    rest = [losses(tmp_path / "runs" / f"from{world}") for world in (1, 4)]
-    assert rest[0][13] == pytest.approx(two[13], rel=1e-4) and rest[1][13] == pytest.approx(two[13], rel=1e-4)
-    evals = [[m for m in read_metrics(tmp_path / "runs" / n) if m["kind"] == "eval"][-1] for n in ("one", "from1", "from4")]
+    runs = [one_and_two / "runs" / "two", tmp_path / "runs" / "from1", tmp_path / "runs" / "from4"]
+    two, *continued = (losses(run) for run in runs)
+    assert set(two) == set(range(1, 25)) and [found[13] for found in continued] == pytest.approx([two[13]] * 2, rel=1e-4)
+    evals = [[m for m in read_metrics(run) if m["kind"] == "eval"][-1] for run in runs]
     assert len({e["val_bytes"] for e in evals}) == 1
     assert max(e["val_bpb"] for e in evals) - min(e["val_bpb"] for e in evals) < 0.1  # rounding grows; the spread of seeds is larger
 
@@ -375,12 +360,6 @@ def test_ranks_share_an_evaluation(one_and_two, monkeypatch):
         assert done.returncode == 0 and done.stdout.count("bits per byte") == 1, done.stderr
         found.append(json.loads((one_and_two / "e.json").read_text()))
     assert found[0].pop("val_bpb") == pytest.approx(found[1].pop("val_bpb"), rel=1e-6) and found[0] == found[1]
-
-
-def test_one_process_is_its_own_team(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    alone = ranks.join("cpu")
-    assert alone == ranks.Ranks() and alone.reduce(1.5, 2) == [1.5, 2] and alone.all("x") == ["x"] and alone.from_first(lambda: 7) == 7
 
 
 @pytest.mark.parametrize("mistake", [None, UserError("a mistake")])

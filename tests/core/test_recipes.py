@@ -154,8 +154,6 @@ def test_sizes_of_a_run():
                           (dict(device_batch=3), "must divide the 8 rows of a batch on each device: 1, 2, 4, 8"), (dict(devices=2, streams=5), "from 5 streams, can be shared by 1 ")):  # fmt: skip
         with pytest.raises(UserError, match=text):
             resolve_run("jan29", "laptop", {}, **changes)
-    with pytest.raises(UserError, match=r"profile '8xh10' does not exist; did you mean 8xh100"):
-        resolve_run("jan29", "8xh10", {})
 
 
 @given(st.integers(1, 64), st.integers(1, 8), st.integers(0, 16))
@@ -195,5 +193,3 @@ def test_profiles_change_sizes_only():
 def test_the_command_prints_json():
     out = subprocess.run([sys.executable, "-m", "gpt2course.recipes", "jan29", "--depth", "24", "--set", "ratio=12"], capture_output=True, text=True, check=True).stdout
     assert json.loads(out)["steps"] == 16704
-    bad = subprocess.run([sys.executable, "-m", "gpt2course.recipes", "jan29", "--set", "width"], capture_output=True, text=True)
-    assert bad.returncode == 2 and bad.stderr == "error: --set 'width': write name=value, for example --set width=192\n"

@@ -58,10 +58,10 @@ def slow_encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def slow_train(texts: list[str], merges: int | None = None, pattern: str = SPLIT_PATTERN) -> list[bytes]:
+def slow_train(texts: list[str], merges: int | None = None) -> list[bytes]:
     """Count all pairs anew for each merge; take the most frequent, among equals the smallest pair of ids. Returns the tokens."""
     tokens = [bytes([b]) for b in range(256)]
-    words = Counter(piece for text in texts for piece in regex.findall(pattern, text))
+    words = Counter(piece for text in texts for piece in regex.findall(SPLIT_PATTERN, text))
     words = {tuple(word.encode()): n for word, n in words.items()}
     while merges is None or len(tokens) < 256 + merges:
         pairs = Counter()
@@ -90,15 +90,6 @@ def slow_train(texts: list[str], merges: int | None = None, pattern: str = SPLIT
 # -- training
 
 
-def test_split_pattern_is_the_record_s():
-    # typed again: trainer and encoder take it from one place, so a wrong character would show nowhere else
-    words, digits, rest = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+", r"\p{N}{1,2}", r" ?[^\s\p{L}\p{N}]++[\r\n]*"
-    assert SPLIT_PATTERN == "|".join([words, digits, rest, r"\s*[\r\n]", r"\s+(?!\S)", r"\s+"])
-    assert regex.findall(SPLIT_PATTERN, "I'll pay 12345 €, OK?\n\n  Yes") == [
-        "I", "'ll", " pay", " ", "12", "34", "5", " €,", " OK", "?\n\n", " ", " Yes",
-    ]  # fmt: skip
-
-
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.one_of(st.text("ab ", max_size=30), st.text("aé1'\n", max_size=30), SETTLED_TEXT), max_size=6))
 def test_training_to_the_end_equals_the_slow_trainer(texts):
@@ -106,7 +97,7 @@ def test_training_to_the_end_equals_the_slow_trainer(texts):
     want = slow_train(texts)
     if len(want) > 256:
         assert Tokenizer.train(texts, len(want) + 9).ranks == want
-    with pytest.raises(UserError, match=f"ask for 265 to {len(want) + 9}, or train on more text"):
+    with pytest.raises(UserError, match=f"is too large for this text: its .* characters yield .*; ask for 265 to {len(want) + 9}, or train on more text"):
         Tokenizer.train(texts, len(want) + 10)
 
 
@@ -118,8 +109,6 @@ def test_vocab_size_counts_bytes_merges_and_specials(tok):
     for size in (264, 0, -1):
         with pytest.raises(UserError, match=f"vocab_size {size} is too small: .* need 265"):
             Tokenizer.train(TEXTS, size)
-    with pytest.raises(UserError, match="vocab_size 100000 is too large for this text: its 4.. characters yield"):
-        Tokenizer.train(TEXTS, 100_000)
 
 
 def test_training_reads_no_more_than_its_caps():
@@ -226,8 +215,6 @@ def test_save_and_load_give_the_same_tokenizer(tok, tmp_path):
     assert (again.sha256, again.vocab_size, again.provenance) == (tok.sha256, tok.vocab_size, tok.provenance)
     assert again.encode("".join(TEXTS)) == tok.encode("".join(TEXTS))
     assert again.save(folder) == folder and Tokenizer.load(folder).sha256 == tok.sha256  # over itself
-    lines = (folder / "ranks.tiktoken").read_text().splitlines()
-    assert lines[97] == "YQ== 97" and len(lines) == 411  # tiktoken's text format
 
 
 def test_tiktoken_reads_the_ranks_file(tok, tmp_path):

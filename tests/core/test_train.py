@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -20,7 +19,6 @@ from helpers import SIZE, curve, grammar, same, weights, write_corpus
 
 from gpt2course import checkpoint, load
 from gpt2course import train as train_module
-from gpt2course.data import load_corpus
 from gpt2course.evaluate import bits_per_byte
 from gpt2course.files import UserError, locked
 from gpt2course.load import load_model
@@ -28,7 +26,6 @@ from gpt2course.model import GPT
 from gpt2course.optim import MuonAdamW
 from gpt2course.recipes import resolve
 from gpt2course.runlog import Log, read_metrics
-from gpt2course.tokenizer import Tokenizer
 from gpt2course.train import Train, train
 
 
@@ -40,13 +37,6 @@ def sized(*changes):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus") / "toy.jsonl", grammar())
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path))
-    torch.set_num_threads(1)
-    return tmp_path
 
 
 def settings(corpus, **changes):
@@ -61,7 +51,6 @@ def kinds(run, kind, key="step"):
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
     """(curve, weights) of a run that nothing disturbed, evaluated every 8 steps."""
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as m:
         m.setenv("GPT2COURSE_HOME", str(tmp_path_factory.mktemp("whole")))
         run = train(settings(corpus, name="whole", eval_every=8))
@@ -72,7 +61,7 @@ def is_whole(run, whole):
     return curve(run) == whole[0] and same(weights(run), whole[1])
 
 
-def test_it_learns_and_leaves_a_complete_run(home, corpus):
+def test_it_learns_and_leaves_a_complete_run(course_home, corpus):
     run = train(settings(corpus, name="a", set=sized("steps=60", "tiny_batch_lr=0.3")))
     lines = read_metrics(run)
     losses, bpb = kinds(run, "train", "loss"), kinds(run, "eval", "val_bpb")
@@ -87,32 +76,31 @@ def test_it_learns_and_leaves_a_complete_run(home, corpus):
     assert plan.steps == 60 and tokenizer.sha256 == config["tokenizer_sha256"] and not model.training
 
 
-def test_the_last_evaluation_reads_no_more_than_final_eval_bytes(home, corpus, capsys):
+def test_the_last_evaluation_reads_no_more_than_final_eval_bytes(course_home, corpus, capsys):
     args = dict(set=sized("steps=2", "eval_bytes=500"))
     few, all = (kinds(train(settings(corpus, name=f"r{n}", final_eval_bytes=n, **args)), "eval", "val_bytes")[-1] for n in (1000, 10**9))
     assert 1000 <= few < 1500 < all and capsys.readouterr().out.count("(all of it)") == 1
 
 
-def test_same_seed_same_numbers_other_seed_other_numbers(home, corpus, whole):
-    a, b = (train(settings(corpus, name=f"s{seed}", seed=seed, eval_every=8)) for seed in (42, 2))
-    assert is_whole(a, whole) and curve(b) != whole[0]
+def test_another_seed_gives_other_numbers(course_home, corpus, whole):
+    assert curve(train(settings(corpus, name="a", seed=2, eval_every=8))) != whole[0]
 
 
-def test_micro_batches_do_not_change_the_loss(home, corpus):
+def test_micro_batches_do_not_change_the_loss(course_home, corpus):
     """8 rows at once or one at a time: equal to rounding for the first steps."""
     gentle = sized("tiny_batch_lr=0.05")  # large rates amplify rounding from step to step
     a, b = (kinds(train(settings(corpus, name=f"b{n}", device_batch=n, stop_after=3, set=gentle)), "train", "loss") for n in (8, 1))
     assert len(a) == 3 and a == pytest.approx(b, abs=2e-4)
 
 
-def test_resume_is_bit_identical(home, corpus, whole):
+def test_resume_is_bit_identical(course_home, corpus, whole):
     for stop in (1, 8, 23):
         run = train(settings(corpus, name=f"cut{stop}", eval_every=8, stop_after=stop))
         assert not kinds(run, "done")
         assert is_whole(train(settings(corpus, name=f"cut{stop}", eval_every=8)), whole)
 
 
-def test_random_numbers_are_part_of_the_run(home, corpus, monkeypatch):
+def test_random_numbers_are_part_of_the_run(course_home, corpus, monkeypatch):
     """No recipe draws any, so a step that draws is put in: as with dropout, the numbers follow the seed and continue after a resume."""
     drawn, step = [], MuonAdamW.step
     monkeypatch.setattr(MuonAdamW, "step", lambda self, *args: (drawn.append(torch.rand(2).tolist()), step(self, *args)))
@@ -131,7 +119,7 @@ def test_random_numbers_are_part_of_the_run(home, corpus, monkeypatch):
     assert torch.equal(torch.rand(3), before)  # the caller's own numbers are not touched
 
 
-def test_resume_inside_a_row_group_and_across_epochs(home, corpus, tmp_path):
+def test_resume_inside_a_row_group_and_across_epochs(course_home, corpus, tmp_path):
     """70 documents in row groups of 9, so that the run reads them several times and every stop falls inside a group."""
     documents = [json.loads(line)["text"] for line in open(corpus)]
     folder = tmp_path / "shards"
@@ -145,7 +133,7 @@ def test_resume_inside_a_row_group_and_across_epochs(home, corpus, tmp_path):
     assert is_whole(train(settings(str(folder), name="cut")), (curve(undisturbed), weights(undisturbed)))
 
 
-def test_a_line_of_several_steps_does_not_depend_on_where_a_run_was_resumed(home, corpus):
+def test_a_line_of_several_steps_does_not_depend_on_where_a_run_was_resumed(course_home, corpus):
     """Long runs log the mean loss of several steps; a run that stops between two lines continues with the mean."""
     long = dict(set=sized("steps=1500", "batch_tokens=64", "depth=1"), eval_every=10_000, device_batch=2, stop_after=60)
     undisturbed = train(settings(corpus, name="whole", **long))
@@ -162,7 +150,7 @@ def command(name, corpus, *more):
     return [sys.executable, "-m", "gpt2course.train", "jan29", "--name", name, *size, *more]
 
 
-def test_sigterm_saves_and_exits_0(home, corpus):
+def test_sigterm_saves_and_exits_0(course_home, corpus):
     argv = command("t", corpus, "--set", *sized("steps=2000"))
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -171,10 +159,10 @@ def test_sigterm_saves_and_exits_0(home, corpus):
     process.terminate()
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "by signal SIGTERM; a checkpoint is saved, the same command continues" in rest
-    assert checkpoint.newest(home / "runs" / "t")[1]["step"] >= 3
+    assert checkpoint.newest(course_home / "runs" / "t")[1]["step"] >= 3
 
 
-def test_a_signal_in_an_evaluation_stops_after_the_next_step_and_loses_nothing(home, corpus, whole, monkeypatch, capsys):
+def test_a_signal_in_an_evaluation_stops_after_the_next_step_and_loses_nothing(course_home, corpus, whole, monkeypatch, capsys):
     def interrupted(*args):
         os.kill(os.getpid(), signal.SIGTERM)
         return bits_per_byte(*args)
@@ -186,11 +174,11 @@ def test_a_signal_in_an_evaluation_stops_after_the_next_step_and_loses_nothing(h
     assert "stopped at step 9 by signal SIGTERM" in capsys.readouterr().out and checkpoint.newest(run)[1]["step"] == 9
     assert not kinds(run, "done")
     monkeypatch.undo()
-    monkeypatch.setenv("GPT2COURSE_HOME", str(home))
+    monkeypatch.setenv("GPT2COURSE_HOME", str(course_home))
     assert is_whole(train(settings(corpus, name="cut", eval_every=8)), whole)
 
 
-def test_ctrl_c_twice_stops_at_once(home, corpus, monkeypatch):
+def test_ctrl_c_twice_stops_at_once(course_home, corpus, monkeypatch):
     def interrupted(*_):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -220,40 +208,13 @@ def test_activations_are_computed_again_only_where_memory_is_tight(gigabytes, B,
     assert any("computes cheap activations again" in line for line in said) == (budget < 1)
 
 
-def test_limits_stop_with_a_checkpoint(home, corpus):
-    run = train(settings(corpus, name="hours", max_hours=1e-9))
-    assert checkpoint.newest(run)[1]["step"] == 1
+def test_a_limit_on_the_cost_stops_with_a_checkpoint(course_home, corpus):
     run = train(settings(corpus, name="cost", max_cost_usd=1e-9, price_per_hour=24.0))
     assert checkpoint.newest(run)[1]["step"] == 1 and read_metrics(run)[0]["usd"] > 0
 
 
-HANGS = """
-import time
-from gpt2course import train
-from gpt2course.optim import MuonAdamW
-step, calls = MuonAdamW.step, []
-def hang(self, *args):
-    calls.append(1)
-    if len(calls) == 5:
-        time.sleep(60)
-    return step(self, *args)
-MuonAdamW.step = hang
-train.command(train.main)
-"""
-
-
 @pytest.mark.slow
-def test_a_process_that_hangs_ends_itself_and_shows_where(home, corpus):
-    began = time.monotonic()
-    argv = [sys.executable, "-c", HANGS, *command("h", corpus, "--set", *SIZE, "--save-every", "2", "--stall-seconds", "2")[3:]]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=50)
-    assert done.returncode == 1 and time.monotonic() - began < 45
-    assert "no progress for 2 seconds" in done.stderr and "in hang" in done.stderr and "in take_step" in done.stderr
-    assert checkpoint.newest(home / "runs" / "h")[1]["step"] == 4
-
-
-@pytest.mark.slow
-def test_the_watch_ends_with_the_run(home, corpus):
+def test_the_watch_ends_with_the_run(course_home, corpus):
     """A caller that does something else for longer than stall_seconds afterwards is not ended."""
     code = "import sys, time; from gpt2course import train; a = train.tyro.cli(train.Train); train.train(a); time.sleep(1.5); print('still here')"
     argv = [sys.executable, "-c", code, *command("w", corpus, "--set", *sized("steps=2"), "--stall-seconds", "1")[3:]]
@@ -263,7 +224,7 @@ def test_the_watch_ends_with_the_run(home, corpus):
 # ---- numbers that are not finite
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(home, corpus, whole, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(course_home, corpus, whole, monkeypatch):
     forward, bad = GPT.forward, []
 
     def broken(self, *args, **kw):
@@ -281,29 +242,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(home,
 
 
 @pytest.mark.parametrize("every", [1, None])
-def test_weights_that_are_not_finite_never_become_a_checkpoint(home, corpus, monkeypatch, every):
+def test_weights_that_are_not_finite_never_become_a_checkpoint(course_home, corpus, monkeypatch, every):
     """A step ruins one weight: a save notices it, or the next loss."""
     step = MuonAdamW.step
     monkeypatch.setattr(MuonAdamW, "step", lambda self, *args: (step(self, *args), self.groups[0].params["lm_head.weight"].data[0].fill_(torch.nan)))
     with pytest.raises(UserError, match=r"parameter lm_head.weight is not finite after step 1; the last good checkpoint is none"):
         train(settings(corpus, name="a", save_every=every))
-    assert checkpoint.all_checkpoints(home / "runs" / "a") == []
+    assert checkpoint.all_checkpoints(course_home / "runs" / "a") == []
 
 
 # ---- runs that must not be mixed
 
 
-def test_a_run_is_not_mixed_with_another(home, corpus):
+def test_a_run_is_not_mixed_with_another(course_home, corpus):
     train(settings(corpus, name="a", stop_after=2))
     with pytest.raises(UserError, match=r"started with other settings \(seed\)"):
         train(settings(corpus, name="a", seed=3))
     with pytest.raises(UserError, match=r"started with other settings \(plan\)"):
         train(settings(corpus, name="a", set=sized("steps=9")))
     run = train(settings(corpus, name="a", seed=3, fresh=True, stop_after=2))
-    assert (home / "runs" / "a.old1" / "config.json").exists() and json.loads((run / "config.json").read_text())["seed"] == 3
+    assert (course_home / "runs" / "a.old1" / "config.json").exists() and json.loads((run / "config.json").read_text())["seed"] == 3
 
 
-def test_a_finished_run_is_left_alone(home, corpus, capsys):
+def test_a_finished_run_is_left_alone(course_home, corpus, capsys):
     args = settings(corpus, name="a", set=sized("steps=3"))
     run = train(args)
     before = (run / "metrics.jsonl").read_bytes()
@@ -311,7 +272,7 @@ def test_a_finished_run_is_left_alone(home, corpus, capsys):
     assert (run / "metrics.jsonl").read_bytes() == before and "finished already" in capsys.readouterr().out
 
 
-def test_two_processes_do_not_train_one_run(home, corpus):
+def test_two_processes_do_not_train_one_run(course_home, corpus):
     run = train(settings(corpus, name="a", stop_after=2))
     with locked(run / "lock"):
         for changes in ({}, {"fresh": True}):
@@ -322,10 +283,10 @@ def test_two_processes_do_not_train_one_run(home, corpus):
 
 
 @pytest.mark.parametrize("changes,text", [
-    (dict(profile="phone"), "profile 'phone' does not exist"), (dict(device_batch=0), "must divide the 8 rows"),
+    (dict(device_batch=0), "must divide the 8 rows"),
     (dict(device="tpu"), "device 'tpu' is not available"), (dict(dtype="float8"), "dtype 'float8' is not allowed"), (dict(save_minutes=float("nan")), "save_minutes = nan is not allowed; it must be a number from 0 on"),
     (dict(keep=0), "keep = 0 is not allowed; it must be a whole number from 1 on"), (dict(streams=0), "streams = 0 is not allowed"), (dict(attention="fa9"), "attention = 'fa9'")])  # fmt: skip
-def test_bad_arguments(home, corpus, changes, text):
+def test_bad_arguments(course_home, corpus, changes, text):
     with pytest.raises(UserError, match=re.escape(text)):
         train(settings(corpus, **dict(name="x") | changes))
 
@@ -333,27 +294,27 @@ def test_bad_arguments(home, corpus, changes, text):
 # ---- checkpoints
 
 
-def test_the_newest_checkpoints_are_kept(home, corpus):
+def test_the_newest_checkpoints_are_kept(course_home, corpus):
     for keep in (2, 1):
         run = train(settings(corpus, name=f"k{keep}", save_every=3, keep=keep))
         assert [p.name for p in checkpoint.all_checkpoints(run)] == ["step_00000021", "step_00000024"][-keep:]
 
 
-def test_a_smaller_device_batch_continues_a_run(home, corpus):
+def test_a_smaller_device_batch_continues_a_run(course_home, corpus):
     """As after running out of memory."""
     train(settings(corpus, name="a", device_batch=8, stop_after=5))
     run = train(settings(corpus, name="a", device_batch=2))
     assert kinds(run, "done") == [24] and kinds(run, "train") == list(range(1, 25))
 
 
-def test_a_limit_that_is_reached_already_trains_no_further(home, corpus, capsys):
+def test_a_limit_that_is_reached_already_trains_no_further(course_home, corpus, capsys):
     for args in (dict(stop_after=3), dict(max_hours=1e-9), dict(stop_after=5)):
         run = train(settings(corpus, name="a", **args))
     assert kinds(run, "train") == [1, 2, 3, 4, 5]
     assert capsys.readouterr().out.count("stopped at step 3 by") == 2
 
 
-def test_checkpoints_by_the_clock(home, corpus):
+def test_checkpoints_by_the_clock(course_home, corpus):
     run = train(settings(corpus, name="c", save_minutes=0.0, set=sized("steps=6")))  # no step twice
     assert kinds(run, "checkpoint") == [1, 2, 3, 4, 5, 6]
 
@@ -362,7 +323,7 @@ def hurt(file, change):
     file.write_bytes(change(bytearray(file.read_bytes())))
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(home, corpus, whole, capsys):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(course_home, corpus, whole, capsys):
     run = train(settings(corpus, name="hurt", save_every=6, eval_every=8, stop_after=14))
     hurt(run / "checkpoints" / "step_00000014" / "model.safetensors", lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:])
     (run / "checkpoints" / ".step_00000014.xyz.tmp").mkdir()  # a kill in a save leaves this
@@ -377,9 +338,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(home, corpus, whole, 
 @pytest.mark.parametrize("name,change,word", [
     ("state.json", lambda b: b.replace(b'"clock": ', b'"clock": 1'), "damaged"), ("state.json", lambda b: b[: len(b) // 2], "not valid JSON"),
     ("state.json", lambda b: b"[]", "damaged"), ("optimizer.safetensors", lambda b: b"", "damaged"), ("optimizer.safetensors", None, "missing")])  # fmt: skip
-def test_every_damage_is_noticed(home, corpus, name, change, word):
-    run = train(settings(corpus, name="a", stop_after=4, eval_every=9))
-    train(settings(corpus, name="a", stop_after=6, eval_every=9))
+def test_every_damage_is_noticed(course_home, corpus, name, change, word):
+    run = train(settings(corpus, name="a", save_every=2, stop_after=6, eval_every=9))
     file = checkpoint.all_checkpoints(run)[-1] / name
     file.unlink() if change is None else hurt(file, change)
     lines = []
@@ -390,7 +350,7 @@ def test_every_damage_is_noticed(home, corpus, name, change, word):
         train(settings(corpus, name="a"))
 
 
-def test_a_line_of_nuls_in_the_metrics_stops_nothing(home, corpus, whole, capsys):
+def test_a_line_of_nuls_in_the_metrics_stops_nothing(course_home, corpus, whole, capsys):
     """An unclean shutdown can leave such a line."""
     run = train(settings(corpus, name="a", eval_every=8, stop_after=11))
     lines = (run / "metrics.jsonl").read_bytes().split(b"\n")
@@ -399,7 +359,7 @@ def test_a_line_of_nuls_in_the_metrics_stops_nothing(home, corpus, whole, capsys
     assert is_whole(run, whole) and capsys.readouterr().err.count("3 of 16 lines cannot be read") == 1
 
 
-def test_a_run_in_float32_on_a_gpu_is_loaded_in_float32(home, corpus, monkeypatch):
+def test_a_run_in_float32_on_a_gpu_is_loaded_in_float32(course_home, corpus, monkeypatch):
     run, asked = train(settings(corpus, name="a", stop_after=1)), []
     config = json.loads((run / "config.json").read_text())
 
@@ -427,7 +387,6 @@ def small_disk(tmp_path, monkeypatch):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True).returncode:
         pytest.skip("no right to mount a small file system here")
     monkeypatch.setenv("GPT2COURSE_HOME", str(folder))
-    torch.set_num_threads(1)
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -475,7 +434,7 @@ def test_a_really_full_disk_stops_nothing(small_disk, corpus, whole, monkeypatch
     assert same(weights(run), whole[1]) and not list(run.glob("checkpoints/.*"))
 
 
-def test_a_full_disk_at_the_end_stops_cleanly(home, corpus, whole, monkeypatch):
+def test_a_full_disk_at_the_end_stops_cleanly(course_home, corpus, whole, monkeypatch):
     """Every write of a checkpoint is refused; the old checkpoint stays, and nothing half-written."""
     run = train(settings(corpus, name="full", eval_every=8, stop_after=5))
     before = sorted(p.name for p in (run / "checkpoints").iterdir())
@@ -494,17 +453,16 @@ def test_a_full_disk_at_the_end_stops_cleanly(home, corpus, whole, monkeypatch):
 # ---- loading
 
 
-def test_a_run_is_found_by_name_by_path_and_by_checkpoint(home, corpus):
+def test_a_run_is_found_by_name_by_path_and_by_checkpoint(course_home, corpus):
     run = train(settings(corpus, name="a", stop_after=1))
     folder = checkpoint.all_checkpoints(run)[0]
     states = [dict(load_model(str(where), "cpu")[0].state_dict()) for where in ("a", run, folder)]
     assert same(states[0], states[1]) and same(states[0], states[2])
     with pytest.raises(UserError, match=r"there is no run 'aa'; in \S+: did you mean a\?"):
         load_model("aa")
-    (home / "empty").mkdir()
+    (course_home / "empty").mkdir()
     with pytest.raises(UserError, match=r"folder \S+empty has no config.json"):
-        load_model(str(home / "empty"))
-    assert Tokenizer.load(run / "tokenizer").vocab_size == 300 and load_corpus(corpus).val_sha256
+        load_model(str(course_home / "empty"))
     shutil.rmtree(folder)
     with pytest.raises(UserError, match=r"has no checkpoint yet; python -m gpt2course.train --name a continues it"):
         load_model("a")

@@ -6,11 +6,13 @@
 from pathlib import Path
 
 import jupytext
+import matplotlib.colors
 import matplotlib.text
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from gpt2course.course import lab, plots
+from gpt2course.course import lab, mine, plots
+from gpt2course.course.build import lesson_cells
 from gpt2course.course.checks import LESSONS, exercises, run
 from gpt2course.files import UserError
 
@@ -36,6 +38,20 @@ def answers(lesson: str, **names) -> dict:
     for cell in cells(lesson, "answer"):
         exec(cell.source, space)
     return space
+
+
+def functions(lesson: str, *names: str, **space) -> dict:
+    """The functions of a lesson's cells, its holes filled; space: what their set-up has."""
+    space["__name__"] = "lesson"
+    for name in names:
+        exec(mine.source_of(lesson_cells(lesson), name), space)
+    return space
+
+
+def contrast_to_black(colour: str) -> float:
+    """WCAG's contrast of black text on a colour."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)]
+    return (sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear)) + 0.05) / 0.05
 
 
 def attempt(id: str, answer) -> str | None:

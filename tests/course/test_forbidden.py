@@ -3,6 +3,7 @@
 import builtins
 import functools
 import inspect
+import math
 import types
 from operator import attrgetter
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from lesson_cases import answers, cells
 
 from gpt2course import attention, batches, cost, data, evaluate, losses, model, optim, recipes, tokenizer, train
-from gpt2course.course import checks, lab
+from gpt2course.course import checks, grade, lab
 from gpt2course.course.checks import LESSONS, exercises, find, run
 
 IDS = [e.id for lesson in LESSONS for e in exercises(lesson)]
@@ -131,8 +132,7 @@ def test_the_package_cannot_be_the_answer(id, called, source, way):
     line = run(id, *[space[x] for x in "fgh" if x in space])
     assert line and line.startswith(f"[{id}] ") and line.endswith(f"which does what {id} asks for: write it yourself"), line
     assert line.startswith(f"[{id}] {find(id).title} - your answer calls "), line
-    inner = {"optim.MuonAdamW": "__init__", "model.rope": "rope_tables"}  # what the answer calls before it
-    assert any(x in line for x in (name, inner.get(called, name), "Tokenizer.train", "Encoding.__init__")), line
+    assert name in line, line
 
 
 def test_every_exercise_is_tried():
@@ -210,12 +210,6 @@ def test_the_package_cannot_be_changed(monkeypatch):
     assert "your answer changed gpt2course.optim.POLAR_EXPRESS" in run("5.2", leaves) and optim.POLAR_EXPRESS is kept
 
 
-def test_what_an_exercise_does_not_ask_for_may_be_called():
-    """5.5 asks for a number of FLOPs, 4.2 for a gradient: models and torch stay free."""
-    assert run("3.4", lambda z, t, cap=15.0: F.cross_entropy((cap * torch.tanh(z / cap) if cap else z)[:, :-1].mT, t[:, 1:], ignore_index=-1)) is None
-    assert run("4.2", answers("04", torch=torch, math=__import__("math"))["accumulate"]) is None
-
-
 def test_nan_prints_and_lines(capsys):
     assert "NaN came out: add 1e-6" in run("5.2", lambda G, c, s: G * float("nan"))
     assert "NaN came out: look for 0 / 0" in run("5.1", lambda G, limit: G / 0 * 0)
@@ -233,6 +227,21 @@ def test_nan_prints_and_lines(capsys):
     assert printed[1:] == [f"line {i}" for i in range(980, 1000)]
     assert run("5.1", functools.partial(answers("05", torch=torch, math=__import__("math"))["best_step"])) is None
     assert not capsys.readouterr().out
+
+
+def test_the_graders_guard_sees_defaults_mathematics_and_another_way_to_run_a_cell(monkeypatch):
+    shell = types.SimpleNamespace(ast_transformers=[], input_transformers_post=[])
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    before = grade._guard("00")
+    for owner, name, value, told in (
+        (checks.close, "__defaults__", (1e9,), "defaults of gpt2course.course.checks.close"),
+        (math, "sqrt", abs, "math.sqrt"),
+        (shell, "run_cell", print, "how the kernel runs a cell"),
+    ):
+        with monkeypatch.context() as changed, pytest.raises(RuntimeError, match=f"^{told} was changed"):
+            changed.setattr(owner, name, value, raising=False)
+            grade._guard("00", before)
+    grade._guard("00", before)
 
 
 PACKAGE = (attention, batches, cost, data, evaluate, losses, model, optim, recipes, tokenizer, train)

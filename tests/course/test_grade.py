@@ -130,10 +130,6 @@ class Toy:
         return {r["id"]: r for r in self.report["exercises"]}
 
 
-def check_cell(id: str, names: list[str]) -> str:
-    return f'from gpt2course.course.checks import check\n\ncheck("{id}", {", ".join(names)})'
-
-
 def tags(cell) -> set:
     return set(cell["metadata"].get("tags") or [])
 
@@ -605,7 +601,8 @@ def test_the_sources_of_the_exercises(number):
         names = build.functions(build.solved(answer))
         assert "raise NotImplementedError" in build.stub(answer) and not set(names) & set(seen), e.id
         called = re.findall(r"\w+", check.split(f'check("{e.id}"', 1)[1])
-        assert check == check_cell(e.id, called) and set(called) <= set(names)
+        wanted = f'from gpt2course.course.checks import check\n\ncheck("{e.id}", {", ".join(called)})'
+        assert check == wanted and set(called) <= set(names)
         seen += names
     text = "\n".join(c.source for c in cells if c.kind == "text")
     assert f"make start EX={number}" in text and f"make grade EX={number}" in " ".join(text.split())

@@ -85,11 +85,6 @@ def any_cut(sizes):
     return cut
 
 
-def latest_cut(token, ranks):  # a right answer too: of the cuts whose halves are older, the one that merging reaches
-    fits = [(token[:n], token[n:]) for n in range(1, len(token)) if {token[:n], token[n:]} <= set(ranks)]
-    return next(pair for pair in fits if list(pair) == by_merging(token, ranks))
-
-
 def as_values(data):
     ranks = ranks_of(data) | {bytes([b]): b for b in range(256)}
     return [(ranks[a], ranks[b], ranks[t]) for t in sorted(ranks, key=ranks.get) if len(t) > 1 for a, b in [by_merging(t, ranks_of(data))]]
@@ -194,16 +189,14 @@ WRONG = {
     ("1.1", "a text"): (lambda nats, texts: "2 bits", "expected a number"),
     ("1.1", "losses changed"): (changes_the_losses, "changed the losses"),
     ("1.1", "strip"): (lambda nats, texts: SOLVED["bits_per_byte"](nats, [t.strip() for t in texts]), "count every byte of every document, white space too"),
-    ("1.1", "two documents at most"): (lambda nats, texts: SOLVED["bits_per_byte"](nats[:2], texts[:2]), "count every byte of every document, white space too"),
     ("1.1", "unique texts"): (lambda nats, texts: SOLVED["bits_per_byte"](nats, set(texts)), "count every byte of every document, white space too"),
     ("1.1", "0.69"): (lambda nats, texts: SOLVED["bits_per_byte"](nats, texts) * math.log(2) / 0.693, "the sum of the nats, divided by ln 2, divided by the bytes"),
-    ("1.1", "ln 2 as 0.7"): (lambda nats, texts: SOLVED["bits_per_byte"](nats, texts) * math.log(2) / 0.7, "the sum of the nats, divided by ln 2, divided by the bytes"),
     ("1.1", "ignores nan to num, clamp"): (lambda nats, texts: SOLVED["bits_per_byte"]([n.clamp(max=5) for n in nats], texts), "all bits of all documents, divided by all bytes of UTF-8"),
     ("1.1", "BOS counted as a byte"): (lambda nats, texts: sum(n.sum().item() for n in nats) / math.log(2) / (sum(len(t.encode()) for t in texts) + len(texts)), "the sum of the nats, divided by ln 2, divided by the bytes"),
-    ("1.1", "half precision"): (lambda nats, texts: SOLVED["bits_per_byte"]([n.bfloat16() for n in nats], texts), "the sum of the nats, divided by ln 2, divided by the bytes"),
     ("1.2", "values of the bytes"): (as_values, "not their values"),
     ("1.2", "the first cut that fits"): (from_file(any_cut(0)), "first cut that fits|merges first|the lowest id"),
     ("1.2", "the last cut that fits"): (from_file(any_cut(-1)), "merges before both|the lowest id|leftmost|lower ids"),
+    ("1.2", "the longest beginning"): (from_file(lambda t, r: next((t[:n], t[n:]) for n in range(len(t) - 1, 0, -1) if {t[:n], t[n:]} <= set(r))), "abc is older than ab"),
     ("1.2", "highest rank first"): (from_file(lambda t, r: by_merging(t, r, pick=max)), "the lowest id|merges before both|first cut|leftmost|lower ids"),
     ("1.2", "rightmost of equals"): (from_file(lambda t, r: by_merging(t, r, pick=lambda found: min(found, key=lambda x: (x[0], -x[1])))), "leftmost"),
     ("1.2", "in the order of the lines"): (from_file(by_merging, order=list), "sort by the new ids"),
@@ -215,14 +208,11 @@ WRONG = {
     ("1.2", "no return"): (lambda data: None, "return missing"),
     ("1.2", "a number"): (lambda data: 3, "list of (left, right, new)"),
     ("1.3", "longest first"): (search(sizes=lambda n: range(n, 0, -1)), "not a shortest text"),
-    ("1.3", "only the longest"): (search(sizes=lambda n: [n]), "not a shortest text"),
-    ("1.3", "one letter too many"): (search(sizes=lambda n: range(1, n + 2)), "is longer than|no such text"),
+    ("1.3", "one letter too many"): (search(sizes=lambda n: range(1, n + 2)), "no such text"),
     ("1.3", "one letter too few"): (search(sizes=lambda n: range(1, n - 1)), "expected a text"),
     ("1.3", "no letter twice"): (search(products=itertools.permutations), "expected a text|not a shortest|no such text"),
-    ("1.3", "always a text"): (lambda r, letters, n: letters, "agree on|no such text|is longer"),
-    ("1.3", "never a text"): (lambda r, letters, n: None, "expected a text"),
+    ("1.3", "always a text"): (lambda r, letters, n: letters, "no such text"),
     ("1.3", "an empty text for none"): (search(none=""), "None is expected"),
-    ("1.3", "ids for the text"): (search(result=lambda text: list(text.encode())), "expected a text"),
     ("1.3", "bytes for the text"): (search(result=lambda text: text.encode()), "expected a text"),
     ("1.3", "other letters"): (search(result=lambda text: text + "!"), "not given"),
     ("1.3", "characters for bytes"): (search(differ=by_characters), "agree on|no such text|not a shortest"),
@@ -238,9 +228,10 @@ WRONG = {
     ("1.4", "signs within words"): (replaced(r"\p{L}[\p{L}\p{M}\p{P}]*"), "cut otherwise"),
     ("1.4", "three digits"): (lambda: SOLVED["split_pattern"]().replace("{1,2}", "{1,3}"), "cut otherwise"),
     ("1.4", "accents alone"): (replaced("\\p{L}[\\p{L}\u0300-\u036f]*"), "expected one"),
+    ("1.4", "a block with its signs"): (replaced(r"\p{L}[\p{L}\p{M}\u0900-\u097f]*"), "signs and numbers stay apart"),
+    ("1.4", "a block by its name"): (replaced(r"\p{L}[\p{L}\p{M}\p{InCombiningDiacriticalMarks}]*"), "rustbpe and tiktoken"),
     ("1.4", "broken"): (lambda: "(", "no regular expression"),
     ("1.4", "compiled"): (lambda: re.compile("a"), "expected a string"),
-    ("1.4", "no return"): (lambda: None, "expected a string"),
     ("1.5", "one table"): (cost(tables=1), "two tables"),
     ("1.5", "of a token"): (cost(flops=lambda V, C, w, s: 6 * (w + V * C)), "divide by the bytes"),
     ("1.5", "times the bytes"): (cost(flops=lambda V, C, w, s: 6 * (w + V * C) * s), "do not multiply"),
@@ -262,7 +253,6 @@ RIGHT = {
     ("1.1", "log2 of the perplexity"): by_perplexity,
     ("1.1", "sums"): bpb(),
     ("1.2", "recursion, numpy"): recursive,
-    ("1.2", "a cut that merging reaches"): from_file(latest_cut),
     ("1.2", "all ids but its own"): from_file(lambda t, r: by_merging(t, r, allowed=lambda rank, new: rank != new)),
     ("1.2", "lists"): from_file(by_merging, triple=lambda r, a, b, t: [r[a], r[b], r[t]]),
     ("1.3", "layer by layer, letters reversed"): layer_by_layer,

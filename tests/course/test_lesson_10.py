@@ -8,13 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from lesson_cases import answers, change, lesson_tests
+from lesson_cases import answers, change, functions, lesson_tests
 
 from gpt2course import core
 from gpt2course.core_tasks import GPT2_CORE, MINI, read_bundle
 from gpt2course.course import lab
-from gpt2course.course import mine as pieces
-from gpt2course.course.build import lesson_cells
 from gpt2course.course.figures import core as figures
 from gpt2course.recipes import make_model, resolve
 
@@ -163,8 +161,8 @@ WRONG = {
     ("10.3", "correlation added"): (change(runs, sign=1), "not 1 \\+ correlation|not 1 + correlation"),
     ("10.3", "no square"): (change(runs, power=1), "the square"),
     ("10.3", "both together"): (change(runs, times=2), "of each recipe"),
-    ("10.3", "rounded down"): (change(runs, up=math.floor), "round up"),
-    ("10.3", "rounded"): (change(runs, up=round), "round up"),
+    ("10.3", "rounded down"): (change(runs, up=math.floor), "a part of a run"),
+    ("10.3", "rounded"): (change(runs, up=round), "a part of a run"),
     ("10.3", "a fraction"): (change(runs, up=float), "whole runs"),
     ("10.3", "one run"): (change(runs, least=1), "never fewer than 2"),
     ("10.4", "punctuation"): (change(items_found, clean=False), "without punctuation"),
@@ -226,11 +224,7 @@ globals().update(lesson_tests("10", NAMES, WRONG, RIGHT, FIGURES, REFUSED))
 
 @pytest.fixture(scope="module")
 def built():
-    """The lesson's functions, its holes filled."""
-    space = {"core": core}
-    for name in ("scored", "spans", "draw_others", "core_score", "is_right"):
-        exec(pieces.source_of(lesson_cells("10"), name), space)
-    return space
+    return functions("10", "scored", "spans", "draw_others", "core_score", "is_right", core=core)
 
 
 def small(seed=1):

@@ -114,7 +114,6 @@ def bar_by_halving(tried, sd, allowed=1.0):
 
 WRONG = {
     ("14.1", "certain"): (with_(lambda: [(1.0, 0.0)] * 10), "certainty"),
-    ("14.1", "words"): (with_(lambda: ["yes"] * 10), "a chance and a size"),
     ("14.1", "nine"): (with_(lambda: [(0.5, 0.0)] * 9), "ten pairs"),
     ("14.1", "chances alone"): (with_(lambda: [0.5] * 10), "a chance and a size"),
     ("14.1", "an endless size"): (with_(lambda: [(0.5, math.inf)] * 10), "not finite"),

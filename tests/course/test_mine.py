@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import write_corpus
 
 from gpt2course import sample, train
 from gpt2course.course import build, lab, mine
@@ -79,11 +80,8 @@ def clone(tmp_path, monkeypatch, course_home):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "text.jsonl"
     split = load_corpus("embedded").train
-    texts = [split[i][:900] for i in range(120)]
-    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    return str(path)
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "text.jsonl", [split[i][:900] for i in range(120)])
 
 
 def write(name: str, text: str) -> None:
@@ -300,7 +298,6 @@ def test_a_wrong_piece_is_not_kept_and_one_that_became_wrong_is_told(capsys):
     ("norm", "import nowhere_at_all", "does not load: it stopped with ModuleNotFoundError: No module named 'nowhere_at_all'"),
     ("norm", "", "does not load: it has no function 'rms_norm'"),
     ("norm", "rms_norm = 3", "does not load: it stopped with AttributeError"),
-    ("norm", "\x00\x01", "does not load: it stopped with "),
     ("norm", "def rms_norm(x):\n    return x", "the package's loop stopped in it with TypeError"),
     ("attention", "def causal_attention(q):\n    return q", "[3.1] Causal attention - your code stopped with TypeError"),
     ("sampling", "def pick(logits, temperature, top_k, generator):\n    return 0", "[13.1] Draw by a maximum - temperature 1, top_k None: of 1500 draws token 1 came in 0%"),
@@ -511,8 +508,8 @@ def test_predictions(clone, capsys, monkeypatch):
     ([2.0, 2.01], [1.9, 1.92], "difference -0.0950 bpb; spreads over seeds 0.0100 and 0.0200; larger than the spreads"),
     ([2.0, 2.1], [1.9, 2.05], "overlap: no difference is shown"),
     ([2.0, 2.1], [1.9, 1.99], "larger than the spreads"),
+    ([2.0, 2.2], [1.9, 1.99], "overlap: no difference is shown"),
     ([2.0, 2.0], [2.0, 2.0], "overlap: no difference is shown"),
-    ([2.0, 3.0, 3.0], [1.0, 1.0, 1.999], "larger than the spreads"),
     ([2.0], [1.0, 1.0], "one seed has no spread: nothing is shown"),
 ])  # fmt: skip
 def test_verdict(a, b, end, capsys):

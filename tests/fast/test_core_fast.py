@@ -1,12 +1,13 @@
 """The fast evaluator against the plain one: the same tokens, the same losses, the same decisions, on all that can be odd."""
 
+import functools
 import json
 import math
 import random
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import on_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,9 +59,6 @@ def model(recipe="jan29", V=256, seed=0, spread=0.08):
     return made.eval()
 
 
-RECIPES = ["gpt2", *(name for name in LADDER if name != "gpt2")]
-
-
 def plain(forward, tokenizer, task, n, max_len=None):
     """Losses (or hits) of every option of every example, by core.py's own functions."""
     found = {}
@@ -73,22 +71,21 @@ def plain(forward, tokenizer, task, n, max_len=None):
     return found
 
 
-def agree(m, tokenizer, task, n, max_len=None, budget=200, plain_wanted=None):
-    """Every loss and every decision of the fast evaluator equal the plain one's; returns the answers."""
+def agree(m, tokenizer, task, n, max_len, budget, wanted):
+    """Every loss and every decision of the fast evaluator equal the plain one's."""
     answers = {}
     reader = core_fast.Reader(m, tokenizer.bos, budget)
     prompts = core_fast.Prompts(task, n, tokenizer)
     found = [r for i in range(n) for r in core_fast.readings(task.kind, i, *prompts.rows(i), max_len)]
     for (i, options), value in reader(core_fast.merge(found)).items():
         answers |= {(i, c): value for c in options}
-    for i, (losses, hits) in (plain_wanted or plain(m, tokenizer, task, n, max_len)).items():
+    for i, (losses, hits) in wanted.items():
         for c, (loss, hit) in enumerate(zip(losses, hits)):
             assert answers[i, c][0] == pytest.approx(loss, abs=2e-5, nan_ok=True)
             assert answers[i, c][1] == hit
     right = core_fast.score_task(task, range(n), n, tokenizer, reader, max_len)
     for i in set(range(n)) - too_close(answers, task, n):
         assert right[i] == core.is_right(m, tokenizer, task, i, max_len)
-    return answers
 
 
 def too_close(answers, task, n):
@@ -145,7 +142,7 @@ def test_any_task_any_model_any_budget(task, name, tokenizer, budget, max_len):
 # ---- one property at a time
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", LADDER)
 def test_mini_core_is_decided_alike_by_every_architecture(recipe):
     m = model(recipe)
     fast = core_fast.evaluate(m, Chars(), MINI, max_examples=12, budget=300)
@@ -175,21 +172,17 @@ class Counted:
         return self.inner.hidden(ids, cache)
 
 
-def stories():
+def test_a_prompt_that_begins_another_is_read_with_it():
     """Questions on one text, each prompt the beginning of the next, shuffled."""
     text, examples = "once upon a time ", []
     for k in range(6):
         examples.append(dict(context=text + f"q{k}", continuation=f"a{k}"))
         text += f"q{k} a{k} "
     random.Random(0).shuffle(examples)
-    return Task("t", "language_modeling", 0, " ", 0.0, examples)
-
-
-def test_a_prompt_that_begins_another_is_read_with_it():
-    m = Counted(MODELS["jan29"])
-    right = core_fast.score_task(stories(), range(6), 6, Chars(), core_fast.Reader(m, 0, 10_000))
-    longest = max(len(e["context"]) + 1 + len(e["continuation"]) for e in stories().examples)  # BOS more, the last token less
-    assert m.tokens == longest and right == {i: core.is_right(m.inner, Chars(), stories(), i) for i in range(6)}
+    m, task = Counted(MODELS["jan29"]), Task("t", "language_modeling", 0, " ", 0.0, examples)
+    right = core_fast.score_task(task, range(6), 6, Chars(), core_fast.Reader(m, 0, 10_000))
+    longest = max(len(e["context"]) + 1 + len(e["continuation"]) for e in examples)  # BOS more, the last token less
+    assert m.tokens == longest and right == {i: core.is_right(m.inner, Chars(), task, i) for i in range(6)}
 
 
 def test_choices_share_their_prompt_and_single_tokens_cost_nothing_more():
@@ -213,17 +206,14 @@ def test_memory_that_runs_out_halves_the_budget_and_changes_nothing(capsys):
         core_fast.score_task(mc("a", "b", query="q" * 23), range(1), 1, Chars(), core_fast.Reader(Counted(MODELS["jan29"], 20), 0, 100))
 
 
-def test_an_error_that_is_not_of_memory_is_not_swallowed():
+@pytest.mark.parametrize("head, error, text", [
+    (lambda x: x.reshape(7, 13), RuntimeError, "shape"),  # not of memory
+    (lambda x: torch.full((len(x), 256), torch.nan), UserError, "task t: the model's logits are NaN"),
+])  # fmt: skip
+def test_an_error_of_the_model_is_not_swallowed(head, error, text):
     m = Counted(MODELS["jan29"])
-    m.head = lambda x: x.reshape(7, 13)
-    with pytest.raises(RuntimeError, match="shape"):
-        core_fast.score_task(mc("a", "b"), range(1), 1, Chars(), core_fast.Reader(m, 0, 100))
-
-
-def test_logits_that_are_nan_are_an_error():
-    m = Counted(MODELS["jan29"])
-    m.head = lambda x: torch.full((len(x), 256), torch.nan)
-    with pytest.raises(UserError, match="task t: the model's logits are NaN"):
+    m.head = head
+    with pytest.raises(error, match=text):
         core_fast.score_task(mc("a", "b"), range(1), 1, Chars(), core_fast.Reader(m, 0, 100))
 
 
@@ -257,24 +247,12 @@ def test_progress_grows_to_the_total():
     assert shares == sorted(shares) and len({t for _, t, _ in seen}) == 1 and shares[-1] == pytest.approx(1) and len(shares) > 30
 
 
-def ranked(rank, world, where, results):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{where}/rendezvous", rank=rank, world_size=world)
-    torch.set_num_threads(1)
-    found = core_fast.evaluate(model(), Chars(), MINI, max_examples=7, keep=(Path(where) / "kept.json", "m"), team=Ranks(rank, world))
-    results.put((rank, found))
-    torch.distributed.destroy_process_group()
+def ranked(kept, rank, world):
+    return core_fast.evaluate(model(), Chars(), MINI, max_examples=7, keep=(kept, "m"), team=Ranks(rank, world))
 
 
 def test_ranks_share_the_work(tmp_path):
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=ranked, args=(r, 2, str(tmp_path), results)) for r in range(2)]
-    for p in processes:
-        p.start()
-    found = dict(results.get(timeout=120) for _ in processes)
-    for p in processes:
-        p.join(30)
-        assert p.exitcode == 0
+    found = on_ranks(2, tmp_path / "ranks", functools.partial(ranked, tmp_path / "kept.json"), seconds=120)
     assert found[0] == found[1] == core_fast.evaluate(model(), Chars(), MINI, max_examples=7)
 
 

@@ -139,7 +139,7 @@ class Count(TorchDispatchMode):
 
 def test_weights_are_cast_at_refresh_only(monkeypatch):
     model = tiny()
-    eight = fp8.convert(model)
+    fp8.convert(model)
     calls, original = [], fp8.cast
     monkeypatch.setattr(fp8, "cast", lambda x, *a: calls.append(isinstance(x, torch.nn.Parameter)) or original(x, *a))
     model(*batch()).backward()
@@ -148,12 +148,6 @@ def test_weights_are_cast_at_refresh_only(monkeypatch):
         model.blocks[0].mlp.c_fc.weight.mul_(3)
     with pytest.raises(RuntimeError, match="refresh"):
         model(*batch())
-    eight.refresh()
-    again = fp8.convert(tiny())
-    with torch.no_grad():
-        again.linears["blocks.0.mlp.c_fc"].weight.mul_(3)
-    again.refresh()
-    assert torch.equal(eight.linears["blocks.0.mlp.c_fc"].w8t.float(), again.linears["blocks.0.mlp.c_fc"].w8.T.float())
 
 
 def test_zeros_infinities_and_nan():

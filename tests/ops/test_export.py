@@ -26,9 +26,9 @@ RECIPES = ("jan29", "record", "gpt2")
 IDS = torch.tensor([[5, 77, 300, 12, 12, 399, 0, 256] * 4])  # (1, 32)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def home(tmp_path_factory):
-    """A home with a short run of every kind of architecture."""
+    """GPT2COURSE_HOME with a short run of every kind of architecture."""
     folder = tmp_path_factory.mktemp("export")
     words = ["".join(random.Random(i).choices("abcdefghijklmnopqrst", k=6)) for i in range(100)]
     texts = [" ".join(random.Random(i).choices(words, k=40)) for i in range(300)]
@@ -37,12 +37,7 @@ def home(tmp_path_factory):
         m.setenv("GPT2COURSE_HOME", str(folder))
         for recipe in RECIPES:
             train(Train(recipe=recipe, name=recipe, set=SIZE, corpus=corpus, device="cpu", log_seconds=1e9))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def at_home(home, monkeypatch):
-    monkeypatch.setenv("GPT2COURSE_HOME", str(home))
+        yield folder
 
 
 def predictions(name):
@@ -65,8 +60,6 @@ def test_bfloat16_is_the_run_rounded_once(home, tmp_path, recipe):
     for name, t in exported.items():
         assert torch.equal(t, trained[name].bfloat16() if t.ndim >= 2 else trained[name])
     assert 0 < made["max_difference"] < 0.1 and made["bytes"] < 0.6 * sum(4 * t.numel() for t in trained.values())
-    difference = (predictions(tmp_path / "out") - predictions(recipe)).abs().max()
-    assert 0 < difference < 0.1
 
 
 def test_a_checkpoint_is_exported_and_its_configuration_kept(home, tmp_path):
@@ -92,15 +85,11 @@ def test_the_card_says_what_the_run_was(home, tmp_path):
     assert "- your own" in card and not re.search(r"[{}]|None", card)
 
 
-def damage(folder, name):
-    data = (folder / name).read_bytes()
-    (folder / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-
-
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer/tokenizer.json", "tokenizer/ranks.tiktoken", "README.md"])
 def test_damage_is_found_and_named(tmp_path, name):
     export.export("jan29", tmp_path / "out")
-    (damage if name != "config.json" else lambda folder, name: (folder / name).write_text((folder / name).read_text() + " "))(tmp_path / "out", name)
+    with open(tmp_path / "out" / name, "ab") as f:
+        f.write(b" ")
     with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'out' / name} is missing or differs from {SUMS}")):
         load_model(str(tmp_path / "out"), "cpu")
 
@@ -116,7 +105,7 @@ def test_only_an_older_export_is_replaced(home, tmp_path):
     assert load_file(home / "runs" / "jan29" / "export" / "model.safetensors")["lm_head.weight"].dtype == torch.float32
 
 
-def test_a_failed_check_leaves_nothing(home, tmp_path, monkeypatch):
+def test_a_failed_check_leaves_nothing(tmp_path, monkeypatch):
     def wrong(tensors, path, metadata):
         save_file({name: t + 1 for name, t in tensors.items()}, path)
 
@@ -124,11 +113,10 @@ def test_a_failed_check_leaves_nothing(home, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the exported model differs from the run's"):
         export.export("jan29", tmp_path / "out")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="there is no run 'absent'"):
-        export.export("absent")
 
 
-def test_the_folder_alone_is_enough(home, tmp_path, monkeypatch):
+def test_the_folder_alone_is_enough(tmp_path, monkeypatch):
+    trained = generate(*load_model("record", "cpu")[:2], ["the"], max_tokens=4, seed=1)
     argv = [sys.executable, "-m", "gpt2course.ops.export", "record", "--folder", str(tmp_path / "out"), "--out", str(tmp_path / "made.json")]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0 and "try it: python -m gpt2course.sample" in done.stdout, done.stderr
@@ -137,4 +125,4 @@ def test_the_folder_alone_is_enough(home, tmp_path, monkeypatch):
     moved = shutil.move(made["folder"], tmp_path / "elsewhere")
     monkeypatch.setenv("GPT2COURSE_HOME", str(tmp_path / "empty"))
     model, tokenizer, _ = load_model(str(moved), "cpu")
-    assert generate(model, tokenizer, ["the"], max_tokens=4, seed=1) == generate(model, tokenizer, ["the"], max_tokens=4, seed=1)
+    assert generate(model, tokenizer, ["the"], max_tokens=4, seed=1) == trained

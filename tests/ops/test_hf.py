@@ -20,9 +20,9 @@ def test_without_transformers_the_error_names_the_command_that_installs_it(tmp_p
         hf.load(tmp_path, "cpu")
 
 
-@pytest.fixture
-def tokenizer(tmp_path):
-    """A folder with a tokenizer of single bytes."""
+@pytest.fixture(params=["llama", "gpt2"])
+def folder(request, tmp_path):
+    """A tiny random Llama, or GPT-2 in the layout of the released ones, with a tokenizer of single bytes."""
     transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
     torch.manual_seed(0)
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
@@ -30,22 +30,14 @@ def tokenizer(tmp_path):
     inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
     inner.pre_tokenizer, inner.decoder = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False), tokenizers.decoders.ByteLevel()
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>").save_pretrained(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(params=["llama", "gpt2"])
-def folder(request, tokenizer):
-    """A tiny random Llama, or GPT-2 in the layout of the released ones."""
-    import transformers
-
     if request.param == "llama":
         config = transformers.LlamaConfig(vocab_size=257, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
                                           max_position_embeddings=4096, initializer_range=0.3)  # fmt: skip
-        transformers.LlamaForCausalLM(config).save_pretrained(tokenizer)
+        transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
     else:
         config = transformers.GPT2Config(vocab_size=257, n_embd=64, n_layer=2, n_head=1, n_positions=128, initializer_range=0.3)
-        transformers.GPT2LMHeadModel(config).save_pretrained(tokenizer)
-    return tokenizer
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    return tmp_path
 
 
 def test_both_evaluators_decide_the_same(folder):

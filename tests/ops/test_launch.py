@@ -19,7 +19,6 @@ from gpt2course.ops.parameters import Params
 from gpt2course.recipes import resolve_run, settings_from_text
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 
 # Each stand-in notes its call. papermill does what $PAPERMILL says for each start in turn: a code to end with, or "wait". rsync copies folders.
 FAKE = """#!/bin/bash
@@ -75,13 +74,10 @@ def gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
-def test_bash_reads_it(script):
-    done = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    if shellcheck := shutil.which("shellcheck"):
-        done = subprocess.run([shellcheck, script], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing():
+    done = subprocess.run(["shellcheck", *LAUNCH.glob("*.sh")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_commands_of_the_readme_exist():
@@ -92,15 +88,12 @@ def test_the_commands_of_the_readme_exist():
             assert resolve_run(recipe, profile, settings_from_text(sets), gpus=8).plan.steps > 1000
 
 
-@pytest.mark.parametrize("given", ["~/big", "with space", "relative"])
-def test_script_and_package_agree_where_runs_are(tmp_path, given):
-    """GPT2COURSE_HOME from an env file, which no shell expands."""
+def test_the_script_asks_the_package_where_runs_are(tmp_path):
+    """GPT2COURSE_HOME from an env file, which no shell expands. Other forms of it: row 5 of tests/whole/test_users.py."""
     line = next(line for line in (LAUNCH / "run.sh").read_text().splitlines() if "import home" in line).strip()
-    env = os.environ | {"GPT2COURSE_HOME": given, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = os.environ | {"GPT2COURSE_HOME": "~/big", "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     script = subprocess.run(["bash", "-c", f'{line}; echo "$RUNS"'], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
-    code = "from gpt2course.files import run_folder; print(run_folder('x').parent)"
-    package = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert script.stdout == package.stdout and (given != "~/big" or script.stdout.strip() == str(tmp_path / "big" / "runs"))
+    assert script.stdout.strip() == str(tmp_path / "big" / "runs")
 
 
 # ---- run.sh
@@ -211,17 +204,13 @@ def test_without_rsync_it_says_so_before_anything_is_paid_for(node):
 # ---- slurm.sh
 
 
-def directives():
+def test_sbatch_directives():
     lines = (LAUNCH / "slurm.sh").read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if not line.startswith("#"))
     assert not any(line.startswith("#SBATCH") for line in lines[first:])  # sbatch reads none after the first command
     found = [re.fullmatch(r"#SBATCH --([\w-]+)(?:=(\S+))?", line) for line in lines[:first] if line.startswith("#SBATCH")]
     assert all(found)
-    return {m[1]: m[2] or "" for m in found}
-
-
-def test_sbatch_directives():
-    d = directives()
+    d = {m[1]: m[2] or "" for m in found}
     assert (d["nodes"], d["ntasks"], d["gpus-per-node"], d["signal"].split("@")[0]) == ("1", "1", "8", "B:USR1")  # B: to the batch shell itself
     assert int(d["signal"].split("@")[1]) > 240 + 60  # what `stop --wait` may take, and a minute
 

@@ -56,18 +56,11 @@ for act in acts:
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "result":
         Path(sys.argv[sys.argv.index("--out") + 1]).write_text(json.dumps({"value": value}))
-    elif what == "rank":  # what ranks.join does
-        from gpt2course.ranks import end_with_parent
-        end_with_parent()
-        (folder / "rank").write_text(str(os.getpid()))
     elif what == "pid":
         (folder / "rank").write_text(str(os.getpid()))
-    elif what == "slow-rank":  # torchrun is killed while the rank is still importing torch
-        (folder / "rank").write_text(str(os.getpid()))
-        time.sleep(float(value))
+    elif what == "join":
         from gpt2course import ranks
         ranks.join("cpu")
-        time.sleep(600)
     elif what == "error":
         (folder / "error.json").write_text(json.dumps({"error": value}))
         print("error: " + value, flush=True)
@@ -356,13 +349,14 @@ def test_a_dead_rank_is_restarted_and_a_finished_training_skipped(run, trains, c
 
 @pytest.mark.slow
 @linux
-@pytest.mark.parametrize("acts", [("rank:", "say:ready", "sleep:600"), ("slow-rank:1",)])
-def test_when_torchrun_is_killed_no_rank_stays_and_the_cell_fails_with_one_error(run, trains, acts):
+def test_when_torchrun_is_killed_no_rank_stays_and_the_cell_fails_with_one_error(run, trains):
+    """Here while the rank is still importing torch; test_rehearsal.py kills torchrun later."""
+
     def kill():
         wait_for(lambda: rb.living(run.folder) and (run.folder / "rank").exists() and (run.folder / "rank").read_text())
         os.kill(rb.living(run.folder)["pid"], signal.SIGKILL)
 
-    trains(*acts)
+    trains("pid:", "sleep:1", "join:", "sleep:600")
     threading.Thread(target=kill, daemon=True).start()
     with pytest.raises(UserError, match="stage train ended without a result; run this notebook again to resume"):
         rb.train(run)
@@ -459,11 +453,6 @@ def test_which_bundle_is_taken(run, course_home, monkeypatch):
 # ---- the whole notebook, through papermill's own command line
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("a corpus") / "toy.jsonl", grammar())
-
-
 def papermill(home, out, *parameters, threads="1"):
     argv, env = helpers.papermill(home, "speedrun", out, *parameters, threads=threads)
     return subprocess.run(argv, env=env, cwd=home, capture_output=True, text=True)
@@ -478,10 +467,11 @@ def pictures(book):
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_and_run_again_shows_what_it_has(tmp_path_factory, corpus):
+def test_the_notebook_runs_and_run_again_shows_what_it_has(tmp_path_factory):
     import nbformat
 
     home = tmp_path_factory.mktemp("a home")  # with a space, and another working directory
+    corpus = write_corpus(tmp_path_factory.mktemp("a corpus") / "toy.jsonl", grammar())
     argv = ["-p", "corpus", corpus, "-p", "settings", TOY, "-p", "core_examples", "2", "-p", "price_per_hour", "3.6e3", "-p", "seed", "7", "-p", "name", "None"]
     done = papermill(home, home / "out.ipynb", *argv)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -502,7 +492,6 @@ def test_the_notebook_runs_and_run_again_shows_what_it_has(tmp_path_factory, cor
     again = nbformat.read(home / "again.ipynb", 4)
     assert {stage: rb.stored(folder, stage) for stage in rb.STAGES[1:]} == before and pictures(again) == pictures(book)
     assert texts(again).count("from the same inputs") == 7 and "380 documents" in texts(again)  # its earlier output, again
-
 
 
 @pytest.mark.alone

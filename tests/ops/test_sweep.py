@@ -136,11 +136,6 @@ def test_wrong_parameters_are_refused(given, message):
         Sweep.check(**given)
 
 
-def test_seeds_follow_each_other():
-    runs = sweep.with_seeds([Run("a", "gpt2", TOY), Run("b", "muon", TOY)])
-    assert [(r.id, r.seed) for r in runs] == [("a-s1", 1), ("b-s1", 1), ("a-s2", 2), ("b-s2", 2)]
-
-
 def test_the_table_of_the_record():
     rows = sweep.read(RECORD)
     groups = sweep.variants(rows)

@@ -146,17 +146,13 @@ def test_words(text):
 # ---- planted items
 
 
-def test_a_planted_item_is_found_and_one_changed_word_loses_13_grams():
+def test_a_planted_item_is_found():
     item = lm("t", NUMBERS, filler(0))
     i = [e["continuation"] for e in sampled(item)[0].examples].index("mu")
     row = look(item, filler(1), f"{filler(2)} {NUMBERS} {filler(3)}")["tasks"]["t"]
     assert (row["items"], row["dirty"], row["mostly"], row["answer"]) == (2, 1, 1, 1)
     assert row["share"] == 21 / (21 + 28)
     assert row["example"] == dict(item=i, document=1, gram=" ".join(NUMBERS.split()[:13]))
-    for place, lost in ((0, 1), (5, 6), (12, 13), (16, 13), (20, 13), (32, 1)):
-        w = NUMBERS.split()
-        w[place] = "changed"
-        assert look(item, " ".join(w))["tasks"]["t"]["share"] * 49 == pytest.approx(21 - lost)
     five = lm("t", " ".join(NUMBERS.split()[:17]))  # grams
     assert [look(five, " ".join(NUMBERS.split()[:n]))["tasks"]["t"]["mostly"] for n in (15, 16, 17)] == [0, 1, 1]  # 80 % is mostly
 

@@ -1,6 +1,7 @@
 """The four rooms: imports run one way, no circle, small files, and one reading list in three places."""
 
 import ast
+import graphlib
 import re
 from pathlib import Path
 
@@ -64,21 +65,7 @@ def test_imports_run_one_way():
 
 
 def test_there_is_no_circle():
-    order, seen = [], {}
-
-    def visit(name, path):
-        if seen.get(name) == "open":
-            raise AssertionError(" -> ".join([*path[path.index(name) :], name]))
-        if name not in seen:
-            seen[name] = "open"
-            for target in sorted(GRAPH.get(name, ())):
-                visit(target, [*path, name])
-            seen[name] = "done"
-            order.append(name)
-
-    for name in GRAPH:
-        visit(name, [])
-    assert len(order) >= len(FILES) - 1
+    graphlib.TopologicalSorter(GRAPH).prepare()  # CycleError names the modules of a circle
 
 
 def test_no_import_of_the_package_hides_in_a_function():
@@ -110,33 +97,30 @@ def test_functions_are_short(name):
     assert {f: n for f, n in long.items() if n > 62} == {}  # 60, and a decorator's worth
 
 
-def reading_list() -> list[str]:
-    """The files that the docstring of the package lists, in its order."""
-    return re.findall(r"^ {4}(\w+)\.py ", ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()), clean=False), re.M)
+PAGE = ast.get_docstring(ast.parse(FILES["__init__"].read_text()), clean=False)
+READING_LIST = re.findall(r"^ {4}(\w+)\.py ", PAGE, re.M)  # the files that the docstring of the package lists, in its order
 
 
 def test_the_reading_list_is_every_core_file_in_the_docstring_and_the_readme():
     core = {name for name in FILES if room(name) == "core"} - {"__init__"}
-    assert set(reading_list()) == core and len(reading_list()) == len(core)
+    assert set(READING_LIST) == core and len(READING_LIST) == len(core)
     readme = (ROOT / "README.md").read_text()
     block = re.search(r"<!-- map -->(.*?)<!-- end of map -->", readme, re.S)[1]
-    assert [n for n in re.findall(r"gpt2course/(\w+)\.py", block)] == reading_list()
+    assert re.findall(r"gpt2course/(\w+)\.py", block) == READING_LIST
 
 
 def test_the_first_line_of_a_core_file_names_its_lesson_as_the_reading_list_does():
-    text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()), clean=False)
-    for name in reading_list():
+    for name in READING_LIST:
         first = ast.get_docstring(ast.parse(FILES[name].read_text())).split("\n\n")[0].replace("\n", " ")
-        listed = re.search(rf"^ {{4}}{name}\.py +((?:\d\d ?)*)", text, re.M)[1].split()
+        listed = re.search(rf"^ {{4}}{name}\.py +((?:\d\d ?)*)", PAGE, re.M)[1].split()
         assert set(re.findall(r"\b(\d\d)\b", first)) == set(listed), f"{name}: {first!r} and the reading list's {listed}"
 
 
 def test_lessons_explain_files_of_the_list():
     """Every file that a lesson links in the package exists, and each lesson's core files have the lesson in the list."""
-    text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()), clean=False)
     for path in sorted(ROOT.glob("lessons/*.ipynb")):
         linked = re.findall(r"\.\./gpt2course/([\w/]+)\.py", path.read_text())
         assert linked and all((PACKAGE / f"{n}.py").exists() for n in linked), path.name
         number = path.name[:2]
-        listed = [n for n in reading_list() if re.search(rf"^ {{4}}{n}\.py +(\d\d )*{number}\b", text, re.M)]
+        listed = [n for n in READING_LIST if re.search(rf"^ {{4}}{n}\.py +(\d\d )*{number}\b", PAGE, re.M)]
         assert set(listed) <= set(linked), f"{path.name} does not link {set(listed) - set(linked)}"

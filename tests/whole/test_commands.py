@@ -1,4 +1,7 @@
-"""Every command's --help is complete, and every command that a text of this project names exists, with its options."""
+"""Every command's --help is complete, and every command that a text of this project names exists, with its options.
+
+Those of the troubleshooting page are read as a person types them, with their values.
+"""
 
 import contextlib
 import dataclasses
@@ -7,10 +10,12 @@ import importlib
 import inspect
 import io
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 import gpt2course
 from gpt2course import files
@@ -25,6 +30,8 @@ MODULES = sorted(
 )
 PLACES = ["*.md", "Makefile", "gpt2course/**/*.py", "runbooks/*.py", "runbooks/*.md", "launch/*", "lessons/*.py", "solutions/*.py", "tools/*.py"]
 TEXTS = {p.relative_to(ROOT): p.read_text(encoding="utf-8") for place in PLACES for p in ROOT.glob(place) if p.is_file() and p.name != "LOG.md"}
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXTS[Path("TROUBLESHOOTING.md")], re.S)
+TROUBLE = [line for block in BLOCKS for line in block.splitlines()]
 
 
 @functools.cache
@@ -68,6 +75,22 @@ def test_every_command_that_a_text_names_exists(path):
         for option in re.findall(r"(?<!-)--([a-z]+(?:-[a-z]+)*)", rest.split("#")[0]):
             words = [w for w in re.findall(r"^ ([a-z]+)", rest) if any(m == module and w in ws for m, ws, _ in commands())]
             assert f"--{option}" in help_of(module, *words), (module, option)
+
+
+@pytest.mark.parametrize("command", sorted({c for c in TROUBLE if c.startswith("python -m gpt2course")}))
+def test_every_command_of_the_troubleshooting_page_is_understood(command):
+    _, _, module, *argv = shlex.split(command)
+    main = importlib.import_module(module).main
+    parameters = list(inspect.signature(main).parameters.values())
+    one = len(parameters) == 1 and dataclasses.is_dataclass(parameters[0].annotation)
+    parse = parameters[0].annotation if one else functools.wraps(main)(lambda *a, **k: None)
+    tyro.cli(parse, args=argv, config=(tyro.conf.OmitArgPrefixes,))  # SystemExit where an option does not exist
+
+
+def test_every_make_target_of_the_troubleshooting_page_exists():
+    targets = set(re.findall(r"^([a-z]+):", TEXTS[Path("Makefile")], re.M))
+    named = [word for c in TROUBLE if c.startswith("make ") for word in c.split()[1:] if "=" not in word]
+    assert named and set(named) <= targets
 
 
 def test_lists_of_recipes_and_profiles_are_the_ladder_and_the_profiles():

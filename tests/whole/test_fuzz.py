@@ -7,7 +7,6 @@ real people meet stand below as examples. Papermill's parameters and the sizes o
 import contextlib
 import io
 import json
-import os
 import random
 import shutil
 import zipfile
@@ -121,8 +120,8 @@ def made(tmp_path_factory):
     """Good files of every kind, to be damaged."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "home").mkdir()
-    before = os.environ.get("GPT2COURSE_HOME")
-    os.environ["GPT2COURSE_HOME"] = str(folder / "home")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GPT2COURSE_HOME", str(folder / "home"))
     (folder / "t.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
     (folder / "t.txt").write_text("\n\n".join(TEXTS))
     pq.write_table(pa.table({"text": TEXTS}), folder / "t.parquet", row_group_size=10)
@@ -139,9 +138,7 @@ def made(tmp_path_factory):
     lines = [{"kind": "train", **line, "loss": 3.0}, {"kind": "eval", **line, "val_bpb": 2.5, "val_bytes": 100}, {"kind": "done", **line}]
     (run / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     yield folder
-    os.environ.pop("GPT2COURSE_HOME")
-    if before is not None:
-        os.environ["GPT2COURSE_HOME"] = before
+    patch.undo()
 
 
 def snapshot(folder: Path) -> set[str]:

@@ -19,11 +19,6 @@ KILLS, STEPS, EVERY = 6, 75, 5  # kills; steps; steps between evaluations
 SIZE = (f"steps={STEPS}", "depth=3", "width=64", "head_dim=32", "sequence_len=128", "batch_tokens=512", "vocab_size=512", "eval_bytes=20000")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return embedded_corpus(tmp_path_factory.mktemp("corpus"), 300)
-
-
 def command(name, corpus):
     often = ["--save-every", "2", "--eval-every", str(EVERY), "--log-seconds", "0"]
     return [sys.executable, "-m", "gpt2course.train", "jan29", "--name", name, "--device", "cpu", "--corpus", corpus, "--set", *SIZE, *often]
@@ -54,7 +49,8 @@ def where(run):
     return "evaluation" if last["kind"] == "checkpoint" and last["step"] % EVERY == 0 else "between"
 
 
-def test_kills_change_nothing(course_home, corpus):
+def test_kills_change_nothing(course_home, tmp_path_factory):
+    corpus = embedded_corpus(tmp_path_factory.mktemp("corpus"), 300)
     quiet = dict(stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     subprocess.run(command("whole", corpus), check=True, **quiet)
     whole, run = (course_home / "runs" / name for name in ("whole", "killed"))

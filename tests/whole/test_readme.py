@@ -1,4 +1,4 @@
-"""Every command of the README and of the runbooks' README is run, and every link of the README leads somewhere."""
+"""Every command of the two READMEs is run, and every link of the README and the troubleshooting page leads somewhere."""
 
 import os
 import re
@@ -41,9 +41,11 @@ def test_every_command_of_the_readme_runs(command, home):
     assert len(done.stdout) > 40
 
 
-def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+def test_every_link_leads_somewhere_and_the_troubleshooting_page_stays_short():
+    page = (ROOT / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README + page):
         assert (ROOT / target).exists(), target
+    assert page.count("\n") <= 240
 
 
 def test_the_parameters_of_make_speedrun_are_those_of_the_runbook():

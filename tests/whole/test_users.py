@@ -50,12 +50,6 @@ def command(*argv: str, module: str = "-m", env: dict | None = None, **options) 
     return subprocess.run(argv, env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}), capture_output=True, timeout=300, **options)
 
 
-def one_line(done: subprocess.CompletedProcess) -> str:
-    text = done.stderr.decode("utf-8", "replace")
-    assert done.returncode == 2 and text.startswith("error: ") and text.count("\n") == 1, text
-    return text
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A home with a run of three steps and its export, made under the umask of a group that shares its files."""
@@ -69,12 +63,6 @@ def trained(tmp_path_factory):
         finally:
             os.umask(before)
     return folder / "home"
-
-
-@pytest.fixture
-def shared(trained, monkeypatch):
-    monkeypatch.setenv("GPT2COURSE_HOME", str(trained))
-    return trained
 
 
 @pytest.fixture
@@ -154,7 +142,9 @@ def test_row_06_a_home_that_may_not_be_entered_is_one_line(module, public):
     (public / "root").mkdir(mode=0o700)
     words = {"tokenizer": [], "ops.download": ["core"], "train": []}[module]
     env = {"HOME": str(public / "root"), "GPT2COURSE_HOME": "", "MPLCONFIGDIR": str(public / "matplotlib")}
-    text = one_line(command(f"gpt2course.{module}", *words, env=env, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/"))
+    done = command(f"gpt2course.{module}", *words, env=env, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/")
+    text = done.stderr.decode("utf-8", "replace")
+    assert done.returncode == 2 and text.startswith("error: ") and text.count("\n") == 1, text
     assert "~/.cache/gpt2course cannot be used (Permission denied); set it to a folder that you may write to" in text
 
 
@@ -173,10 +163,11 @@ def test_row_07_files_and_folders_have_the_rights_of_the_umask(trained):
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
 @pytest.mark.parametrize("name", ["wte.weight", "lm_head.weight", "resid_lambdas", "blocks.1.mlp.c_fc.weight"])
 @pytest.mark.parametrize("kind", ["checkpoint", "export"])
-def test_row_08_a_weight_that_is_no_number_is_one_line_with_its_name(shared, tmp_path, kind, name, value):
+def test_row_08_a_weight_that_is_no_number_is_one_line_with_its_name(trained, monkeypatch, tmp_path, kind, name, value):
     """From another program, with checksums that fit."""
+    monkeypatch.setenv("GPT2COURSE_HOME", str(trained))
     run = tmp_path / "runs" / "a"
-    shutil.copytree(shared / "runs" / "a", run)
+    shutil.copytree(trained / "runs" / "a", run)
     folder = checkpoint.all_checkpoints(run)[-1] if kind == "checkpoint" else run / "export"
     weights = load_file(folder / "model.safetensors")
     weights[name].view(-1)[-1] = value

@@ -115,7 +115,7 @@ def runs_needed(f) -> None:
             (_runs(apart, sd, -rho), "pairing helps: 1 - correlation, not 1 + correlation"),
             (math.ceil(2 * (1 - rho) * 2.8 * sd / abs(apart)), "the runs grow with the square of sd / apart"),
             (2 * _runs(*args), "runs of each recipe, not of both together"),
-            (math.floor(exact), "a part of a run is a whole run: round up"), (round(exact), "round up, do not round"),
+            (math.floor(exact), "a part of a run is a whole run: round up"),
             (exact, "whole runs: round up"),
         ]  # fmt: skip
         known(call(f, *args), _runs(*args), f"the runs of each recipe for {args}",

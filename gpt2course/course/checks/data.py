@@ -41,11 +41,12 @@ def by_length(f) -> None:
     own = "divide what a class has lost by all tokens of its own documents in the rows"
     lost, classes = [[(0, 5), (1, 3)], [(2, 8)], [(3, 8)], [(3, 4)]], ("up to 4", "5 to 10", "more than 10")
     table = [
-        ((lost, [5, 3, 9, 20, 100], [4, 10]), "the tiny example", classes, [0.0, 1 / 14, 8 / 20], ({}, {
+        ((lost, [5, 3, 9, 20, 100], [4, 10]), "the tiny example", classes, [0.0, 1 / 14, 8 / 20], ({
+            1.0: "that is the share that is kept",
+        }, {
             1 / 2: "one document of two is cropped, but the share is of tokens, not of documents",
             1 / 13: "the divisor is the tokens that the documents had, not those that are left",
             1 / 9: f"that is the share of all lost tokens; {own}", 1 / 2 - 1 / 14: own,
-            13 / 14: "that is the share that is kept",
             1 / 37: f"that is a share of the tokens of all documents; {own}",
         }, {
             28 / 40: twice, 16 / 20: twice, 12 / 20: twice,
@@ -117,9 +118,11 @@ def _served(f, lengths, row_tokens: int, buffer_docs: int, n: int, case: str) ->
     for _ in range(len(lengths) + 2):
         got = call(f, lengths, row_tokens, buffer_docs, n, json.loads(json.dumps(state)), keep="the lengths")
         got = several(got, 2, "two things, the rows and the state")
-        some = [[tuple(piece) for piece in plain(row, "a row")] for row in several(got[0], None, "a list of rows")]
+        some = [plain(row, "a row") for row in several(got[0], None, "a list of rows")]
         need(len(some) <= n, f"{case}: {len(some)} rows came out, and n is {n}")
-        need(all(len(piece) == 2 for row in some for piece in row), f"{case}: a piece is (document, tokens)")
+        pairs = all(isinstance(piece, list) and len(piece) == 2 for row in some for piece in row)
+        need(pairs, f"{case}: a piece is (document, tokens)")
+        some = [[tuple(piece) for piece in row] for row in some]
         need(all(some), f"{case}: a row without a document came out; at the end return fewer rows")
         try:
             state = json.loads(json.dumps(got[1]))

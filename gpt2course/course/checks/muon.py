@@ -113,6 +113,7 @@ def _diagonals(f) -> None:
              "G was divided by the sum of its numbers; take the root of the sum of squares"),
             (through([0.6 / 1.02, 0.8 / 1.02], cubic), "a safety of 1.02 was used, but it is an argument, here 1"),
             ([x / math.hypot(*late) for x in late], "normalise before iterating, not after"),
+            (through([0.6, 0.8], POLAR_EXPRESS), "use the coefficients that are given, not a list of your own"),
             ([1.0, 1.0], "use the polynomial that is given, and divide the whole matrix by one number, not each row"),
             (powers(1.5, 0, -0.5), "b and c are exchanged; b belongs to X Xᵀ, c to (X Xᵀ)²"),
         ], "X = G / 5, then 1.5 X - 0.5 (X Xᵀ) X"),
@@ -127,7 +128,6 @@ def _diagonals(f) -> None:
         (two, 1.0, "two different iterations", through([0.6, 0.8], two), [
             (through([0.6, 0.8], two[::-1]), "the coefficients were used in reverse order"),
             (through([0.6, 0.8], [two[0]] * 2), "each iteration has its own coefficients; the first were used twice"),
-            (through([0.6, 0.8], POLAR_EXPRESS), "use the coefficients that are given, not a list of your own"),
         ], "use the coefficients one after the other"),
     ]  # fmt: skip
     for coefficients, safety, what, wanted, errors, otherwise in cases:
@@ -284,6 +284,8 @@ def _one_cell(f) -> None:
         (0.5 / 0.15, "average the variances, not the spreads"), (0.5 / 0.2, of_one), (0.5 / 0.1, of_one),
         (0.5 / 0.025, "the spread is the root of the variance"),
         (0.5 / statistics.stdev(together), of_all), (0.5 / statistics.pstdev(together), of_all),
+        (0.4 / math.sqrt(0.025), "only seed 1 was compared; take the means over seeds"),
+        (_gap([2.2, 2.4], [1.7, 1.8]), "seed 1 is missing; take all runs of that cell"),
     ], "(mean of a - mean of b) / √((spread_a² + spread_b²) / 2)")  # fmt: skip
 
 
@@ -312,9 +314,7 @@ def gap_in_spreads(f) -> None:
         (_gap(A, at["muon", 0.002, 0]), own_best), (_gap(at["adamw", 0.02, 0.1], B), own_best),
         (_gap(*everything), "this is over all cells; take the best cell of each arm"),
         (_gap(at["adamw", 0.02, 0], at["muon", 0.002, 0]), "these are the worst cells; lower bits per byte are better"),
-        ((A[0] - B[0]) * spread, "only seed 1 was compared; take the means over seeds"),
         ((sorted(A)[1] - sorted(B)[1]) * spread, "these are medians; take the means"),
-        (_gap(A[1:], B[1:]), "seed 1 is missing; take all runs of that cell"),
     ], "is each arm at the cell where its seed 1 did best, with all seeds there?")  # fmt: skip
     _compared(f, table, -wanted, "the same with a and b exchanged", [(wanted, "the sign is lost")],
               "only the sign changes", "muon", "adamw")  # fmt: skip

@@ -17,6 +17,7 @@ def utilisation(f) -> None:
         tokens = log["batch_tokens"] * log["steps"]
         return cost.mfu(3 * log["forward_flops_per_token"], tokens / (3600 * log["hours"]), log["devices"], log["peak"])
 
+    from_log = "do tokens, seconds and devices come from the log?"
     toy = dict(forward_flops_per_token=1e9, batch_tokens=1000, steps=10, hours=1.0, devices=2, peak=1e10)
     right = 3e13 / 7.2e13
     plan = resolve("jan29", depth=24)
@@ -35,8 +36,7 @@ def utilisation(f) -> None:
             1 / right: "this is the inverse: divide used FLOPs by possible FLOPs",
             right * 2 / 3: "the backward pass costs twice the forward pass, together three times",
         }, "training FLOPs of all tokens / (devices * peak * seconds)"),
-        ((record,), mfu(record), "the MFU of the 3.04-hour run", {8 * mfu(record): "one GPU is counted for eight"},
-         "do tokens, seconds and devices come from the log?"),
+        ((record,), mfu(record), "the MFU of the 3.04-hour run", {}, from_log),
     ]  # fmt: skip
     draw = random.Random(3)
     for _ in range(5):
@@ -44,33 +44,31 @@ def utilisation(f) -> None:
                    steps=draw.randint(100, 9000), hours=draw.uniform(0.1, 90), devices=draw.randint(1, 64),
                    peak=draw.uniform(1e13, 2e15))  # fmt: skip
         what = f"the MFU of a log with {log['devices']} devices"
-        table.append(((log,), mfu(log), what, {}, "does your answer use each entry of the log once?"))
+        table.append(((log,), mfu(log), what, {}, from_log))
     ask(f, table, keep="the log")
 
 
 def training_flops(f) -> None:
-    every = "6 for every parameter is wrong where a part is frozen, or where nothing trained lies before it"
     first = "nothing trained lies before the first matrix, so nobody needs the gradient of its input"
     forward = "this is the forward pass alone"
     table = "a table is looked up, and a look-up multiplies nothing"
+    none_before = "nothing trained lies before the frozen matrix, so no gradient goes through it"
     ask(f, [
-        (([(12, True, True)],), 48, "one trained matrix of 12 parameters", {72: first, 24: forward, 36: every},
+        (([(12, True, True)],), 48, "one trained matrix of 12 parameters", {72: first, 24: forward},
          "2 forward and 2 for its own gradient, for each parameter"),
+        (([(12, True, False), (20, True, True)],), 104, "a frozen matrix of 12, then a trained one of 20", {
+            120: "only what is trained was counted", 64: forward,
+            144: "nothing before the second matrix is trained, so the gradient of its input is not needed",
+            80: "the frozen matrix still works in the forward pass",
+            128: f"{none_before}; parts come from the input to the output", 168: none_before,
+        }, "2 for each parameter forward, and 2 for the gradient of the trained matrix"),
         (([(100, False, True), (12, True, True)],), 72, "a trained table of 100, then a trained matrix of 12", {
             48: "the table is trained, so the gradient must reach it: the matrix needs that of its input too",
             672: table, 472: table, 448: table, 24: forward, 272: table,
         }, "6 for each parameter of the matrix, nothing for the table"),
-        (([(12, True, False), (20, True, True)],), 104, "a frozen matrix of 12, then a trained one of 20", {
-            192: every, 120: "only what is trained was counted", 64: forward,
-            144: "nothing before the second matrix is trained, so the gradient of its input is not needed",
-            80: "the frozen matrix still works in the forward pass",
-            128: "the frozen matrix has nothing trained before it; no gradient goes through it",
-            168: "the frozen matrix has nothing trained before it; no gradient goes through it",
-            112: "the order of parts is from the input to the output; was it turned round?",
-        }, "2 for each parameter forward, and 2 for the gradient of the trained matrix"),
         (([(12, True, True), (20, True, False), (30, True, True)],), 308, "a frozen matrix between two trained ones", {
             268: "the frozen part must pass the gradient on to the trained part before it",
-            372: every, 332: first, 124: forward,
+            332: first, 124: forward,
             252: "only what is trained was counted", 292: "a frozen part costs 4 here: forward, and passing on",
         }, "frozen parts need no gradient of their own, but pass on the one that earlier parts need"),
         (([(12, True, True), (20, True, False)],), 128, "a frozen matrix at the end", {
@@ -165,13 +163,14 @@ def cheapest(f) -> None:
               "busy": (2, 1e14, 0.01, 0.5)}  # fmt: skip
     asked = "the least bill among those that finish in time"
     whole = "every started hour is billed: 1.2 hours cost as much as 2"
+    four = f"all four devices are paid, 2 hours; {whole}"
     table = [  # work 7e16: 3.9 h, 4 h billed, $8; 1.2 h, 2 h, $16; 0.97 h, 1 h, $9; 9.7 h, 10 h, $10
         (5.0, "one", {
-            "busy": "the cheapest hour is not the cheapest run: it takes the longest, and is late",
-            "fast": "the fastest is not the cheapest", "four": "all four devices are paid",
+            "busy": "the cheapest hour is not the cheapest run: at an MFU of 0.01 it takes 9.7 hours, and is late",
+            "fast": "the fastest is not the cheapest", "four": four,
         }),
         (2.0, "fast", {
-            "one": "one device needs 3.9 hours, and 2 are left", "four": f"all four devices are paid, 2 hours; {whole}",
+            "one": "one device needs 3.9 hours, and 2 are left", "four": four,
             "busy": "it needs 9.7 hours, and 2 are left",
         }),
         (1.0, "fast", {None: "0.97 hours are in time"}),

@@ -42,7 +42,6 @@ def rate(f) -> None:
         ((10, 0, 4, 0.2), "the same with final 0.2", [1] * 7 + [0.8, 0.6, 0.4], [
             ([1] * 7 + [0.75, 0.5, 0.25], f"final is ignored, or no more than a floor; {ends}"),
             ([1] * 7 + [0.95, 0.7, 0.45], f"final is added on top; {ends}"),
-            ([1] * 7 + [0.15, 0.1, 0.05], f"final multiplies the rate; {ends}"),
         ], f"{ends}, from step steps - warmdown to step number `steps`"),
     ]:  # fmt: skip
         got = [number(f(step, *args), f"step {step} of {args[0]}") for step in range(args[0])]
@@ -111,7 +110,6 @@ def _mean_gradient(got, wanted, old, pieces, counts, rows) -> str:
                         or along(sum(c * x for c, x in zip(counts, pieces)) + old)),
          "the gradients of an earlier step are still in it; clear them once, before the first piece"),
         (several and along(pieces[-1]), "only the last piece is in the gradient; is zero_grad inside the loop?"),
-        (several and along(pieces[0]), "only the first piece is in the gradient"),
         (several and like(total), f"the sum of the pieces' mean gradients, not the mean; {weight}"),
         (several and along(wanted), f"{ratio}; {weight}"),
         (several and like(total / len(pieces)),
@@ -147,7 +145,6 @@ def accumulate(f) -> None:
         empty = next((name for name, p in zip(names, params) if p.grad is None), None)
         for ok, hint in (
             (torch.equal(rows, kept), "rows was changed in place"),
-            (spy.rows, "the model was never called"),
             (most <= size, f"the model was given {most} rows at once; split the rows into pieces"),
             (sum(spy.rows) >= n,
              f"only {sum(spy.rows)} rows went through the model; the last piece may be smaller, but it counts"),

@@ -45,10 +45,8 @@ def tile_kinds(f) -> None:
             (of((left + (left >= 0), right)), "the window is one long: left = 2 shows two tokens and the query itself"),
             (of((left, 0)), "right is ignored; query i sees the keys up to i + right"),
             (of((-1, right)), "left is ignored; query i sees no key before i - left"),
-            (of((right, left)), "left and right are exchanged"),
+            (of((right, left)), "left and right are exchanged, or queries and keys: a row of the list is a query tile"),
             (_kinds(_visible(T, window, False), rows, columns), "-1 stands for all of that side, not for a number"),
-            (_kinds(whole, columns, rows), "rows and columns are exchanged; rows are queries"),
-            (_kinds(whole.T, rows, columns), "queries and keys are exchanged; the list has a row for each query tile"),
             ([[min(x, 1) for x in r] for r in wanted], "a tile in which all scores are visible is a 2"),
             ([[2 * (x > 0) for x in r] for r in wanted], "a tile in which only some scores are visible is a 1"),
             ([[2 * (x == 2) for x in r] for r in wanted], "a tile with some visible scores is a 1; it cannot be skipped"),
@@ -58,7 +56,10 @@ def tile_kinds(f) -> None:
         got = several(got, None, "a list of lists")
         sizes = [len(several(r, None, "a list for each tile of queries")) for r in got]
         shape = f"{what}: {len(sizes)} rows of {set(sizes)} tiles, expected {len(wanted)} of {len(wanted[0])}"
-        need(sizes == [len(wanted[0])] * len(wanted), f"{shape}: the last tile may be smaller, but it counts")
+        turned = sizes == [len(wanted)] * len(wanted[0])
+        hint = "the last tile may be smaller, but it counts"
+        hint = "rows and columns are exchanged; rows are queries" if turned else hint
+        need(sizes == [len(wanted[0])] * len(wanted), f"{shape}: {hint}")
         known([list(r) for r in got], wanted, what, [(e, hint) for e, hint in errors if e != wanted],
               "0: none of its scores is visible, 1: some, 2: all; the last tile may be smaller")  # fmt: skip
 
@@ -238,7 +239,7 @@ def cache_bytes(f) -> None:
             (nothing_cut * one, "no layer is cut: a short layer keeps its last `short` tokens"),
             (right // 2, "keys and values are both kept, each number_bytes; something is there only once"),
             (right * 2, "twice too much: number_bytes is the size of one number"),
-            (right // one * 2 * heads * D, "number_bytes is missing"), (right // heads, "the heads are missing"),
+            (right // heads, "the heads are missing"),
             (right // D, "the size of a head is missing"),
             (right + sum(x == "S" for x in letters[:-1]) * (T > short) * one, "a short layer keeps `short`, no more"),
             (sum(short if x == "S" else T for x in [*letters[:-1], "L"]) * one, "there are only T tokens to keep"),
