@@ -96,7 +96,7 @@ def pairs(found: dict[str, tuple[list[float], float]]) -> Figure:
     gap = max(reach) - min(reach) or 1  # an interval of two seeds may run out of the picture
     ax.set_xlim(min(reach) - 0.3 * gap, max(reach) + 0.3 * gap)
     ax.locator_params(axis="x", nbins=6)
-    name_axes(ax, "difference in bits per byte, seed by seed (dots);\nbar: mean and its 95 % interval")
+    name_axes(ax, "difference in bits per byte, seed by seed (dots);\nbar: mean and its 95 % interval, may be cut off")
     note(ax, "better", (0, -0.6), (-6, 0), ha="right", va="top", color=GREY, fontsize=FONT)
     fig.alt = f"Paired differences in bits per byte, below 0 is better: {'; '.join(said)}."
     return fig
