@@ -184,9 +184,9 @@ def memory_estimate(
     )
 
 
-def step_sizes(plan, on_gpu: bool = True, **more) -> dict:
-    """The arguments of `memory_estimate` for a recipes.Plan; `more` are B, world and the like."""
-    m, each = plan.model, 2 if on_gpu else 4
+def step_sizes(plan, on_gpu: bool = True, each: int | None = None, **more) -> dict:
+    """The arguments of `memory_estimate` for a recipes.Plan; each: bytes of a value (GPU: 2); more: B, world, fp8."""
+    m, each = plan.model, each or (2 if on_gpu else 4)
     if {"B", "world"} <= more.keys():
         more["pieces"] = max(1, plan.batch_tokens // m.sequence_len // more["world"] // more["B"])
     return {

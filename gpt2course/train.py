@@ -240,8 +240,7 @@ def prepare_kernels(run: Run, compute: torch.dtype, compiled: bool) -> None:
         model.rope(run.plan.model.sequence_len, run.device)  # a table made in the first step would compile twice
     if compiled and run.device.type == "cuda":
         memory, world = torch.cuda.get_device_properties(run.device).total_memory, run.team.world
-        four = {"compute_bytes": 4, "embed_bytes": 4} if compute == torch.float32 else {}
-        sizes = step_sizes(run.plan, B=run.config["device_batch"], world=world, fp8=args.fp8, **four)
+        sizes = step_sizes(run.plan, each=compute.itemsize, B=run.config["device_batch"], world=world, fp8=args.fp8)
         again = must_recompute(memory, run.plan, **sizes)
         partitioner.activation_memory_budget = 0.9 if again else 1.0  # below 1: pointwise work first
         if again:

@@ -140,10 +140,9 @@ def judge_absent(profile: str, files: list) -> list[Finding]:
 # ---- memory, disk, data
 
 
-def judge_memory(sizes: RunSizes, free: float, on_gpu: bool, where: str = "here", each: int = 2) -> Finding:
+def judge_memory(sizes: RunSizes, free: float, on_gpu: bool, where: str = "here", each: int | None = None) -> Finding:
     """free: bytes of the emptiest GPU, or of the system. each: bytes of a value; GPUs without bfloat16 need 4."""
-    plan, old = sizes.plan, {"compute_bytes": 4, "embed_bytes": 4} if each == 4 else {}
-    arguments = step_sizes(plan, on_gpu, **old) | {"world": sizes.devices}
+    plan, arguments = sizes.plan, step_sizes(sizes.plan, on_gpu, each) | {"world": sizes.devices}
     arguments["recompute"] = must_recompute(free, plan, B=sizes.device_batch, **arguments)  # as train.py does
     need = SLACK * memory_estimate(plan.params, B=sizes.device_batch, **arguments).total
     text = f"device batch {sizes.device_batch} needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free {where}"

@@ -225,7 +225,7 @@ def _tables_cost(n_layer, vocab, width, ranks, size=2):
 
 
 def tables_cost(f) -> None:
-    for args in ((5, 300, 64, 4), (24, 32768, 1536, 8, 2), (2, 10, 4, 2, 2), (7, 33, 16, 1, 4), (12, 1000, 48, 3, 4)):
+    for args in ((5, 10, 64, 4), (24, 32768, 1536, 8, 2), (2, 10, 4, 2, 2), (7, 33, 16, 1, 4), (12, 1000, 48, 3, 4)):
         n, vocab, width, ranks, *size = args
         size, wanted = (size or [2])[0], _tables_cost(*args)
         whole = (n + 1) // 2 * vocab * width * size
