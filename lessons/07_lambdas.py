@@ -298,8 +298,8 @@ lab.result("07.change", round(paired(arms["windows"], arms["lambdas"])[0], 4))
 
 # %% [markdown]
 # Every arm is `lambdas` with a change. "rates 0" leaves the scalars at 1 and 0.1, where they begin. The next arms raise
-# both rates, up to the recipe's own; "one rate" is our broken version. Does the bar move to the right as the rates rise? And is the interval narrow enough to say so? The word at the
-# end of each line answers the second.
+# both rates, up to the recipe's own; "one rate" is our broken version. Does the bar move to the right as the rates rise?
+# And is the interval narrow enough to say so? The word at the end of each line answers the second.
 #
 # Muon's rate and decay come from a sweep without lambdas, and the other rates are the recipe's: they were swept for no
 # arm. So lambdas may yet gain from other settings.

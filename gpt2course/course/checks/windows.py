@@ -57,8 +57,8 @@ def tile_kinds(f) -> None:
         sizes = [len(several(r, None, "a list for each tile of queries")) for r in got]
         shape = f"{what}: {len(sizes)} rows of {set(sizes)} tiles, expected {len(wanted)} of {len(wanted[0])}"
         turned = sizes == [len(wanted)] * len(wanted[0])
-        hint = "the last tile may be smaller, but it counts"
-        hint = "rows and columns are exchanged; rows are queries" if turned else hint
+        hint = "rows and columns are exchanged; rows are queries"
+        hint = hint if turned else "the last tile may be smaller, but it counts"
         need(sizes == [len(wanted[0])] * len(wanted), f"{shape}: {hint}")
         known([list(r) for r in got], wanted, what, [(e, hint) for e, hint in errors if e != wanted],
               "0: none of its scores is visible, 1: some, 2: all; the last tile may be smaller")  # fmt: skip
